@@ -1,0 +1,83 @@
+"""Batches of a section: random spatial tiles, with the ring of neighbours that they need."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["Batch", "cut_batch", "draw_tiles"]
+
+# Tiles that make up one batch: enough to see several regions of the tissue at once.
+_TILES_PER_BATCH = 8
+
+
+class Batch(NamedTuple):
+    """Spots of one step.
+
+    Attributes
+    ----------
+    spots : ndarray of int
+        The batch's own spots first, then the neighbours outside it (the halo).
+    n_core : int
+        Number of own spots: the losses see only these.
+    neighbor_mean : scipy.sparse.csr_matrix of shape (n_core, len(spots))
+        Rows of the section's neighbour mean, exact thanks to the halo.
+    """
+
+    spots: np.ndarray
+    n_core: int
+    neighbor_mean: object
+
+
+def draw_tiles(n_spots, coords, sections, batch_size, rng):
+    """Split all spots into batches, each of several random contiguous tiles.
+
+    Parameters
+    ----------
+    n_spots : int
+    coords : ndarray of shape (n, 2) or None
+        None: the batches are random spots.
+    sections : ndarray of shape (n,)
+        A tile lies in one section.
+    batch_size : int
+        Most spots in a batch.
+    rng : numpy.random.RandomState
+
+    Returns
+    -------
+    list of ndarray of int
+        Every spot is in exactly one batch.
+    """
+    n = n_spots
+    if n <= batch_size:
+        return [np.arange(n)]
+    n_batches = -(-n // batch_size)
+    if coords is None:
+        return [np.sort(part) for part in np.array_split(rng.permutation(n), n_batches)]
+    n_tiles = n_batches * _TILES_PER_BATCH
+    angle = rng.uniform(0, 2 * np.pi)
+    # Strips along a random direction, each cut across: tiles of equal counts at any density.
+    x = coords @ np.array([np.cos(angle), np.sin(angle)])
+    y = coords @ np.array([-np.sin(angle), np.cos(angle)])
+    n_strips = max(1, round(np.sqrt(n_tiles)))
+    order = np.lexsort((x, sections))
+    strip = np.empty(n, dtype=np.intp)
+    strip[order] = np.arange(n) * n_strips // n
+    order = np.lexsort((y, sections, strip))
+    tiles = np.array_split(np.roll(order, rng.randint(n)), n_tiles)
+    chosen = rng.permutation(n_tiles)
+    return [
+        np.sort(np.concatenate([tiles[t] for t in chosen[b::n_batches]])) for b in range(n_batches)
+    ]
+
+
+def cut_batch(spots, neighbor_mean):
+    """Return the Batch of the given spots and the rows of the neighbour mean that they need."""
+    if len(spots) == neighbor_mean.shape[0]:
+        return Batch(spots, len(spots), neighbor_mean)
+    rows = neighbor_mean[spots]
+    halo = np.setdiff1d(rows.indices, spots)
+    members = np.concatenate([spots, halo])
+    order = np.argsort(members)
+    position = order[np.searchsorted(members, rows.indices, sorter=order)]
+    local = type(rows)((rows.data, position, rows.indptr), shape=(len(spots), len(members)))
+    return Batch(members, len(spots), local)

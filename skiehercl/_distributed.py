@@ -1,0 +1,54 @@
+"""Where a network runs and in which precision."""
+
+import contextlib
+
+import torch
+
+__all__ = ["autocast", "choose_device", "isolated_random_state"]
+
+
+def choose_device(device):
+    """Return the torch device for "auto" (CUDA, then Apple's MPS, then the CPU) or a name.
+
+    Raises
+    ------
+    ValueError
+        If the name means nothing to torch or the device isn't there.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+        return torch.device("cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device={str(device)!r} can't be used here ({str(error).splitlines()[0]}): "
+            "pass device='auto', 'cpu' or a device that this machine has"
+        ) from error
+    return chosen
+
+
+def autocast(device, precision):
+    """Return the context in which the network runs: bfloat16 where asked for and useful.
+
+    "auto" means bfloat16 on CUDA devices that have it and float32 elsewhere.
+    """
+    low = precision == "bfloat16" or (
+        precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
+    )
+    return torch.autocast(device.type, torch.bfloat16) if low else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def isolated_random_state(seed, device):
+    """Seed torch inside the block and leave its global state as it was."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.random.default_generator.manual_seed(seed)
+        if devices:
+            torch.cuda.manual_seed(seed)
+        yield

@@ -1,0 +1,250 @@
+"""Checked spots -> what the network sees: components of the spots and of their neighbourhoods.
+
+Learned once in ``fit`` and applied in the same way to the training spots and to new sections, so
+that ``predict`` on the training spots repeats the training's numbers to the last digit.
+"""
+
+import copy
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+
+from ._training import SectionTensors
+from .graph import SpatialKNNGraph, neighbor_mean_matrix
+from .preprocessing import ExpressionPreprocessor
+
+__all__ = ["SpotFeatures"]
+
+# Nearest neighbours of the default neighbourhoods, in a section of at least 1,800 spots; a
+# smaller one has proportionally smaller neighbourhoods.
+_SCALES = (6, 12, 18, 30)
+_FULL_SCALE_SPOTS = 1800
+# Principal axes of ready features are learned from at most this many spots.
+_PCA_ROWS = 50_000
+
+
+class SpotFeatures:
+    """Features of spots and of their neighbourhoods, on one common set of principal axes.
+
+    Parameters
+    ----------
+    kind : {"counts", "features"}
+        What X holds.
+    graph : graph transformer, list of them, or None
+        Neighbourhoods; None: nearest neighbours at several scales.
+    preprocessor : ExpressionPreprocessor or None
+        For counts; None: the default one.
+    n_components : int or None
+        Gene components; None: no projection.
+    pooling : {"counts", "unit", "plain"}
+        How the neighbour mean is taken: counts are summed before the logarithm (the spot's own
+        too), rows are brought to unit length first (the spot's own too), or the features of the
+        neighbours alone are averaged as they are, equation (3).
+    smooth_target : bool
+        Whether the decoder's target is the neighbourhood's expression or the spot's own.
+    random_state : int
+    """
+
+    def __init__(
+        self, kind, graph, preprocessor, n_components, pooling, smooth_target, random_state
+    ):
+        self.kind = kind
+        self.graph = graph
+        self.preprocessor = preprocessor
+        self.n_components = n_components
+        self.pooling = pooling
+        self.smooth_target = smooth_target
+        self.random_state = random_state
+
+    def fit(self, spots):
+        """Learn the neighbourhoods' sizes, genes, axes and scales from Spots."""
+        self.graphs_ = _choose_graphs(self.graph, spots) if spots.coords is not None else []
+        adjacency = self.link(spots)
+        if self.kind == "counts":
+            self._fit_counts(spots)
+        else:
+            middle = [adjacency[len(adjacency) // 2]]
+            self._fit_axes(*self._average(self._prepare_rows(spots.genes), middle))
+        own, pooled = self._describe_genes(spots, adjacency)
+        target = np.mean(pooled, axis=0) if self.smooth_target else own
+        self.center_ = target.mean(axis=0)
+        self.scale_ = float(np.sqrt(np.mean((target - self.center_) ** 2))) or 1.0
+        self.image_ = None
+        if spots.image is not None:
+            target = (target - self.center_) / self.scale_
+            self.image_ = ImageComponents(self.random_state)
+            self.image_.fit(spots.image, adjacency[0], target)
+        return self
+
+    def transform(self, spots):
+        """Return the SectionTensors of Spots."""
+        adjacency = self.link(spots)
+        own, pooled = self._describe_genes(spots, adjacency)
+        own = self._standardise(own)
+        pooled = [self._standardise(part) for part in pooled]
+        target = np.mean(pooled, axis=0, dtype=np.float32) if self.smooth_target else own
+        inputs = {"gene": (own, np.hstack(pooled))}
+        if self.image_ is not None:
+            inputs["image"] = self.image_.transform(spots.image, adjacency[0])
+        sections = spots.sections
+        if sections is None:
+            sections = np.zeros(len(spots), dtype=np.intp)
+        mean = neighbor_mean_matrix(adjacency[0]).astype(np.float32)
+        return SectionTensors(inputs, target, mean, spots.coords, sections)
+
+    def link(self, spots):
+        """Return one adjacency (n, n) for each neighbourhood; an empty one without coordinates."""
+        if not self.graphs_:
+            return [sp.csr_matrix((len(spots), len(spots)), dtype=np.float32)]
+        return [
+            clone(graph).fit_transform(spots.coords, sections=spots.sections).astype(np.float32)
+            for graph in self.graphs_
+        ]
+
+    def restore_genes(self, features):
+        """Return standardised features (n, d) in the unit of the genes that they came from."""
+        features = features * self.scale_ + self.center_
+        if self.kind == "counts":
+            if self.preprocessors_[0].n_components is None:
+                return features
+            return features @ self.preprocessors_[0].components_ + self.preprocessors_[0].mean_
+        return features if self.axes_ is None else self.axes_.inverse_transform(features)
+
+    def _standardise(self, features):
+        return ((features - self.center_) / self.scale_).astype(np.float32)
+
+    def _describe_genes(self, spots, adjacency):
+        """Return components of the spots (n, d) and, per neighbourhood, of its mean (n, d)."""
+        if self.kind == "counts":
+            extra = {"coords": spots.coords, "sections": spots.sections}
+            own, *pooled = (_dense(p.transform(spots.genes, **extra)) for p in self.preprocessors_)
+            if self.pooling == "plain" or not pooled:
+                pooled = list(self._average(own, adjacency))
+            return own, pooled
+        rows = self._prepare_rows(spots.genes)
+        return self._project(rows), [self._project(p) for p in self._average(rows, adjacency)]
+
+    def _prepare_rows(self, features):
+        # float64: rounding must not depend on the order of the spots.
+        rows = _dense(features).astype(np.float64)
+        # Long vectors would dominate a mean: ready features are no counts, length isn't depth.
+        return _unit_rows(rows) if self.pooling == "unit" and self.graphs_ else rows
+
+    def _average(self, rows, adjacency):
+        """Yield the neighbour mean of dense rows in each neighbourhood."""
+        with_self = self.pooling != "plain" or not self.graphs_
+        return (neighbor_mean_matrix(graph, include_self=with_self) @ rows for graph in adjacency)
+
+    def _fit_counts(self, spots):
+        # All neighbourhoods share the genes and axes learned at a middle one, so their
+        # components can be averaged; each has a target sum of its own.
+        pools = [] if self.pooling == "plain" else self.graphs_
+        base = clone(self.preprocessor) if self.preprocessor is not None else None
+        if base is None:
+            base = ExpressionPreprocessor(
+                n_components=self.n_components, random_state=self.random_state
+            )
+        middle = pools[len(pools) // 2] if pools else None
+        base.set_params(pool=middle)
+        base.fit(spots.genes, coords=spots.coords, sections=spots.sections)
+        self.preprocessors_ = []
+        for pool in [None, *pools]:
+            fitted = copy.copy(base)
+            fitted.pool = pool
+            if base.target_sum is None:
+                fitted.target_sum_ = _median_library(spots, pool)
+            self.preprocessors_.append(fitted)
+
+    def _fit_axes(self, base):
+        self.axes_ = None
+        if self.n_components is None:
+            return
+        rows = base
+        if len(base) > _PCA_ROWS:
+            chosen = np.random.RandomState(self.random_state).choice(
+                len(base), _PCA_ROWS, replace=False
+            )
+            rows = base[chosen]
+        n_components = min(self.n_components, *rows.shape)
+        self.axes_ = PCA(n_components, random_state=self.random_state).fit(rows)
+
+    def _project(self, features):
+        return features if self.axes_ is None else self.axes_.transform(features)
+
+
+class ImageComponents:
+    """Image features -> principal components, weighted by what they share with the tissue.
+
+    Features are standardised and projected; a component counts by its autocorrelation over the
+    spatial graph, and all of them together by how well they predict the expression of spots in
+    blocks of tissue that the prediction hasn't seen. Noise has neither.
+    """
+
+    n_components = 15
+    clip = 5.0
+
+    def __init__(self, random_state):
+        self.random_state = random_state
+
+    def fit(self, image, adjacency, target):
+        """Learn from image features (n, d), the graph and the standardised genes (n, d_gene)."""
+        self.mean_ = image.mean(axis=0)
+        deviation = image.std(axis=0)
+        # A constant feature carries nothing: it stays at zero.
+        self.inverse_deviation_ = np.divide(
+            1.0,
+            deviation,
+            out=np.zeros_like(deviation),
+            where=deviation > 1e-6 * np.abs(self.mean_),
+        )
+        scaled = self._standardise(image)
+        mean = neighbor_mean_matrix(adjacency, include_self=True)
+        n_components = min(self.n_components, *image.shape)
+        self.axes_ = PCA(n_components, random_state=self.random_state).fit(mean @ scaled)
+        parts = self.axes_.transform(mean @ scaled)
+        rms = float(np.sqrt((parts**2).mean())) or 1.0
+        self.weight_ = np.full(n_components, 1.0 / rms)
+        return self
+
+    def transform(self, image, adjacency):
+        """Return components (n, k) of the spots and of their neighbourhoods, float32."""
+        scaled = self._standardise(image)
+        mean = neighbor_mean_matrix(adjacency, include_self=True)
+        own, pooled = (
+            (self.axes_.transform(part) * self.weight_).astype(np.float32)
+            for part in (scaled, mean @ scaled)
+        )
+        return own, pooled
+
+    def _standardise(self, image):
+        scaled = (image - self.mean_) * self.inverse_deviation_
+        return np.clip(scaled, -self.clip, self.clip)
+
+
+def _choose_graphs(graph, spots):
+    if graph is not None:
+        return list(graph) if isinstance(graph, (list, tuple)) else [graph]
+    n_spots = len(spots)
+    if spots.sections is not None:
+        n_spots = int(np.median(np.bincount(spots.sections)))
+    share = min(1.0, n_spots / _FULL_SCALE_SPOTS)
+    return [SpatialKNNGraph(k) for k in sorted({max(1, round(share * k)) for k in _SCALES})]
+
+
+def _median_library(spots, pool):
+    library = np.asarray(spots.genes.sum(axis=1, dtype=np.float64)).ravel()
+    if pool is not None:
+        graph = clone(pool).fit_transform(spots.coords, sections=spots.sections)
+        library = library + graph @ library
+    found = library[library > 0]
+    return float(np.median(found)) if found.size else 1.0
+
+
+def _unit_rows(X):
+    return X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), 1e-12)
+
+
+def _dense(X):
+    return X.toarray() if sp.issparse(X) else np.asarray(X)

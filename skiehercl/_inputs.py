@@ -1,0 +1,155 @@
+"""What the user gave -> one checked record of spots; the errors of bad input are here."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.utils.validation import validate_data
+
+from ._graph_ops import check_all_finite
+
+__all__ = ["Spots", "check_spots", "is_anndata", "recognise_input", "unpack_anndata"]
+
+# log1p of any count that fits a 64-bit integer is below 45; of real ones, below 20.
+_LARGEST_LOGARITHM = 20.0
+
+
+@dataclass
+class Spots:
+    """Checked input, one row per spot.
+
+    Attributes
+    ----------
+    genes : ndarray or csr_matrix of shape (n, d), float32
+    coords : ndarray of shape (n, 2), float64, or None
+    image : ndarray of shape (n, d_image), float32, or None
+    sections : ndarray of shape (n,), int, or None
+        Codes 0, 1, ... of the sections.
+    """
+
+    genes: object
+    coords: np.ndarray | None
+    image: np.ndarray | None
+    sections: np.ndarray | None
+
+    def __len__(self):
+        return self.genes.shape[0]
+
+
+def is_anndata(X):
+    """Whether X is an AnnData, without importing anndata."""
+    return type(X).__name__ == "AnnData" and hasattr(X, "obsm") and hasattr(X, "obs")
+
+
+def unpack_anndata(adata, *, layer, coords_key, image_key, section_key):
+    """Return X, coords, image features and sections of an AnnData; absent ones are None.
+
+    Raises
+    ------
+    KeyError
+        If the layer or the column of sections isn't there.
+    """
+    if layer is not None and layer not in adata.layers:
+        raise KeyError(f"layer={layer!r} is not in adata.layers, which has {list(adata.layers)}")
+    if section_key is not None and section_key not in adata.obs:
+        raise KeyError(
+            f"section_key={section_key!r} is not in adata.obs, which has {list(adata.obs)}"
+        )
+    X = adata.X if layer is None else adata.layers[layer]
+    coords = adata.obsm[coords_key] if coords_key in adata.obsm else None
+    image = adata.obsm[image_key] if image_key in adata.obsm else None
+    sections = None if section_key is None else adata.obs[section_key].to_numpy()
+    return X, coords, image, sections
+
+
+def check_spots(estimator, X, coords, image_features, sections, *, reset):
+    """Return the checked Spots of arrays; ``estimator`` learns or compares the feature names."""
+    X = validate_data(
+        estimator,
+        X,
+        accept_sparse="csr",
+        dtype=[np.float64, np.float32],
+        ensure_all_finite=False,
+        reset=reset,
+    )
+    check_all_finite(X, "X")
+    n = X.shape[0]
+    if coords is not None:
+        coords = _check_block(coords, "coords", n, np.float64)
+        if coords.shape[1] != 2:
+            raise ValueError(
+                f"coords has {coords.shape[1]} columns but must have 2, x and y: "
+                "pass one section's plane, and several sections through sections="
+            )
+    if image_features is not None:
+        image_features = _check_block(image_features, "image_features", n, np.float32)
+    if sections is not None:
+        sections = np.asarray(sections)
+        if sections.shape != (n,):
+            raise ValueError(
+                f"sections has shape {sections.shape} but X has {n} rows: pass one label per spot"
+            )
+        sections = np.unique(sections.astype(str), return_inverse=True)[1]
+    return Spots(X.astype(np.float32, copy=False), coords, image_features, sections)
+
+
+def _check_block(block, name, n_spots, dtype):
+    if sp.issparse(block):
+        block = block.toarray()
+    try:
+        block = np.asarray(block, dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} must be numeric, but can't be read as numbers: {error}"
+        ) from error
+    if block.ndim != 2:
+        raise ValueError(
+            f"{name} must be 2-dimensional, one row per spot, but has shape {block.shape}"
+        )
+    if len(block) != n_spots:
+        raise ValueError(
+            f"{name} has {len(block)} rows but X has {n_spots}: pass one row per spot "
+            "(did you filter one of them?)"
+        )
+    check_all_finite(block, name)
+    return block
+
+
+def recognise_input(X, kind):
+    """Return "counts" or "features" for X.
+
+    Parameters
+    ----------
+    X : ndarray or csr_matrix of shape (n, d)
+    kind : {"auto", "counts", "features"}
+        "auto" takes non-negative values as counts if all are integers, or if they reach beyond
+        20, which no logarithm of a count does (normalised but not yet logged abundances).
+
+    Raises
+    ------
+    ValueError
+        If ``kind`` is "counts" and X has negative or fractional values.
+    """
+    if kind == "features":
+        return kind
+    values = X.data if sp.issparse(X) else X
+    lowest, highest = (values.min(), values.max()) if values.size else (0.0, 0.0)
+    whole = bool((values == np.rint(values)).all())
+    if kind == "counts":
+        if lowest < 0 or not whole:
+            row, column, value = _first_no_count(X)
+            raise ValueError(
+                f"input='counts' needs non-negative integers, but row {row}, column {column} of X "
+                f"holds {value:g}: pass raw counts, or input='features' for ready features"
+            )
+        return kind
+    return "counts" if lowest >= 0 and (whole or highest > _LARGEST_LOGARITHM) else "features"
+
+
+def _first_no_count(X):
+    if sp.issparse(X):
+        X = X.tocoo()
+        at = np.flatnonzero((X.data < 0) | (X.data != np.rint(X.data)))[0]
+        return X.row[at], X.col[at], X.data[at]
+    row, column = np.argwhere((X < 0) | (X != np.rint(X)))[0]
+    return row, column, X[row, column]

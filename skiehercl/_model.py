@@ -1,0 +1,133 @@
+"""The fitted pipeline behind the estimator: features, trained networks, mixtures, consensus."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ._distributed import choose_device
+from ._domains import DomainConsensus, DomainMixture, refine_probabilities
+from ._features import SpotFeatures
+from ._training import TrainingOptions, encode, reconstruct, train
+from .graph import SpatialKNNGraph, neighbor_mean_matrix
+
+__all__ = ["DomainModel", "HeadOptions"]
+
+# "auto" refinement asks this share of a section's spots, within limits.
+_REFINE_SHARE = 1 / 300
+_REFINE_LIMITS = (4, 50)
+
+
+@dataclass(frozen=True)
+class HeadOptions:
+    """How embeddings become domains; the names are those of IEHERCLClusterer's parameters."""
+
+    n_clusters: int
+    head_dimensions: tuple
+    covariance_type: str
+    refine_neighbors: int | str | None
+
+
+class DomainModel:
+    """Everything that is learned from a section, and its use on the same or other sections.
+
+    Parameters
+    ----------
+    features : SpotFeatures
+        Unfitted.
+    training : TrainingOptions
+    head : HeadOptions
+    device : str
+    """
+
+    def __init__(
+        self, features: SpotFeatures, training: TrainingOptions, head: HeadOptions, device
+    ):
+        self.features = features
+        self.training = training
+        self.head = head
+        self.device = device
+
+    def fit(self, spots, seeds):
+        """Learn from Spots, with one training per seed; return what `describe` returns."""
+        device = choose_device(self.device)
+        self.features.fit(spots)
+        section = self.features.transform(spots)
+        self.trained_ = []
+        with tqdm(
+            total=len(seeds) * self.training.max_iter,
+            desc="training",
+            unit="epoch",
+            disable=not self.training.verbose,
+        ) as bar:
+            for round_, seed in enumerate(seeds, start=1):
+                bar.set_description(f"training {round_}/{len(seeds)}")
+
+                def report(loss, bar=bar):
+                    bar.update()
+                    bar.set_postfix(loss=f"{loss:.4g}")
+
+                self.trained_.append(train(section, self.training, int(seed), device, report))
+                bar.update(self.training.max_iter - self.trained_[-1].n_iter)
+        latents, attention = self._encode(section)
+        self.mixtures_ = [
+            [
+                DomainMixture(self.head.n_clusters, size, self.head.covariance_type, int(seed)).fit(
+                    z
+                )
+                for size in self.head.head_dimensions
+            ]
+            for z, seed in zip(latents, seeds, strict=True)
+        ]
+        self.consensus_ = DomainConsensus(self.head.n_clusters, int(seeds[0]))
+        self.consensus_.fit(self._posteriors(latents))
+        self._fit_refinement(spots)
+        return self._assign(latents, spots), np.mean(latents, axis=0), attention, section
+
+    def describe(self, spots):
+        """Return probabilities (n, K), embedding (n, k), attention and the section of Spots."""
+        section = self.features.transform(spots)
+        latents, attention = self._encode(section)
+        return self._assign(latents, spots), np.mean(latents, axis=0), attention, section
+
+    def embed(self, spots):
+        """Return the embedding (n, k) of Spots: the mean over the trainings."""
+        latents, _ = self._encode(self.features.transform(spots))
+        return np.mean(latents, axis=0)
+
+    def reconstruct(self, embedding, neighbor_mean):
+        """Return the genes (n, d_genes) that the decoders see in an embedding, equation (7)."""
+        device = choose_device(self.device)
+        decoded = [reconstruct(t.network, embedding, neighbor_mean, device) for t in self.trained_]
+        return self.features.restore_genes(np.mean(decoded, axis=0))
+
+    def _encode(self, section):
+        device = choose_device(self.device)
+        results = [encode(t.network, section, device) for t in self.trained_]
+        latents = [z for z, _ in results]
+        names = results[0][1]
+        return latents, {name: np.mean([a[name] for _, a in results], axis=0) for name in names}
+
+    def _posteriors(self, latents):
+        return [
+            mixture.predict_proba(z)
+            for z, mixtures in zip(latents, self.mixtures_, strict=True)
+            for mixture in mixtures
+        ]
+
+    def _fit_refinement(self, spots):
+        n_neighbors = self.head.refine_neighbors
+        if n_neighbors == "auto":
+            size = len(spots)
+            if spots.sections is not None:
+                size = np.median(np.bincount(spots.sections))
+            n_neighbors = int(np.clip(round(size * _REFINE_SHARE), *_REFINE_LIMITS))
+        self.n_refine_neighbors_ = n_neighbors if spots.coords is not None else None
+
+    def _assign(self, latents, spots):
+        probabilities = self.consensus_.predict_proba(self._posteriors(latents))
+        if self.n_refine_neighbors_ is None:
+            return probabilities
+        graph = SpatialKNNGraph(self.n_refine_neighbors_)
+        graph = graph.fit_transform(spots.coords, sections=spots.sections)
+        return refine_probabilities(probabilities, neighbor_mean_matrix(graph))

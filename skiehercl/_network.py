@@ -1,0 +1,221 @@
+"""The network of IE-HERCL: autoencoders, GraphSAGE, attention and the gene decoder, (1)-(8).
+
+Layers and ``forward`` only: no loss, no seed, no device. The neighbour mean of fixed inputs is
+fixed too, so the GraphSAGE encoders take it ready-made and are then exact dense layers; only the
+decoder, whose input is learned, multiplies by a graph.
+"""
+
+import torch
+from torch import nn
+from torch_geometric.nn import SAGEConv
+
+__all__ = ["AutoEncoder", "IEHERCLNetwork", "MeanSAGE", "ViewAttention"]
+
+_ACTIVATIONS = {"linear": nn.Identity, "relu": nn.ReLU, "elu": nn.ELU}
+
+
+class AutoEncoder(nn.Module):
+    """Autoencoder d -> hidden -> latent with a mirrored decoder: the non-spatial view, (1), (2).
+
+    With ``shortcut``, a linear map beside each half lets the network start as a projection on
+    given directions and learn only what that projection misses.
+    """
+
+    def __init__(self, n_features, hidden_size, latent_size, activation="relu", shortcut=False):
+        super().__init__()
+        act = _ACTIVATIONS[activation]
+        self.encoder = nn.Sequential(
+            nn.Linear(n_features, hidden_size), act(), nn.Linear(hidden_size, latent_size)
+        )
+        self.decoder = nn.Sequential(
+            nn.Linear(latent_size, hidden_size), act(), nn.Linear(hidden_size, n_features)
+        )
+        self.encoder_shortcut = self.decoder_shortcut = None
+        if shortcut:
+            self.encoder_shortcut = nn.Linear(n_features, latent_size, bias=False)
+            self.decoder_shortcut = nn.Linear(latent_size, n_features, bias=False)
+
+    def encode(self, x):
+        """Return the latent Z_v (B, k) of x (B, d)."""
+        z = self.encoder(x)
+        return z if self.encoder_shortcut is None else z + self.encoder_shortcut(x)
+
+    def decode(self, z):
+        """Return the reconstruction (B, d) of z (B, k)."""
+        x = self.decoder(z)
+        return x if self.decoder_shortcut is None else x + self.decoder_shortcut(z)
+
+    def start_at(self, directions):
+        """Start as the projection on ``directions`` (k, d) and its transpose."""
+        with torch.no_grad():
+            self.encoder_shortcut.weight.copy_(directions)
+            self.decoder_shortcut.weight.copy_(directions.T)
+            for half in (self.encoder, self.decoder):
+                half[-1].weight.zero_()
+                half[-1].bias.zero_()
+
+
+class MeanSAGE(SAGEConv):
+    """GraphSAGE layer whose neighbour mean is given: W_l mean_j x_j + W_r x_i, (3) and (7).
+
+    The parameters, and the result, are those of torch_geometric's ``SAGEConv(aggr="mean")``.
+    """
+
+    def forward(self, x, neighbor_mean):
+        """Return (B, out) for x (B, d) and the mean over its neighbours (B, d_neighbor)."""
+        return self.lin_l(neighbor_mean) + self.lin_r(x)
+
+    def start_at(self, neighbor_weight, own_weight):
+        """Start as the given linear map, without bias."""
+        with torch.no_grad():
+            self.lin_l.weight.copy_(neighbor_weight)
+            self.lin_r.weight.copy_(own_weight)
+            self.lin_l.bias.zero_()
+
+
+class ViewAttention(nn.Module):
+    """Attention over the views of a spot, (4)-(6): softmax of q^T tanh(W z + b) + prior.
+
+    ``query`` starts at zero, so training starts at the weights of ``prior`` for every spot.
+    With ``learned=False`` those weights stay (the ablation without attention).
+    """
+
+    def __init__(self, latent_size, prior, learned=True):
+        super().__init__()
+        self.register_buffer("log_prior", torch.log(torch.tensor(prior, dtype=torch.float32)))
+        self.learned = learned
+        if learned:
+            self.project = nn.Linear(latent_size, latent_size)
+            self.query = nn.Linear(latent_size, 1, bias=False)
+            nn.init.zeros_(self.query.weight)
+
+    def forward(self, views):
+        """Return the fused latents (B, k) and the weights (B, V) of a list of views (B, k)."""
+        stacked = torch.stack(views, dim=1)  # (B, V, k)
+        scores = self.log_prior.expand(stacked.shape[:2])
+        if self.learned:
+            scores = scores + self.query(torch.tanh(self.project(stacked))).squeeze(-1)
+        weights = torch.softmax(scores, dim=1)
+        return (weights.unsqueeze(-1) * stacked).sum(dim=1), weights
+
+
+class ModalityEncoder(nn.Module):
+    """One modality's autoencoder and GraphSAGE views and the attention between them, (1)-(5)."""
+
+    def __init__(self, n_features, n_pooled, *, views, ae_prior, options):
+        super().__init__()
+        latent = options["latent_size"]
+        from_start = options["init"] == "pca"
+        self.autoencoder = self.sage = None
+        if "ae" in views:
+            self.autoencoder = AutoEncoder(
+                n_features, options["hidden_size"], latent, shortcut=from_start
+            )
+        if "sage" in views:
+            self.sage = MeanSAGE((n_pooled, n_features), latent)
+        self.activation = _ACTIVATIONS[options["activation"]]()
+        self.normalize = options["normalize_views"]
+        prior = (ae_prior, 1.0 - ae_prior) if len(views) == 2 else (1.0,)
+        self.attention = ViewAttention(latent, prior, options["attention"])
+
+    def forward(self, x, pooled):
+        """Return fused latent, views {"ae", "sage"} and attention (B, V)."""
+        views = {}
+        if self.autoencoder is not None:
+            views["ae"] = self.autoencoder.encode(x)
+        if self.sage is not None:
+            views["sage"] = self.activation(self.sage(x, pooled))
+        ready = [nn.functional.normalize(z) if self.normalize else z for z in views.values()]
+        fused, weights = self.attention(ready)
+        return fused, views, weights
+
+    def start_at(self, directions):
+        """Start both views as projections on ``directions`` (k, d) of the features."""
+        if self.autoencoder is not None:
+            self.autoencoder.start_at(directions)
+        if self.sage is not None:
+            # The pooled input holds one block of d columns per scale: start at their mean.
+            n_scales = self.sage.lin_l.in_channels // directions.shape[1]
+            self.sage.start_at(directions.repeat(1, n_scales) / n_scales, 0.0 * directions)
+
+
+class IEHERCLNetwork(nn.Module):
+    """The whole network: one encoder per modality, attention across them, GraphSAGE decoder.
+
+    Parameters
+    ----------
+    modalities : dict of str to (int, int)
+        Columns of the features and of their neighbour means, for "gene" and maybe "image".
+    hidden_size, latent_size : int
+        Units of the autoencoder's hidden layer and of every latent.
+    views : tuple of {"ae", "sage"}
+        Views of each modality; one of the two is the paper's ablation.
+    attention : bool
+        Whether attention weights are learned, or stay at their prior.
+    activation : {"linear", "relu", "elu"}
+        Activation of the GraphSAGE encoder.
+    normalize_views : bool
+        Whether latents are scaled to unit length before the attention.
+    init : {"pca", "random"}
+        Whether the linear parts start as projections on the inputs' leading columns.
+    ae_prior : float
+        Attention that the autoencoder's view starts with.
+    """
+
+    def __init__(self, modalities, *, views, ae_prior, **options):
+        super().__init__()
+        latent = options["latent_size"]
+        self.encoders = nn.ModuleDict(
+            {
+                name: ModalityEncoder(d, pooled, views=views, ae_prior=ae_prior, options=options)
+                for name, (d, pooled) in modalities.items()
+            }
+        )
+        share = (1.0 / len(modalities),) * len(modalities)
+        self.attention = ViewAttention(latent, share, options["attention"])
+        self.decoder = MeanSAGE((latent, latent), modalities["gene"][0])
+        if options["init"] == "pca":
+            self._start_at_leading_columns(modalities, latent)
+
+    def _start_at_leading_columns(self, modalities, latent):
+        # Inputs are principal components, so their leading columns are the directions to keep;
+        # modalities get latent units of their own: the sum of their latents then loses nothing.
+        n_image = min(modalities["image"][0], latent // 4) if "image" in modalities else 0
+        n_gene = min(modalities["gene"][0], latent - n_image)
+        first = {"gene": 0, "image": n_gene}
+        for name, n_units in (("gene", n_gene), ("image", n_image)):
+            if name in self.encoders:
+                directions = torch.zeros(latent, modalities[name][0])
+                units = torch.arange(n_units)
+                # Attention across modalities averages: undo the average.
+                directions[first[name] + units, units] = float(len(modalities))
+                self.encoders[name].start_at(directions)
+                if name == "gene":
+                    backward = directions.T / (2.0 * len(modalities))
+                    self.decoder.start_at(backward, backward)
+
+    def forward(self, inputs):
+        """Encode spots.
+
+        Parameters
+        ----------
+        inputs : dict of str to (x (B, d), pooled (B, d_pooled))
+
+        Returns
+        -------
+        z : Tensor (B, k)
+        views : dict of (modality, view) to Tensor (B, k)
+        attention : dict of str to Tensor (B, V)
+            "gene" and "image": over (ae, sage); "modality": over (gene, image).
+        """
+        fused, views, attention = [], {}, {}
+        for name, encoder in self.encoders.items():
+            z, latents, attention[name] = encoder(*inputs[name])
+            fused.append(z)
+            views.update({(name, view): latent for view, latent in latents.items()})
+        z, attention["modality"] = self.attention(fused)
+        return z, views, attention
+
+    def reconstruct(self, z, neighbor_mean):
+        """Return the genes (B, d) decoded from z and its neighbour mean (B, k), (7)."""
+        return self.decoder(z, neighbor_mean)

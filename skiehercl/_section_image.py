@@ -1,0 +1,199 @@
+"""The tissue image of an AnnData: find it, place the spots on it, describe their patches."""
+
+import sys
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.base import clone
+
+from ._patches import MIN_AUTO_PATCH
+from .image import ColorTextureFeaturizer, PatchExtractor
+
+_PATCH_PER_SPOT = 1.5  # default patch side in spot diameters: the spot and the rim around it
+
+
+class SectionImage(NamedTuple):
+    """An image of a section and how to place spots on it.
+
+    Attributes
+    ----------
+    image : ndarray of shape (h, w) or (h, w, c)
+    scale : float
+        Image pixels per unit of ``obsm["spatial"]``.
+    spot_diameter : float or None
+        Diameter of a spot in pixels of `image`.
+    """
+
+    image: np.ndarray
+    scale: float
+    spot_diameter: float | None
+
+
+def check_spatial(adata, key, name):
+    """Require finite (x, y) for every spot in ``obsm[key]``."""
+    if key not in adata.obsm:
+        raise ValueError(
+            f"{name!r} has no obsm[{key!r}] (obsm keys: {sorted(adata.obsm) or 'none'}): store the "
+            f"spots' (x, y) there, adata.obsm[{key!r}] = coords, or name another key"
+        )
+    coords = np.asarray(adata.obsm[key])
+    if coords.ndim != 2 or coords.shape[1] < 2 or coords.dtype.kind not in "uif":
+        raise ValueError(
+            f"obsm[{key!r}] of {name!r} has shape {coords.shape} and dtype {coords.dtype}: "
+            "expected numbers (x, y) per spot"
+        )
+    if not np.isfinite(coords).all():
+        bad = int(np.argmin(np.isfinite(coords).all(axis=1)))
+        raise ValueError(
+            f"obsm[{key!r}] of {name!r} is not finite for spot {bad} ({adata.obs_names[bad]!r}): "
+            "drop such spots or fill their coordinates"
+        )
+
+
+def find_image(adata, library=None, prefer=()):
+    """Find the section's finest image and how the spots lie on it.
+
+    The rule: the first key of `prefer` that exists; else the image with the largest scale factor,
+    that is the most pixels per tissue, and among equals the one with most colour. So a fine
+    grey image goes before a coarse coloured one; ``prefer=("lowres",)`` asks for the latter.
+
+    Parameters
+    ----------
+    adata : AnnData
+    library : str, default=None
+        Key of ``uns["spatial"]``; needed if there are several.
+    prefer : str or sequence of str, default=()
+        Image keys to take first, such as ``("hires",)``.
+
+    Returns
+    -------
+    SectionImage or None
+        ``(image, scale, spot_diameter)``; None if the section has no image.
+
+    Raises
+    ------
+    ValueError
+        Several libraries and none chosen, or no scale factor for the image.
+    """
+    entry = _choose_library(adata, library)
+    images = entry.get("images") or {}
+    if len(images) == 0:
+        return None
+    factors = entry.get("scalefactors") or {}
+    prefer = (prefer,) if isinstance(prefer, str) else prefer
+    wanted = next((key for key in prefer if key in images), None)
+    keys = list(images) if wanted is None else [wanted]
+    usable = [key for key in keys if f"tissue_{key}_scalef" in factors]
+    if not usable:
+        raise ValueError(
+            f"no scale factor for image {', '.join(map(repr, keys))}: scalefactors has "
+            f"{sorted(factors) or 'nothing'}. Set scalefactors['tissue_{keys[0]}_scalef'] to the "
+            "image's pixels per unit of obsm['spatial'] (1.0 if the coordinates are its pixels)"
+        )
+    if len(usable) < len(keys):
+        left = sorted(set(keys) - set(usable))
+        warnings.warn(f"images without a scale factor are not used: {left}", stacklevel=2)
+    key = max(usable, key=lambda k: (_get_factor(factors, k), _count_colours(images[k])))
+    scale = _get_factor(factors, key)
+    diameter = factors.get("spot_diameter_fullres")
+    return SectionImage(
+        np.asarray(images[key]), scale, None if diameter is None else float(diameter) * scale
+    )
+
+
+def _choose_library(adata, library):
+    """Return one library's entry of ``uns["spatial"]``, or an empty one."""
+    libraries = adata.uns.get("spatial") or {}
+    if library is None:
+        if len(libraries) > 1:
+            raise ValueError(
+                f"uns['spatial'] has {len(libraries)} libraries, {sorted(libraries)}: pass library="
+            )
+        return next(iter(libraries.values()), {})
+    if library not in libraries:
+        raise ValueError(f"library {library!r} is not in uns['spatial']: {sorted(libraries)}")
+    return libraries[library]
+
+
+def _get_factor(factors, key):
+    factor = float(factors[f"tissue_{key}_scalef"])
+    if not (np.isfinite(factor) and factor > 0):
+        raise ValueError(f"scalefactors['tissue_{key}_scalef'] is {factor}: expected above 0")
+    return factor
+
+
+def _count_colours(image):
+    """Return 1 for an image without colour, even in three equal channels, else its channels."""
+    image = np.asarray(image)
+    if image.ndim == 2 or image.shape[2] < 3:
+        return 1
+    return 1 if (image[..., 0] == image[..., 1]).all() else image.shape[2]
+
+
+def section_image_features(
+    adata,
+    featurizer=None,
+    patch_size=None,
+    *,
+    library=None,
+    prefer=(),
+    spatial_key="spatial",
+    verbose=False,
+):
+    """Describe the tissue around each spot by the section's image.
+
+    Parameters
+    ----------
+    adata : AnnData
+    featurizer : transformer, default=None
+        Turns patches (n, h, w, c) into features. One with parameters `image`, `patch_size` and
+        `scale`, such as :class:`~skiehercl.image.ResNet50PatchFeaturizer`, cuts its own patches,
+        batch by batch. It is cloned, not fitted itself. None: ColorTextureFeaturizer.
+    patch_size : int, default=None
+        Side in pixels of the image found. None: the featurizer's own if it is a number, else
+        1.5 spot diameters, at least 16; without a spot diameter, the distance between spots.
+    library, prefer
+        As in :func:`find_image`.
+    spatial_key : str, default="spatial"
+        Entry of ``obsm`` with the coordinates.
+    verbose : bool, default=False
+        Say on stderr which image and patch are used.
+
+    Returns
+    -------
+    ndarray of shape (n_obs, n_features), float32, or None
+        None if the section has no image.
+
+    Raises
+    ------
+    ValueError
+        A spot lies outside the image, or there is no scale factor.
+    """
+    found = find_image(adata, library, prefer)
+    if found is None:
+        return None
+    check_spatial(adata, spatial_key, "adata")
+    coords = np.asarray(adata.obsm[spatial_key], dtype=np.float64)[:, :2]
+    featurizer = ColorTextureFeaturizer() if featurizer is None else clone(featurizer)
+    parameters = featurizer.get_params(deep=False)
+    cuts = {"image", "patch_size", "scale"} <= set(parameters)
+    if patch_size is None and cuts and parameters["patch_size"] != "auto":
+        patch_size = parameters["patch_size"]
+    if patch_size is None:
+        patch_size = "auto"
+        if found.spot_diameter:
+            patch_size = max(MIN_AUTO_PATCH, round(_PATCH_PER_SPOT * found.spot_diameter))
+    place = {"image": found.image, "patch_size": patch_size, "scale": found.scale}
+    if verbose:
+        height, width = found.image.shape[:2]
+        print(
+            f"image features: {type(featurizer).__name__} on {patch_size} px patches of the "
+            f"{width} x {height} image (scale {found.scale:.4g})",
+            file=sys.stderr,
+        )
+    if cuts:
+        features = featurizer.set_params(**place).fit_transform(coords)
+    else:
+        features = featurizer.fit_transform(PatchExtractor(**place).fit_transform(coords))
+    return np.asarray(features, dtype=np.float32)

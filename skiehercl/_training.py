@@ -1,0 +1,277 @@
+"""The training loop: batches, losses, optimiser, early stop; then encoding with the result."""
+
+import copy
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from ._batches import cut_batch, draw_tiles
+from ._distributed import autocast, isolated_random_state
+from ._domains import ward_labels
+from ._losses import (
+    contrastive_loss,
+    objective,
+    reconstruction_loss,
+    soft_assignment,
+    target_distribution,
+    total_reconstruction_loss,
+)
+from ._network import IEHERCLNetwork
+from ._transport import sinkhorn_divergence
+from ._walk import make_walk
+
+__all__ = ["SectionTensors", "Trained", "TrainingOptions", "encode", "reconstruct", "train"]
+
+# Pairwise losses (contrast, transport) of more spots than this would dominate the time.
+_PAIR_LIMIT = 1024
+# Encoding runs in chunks of this many spots.
+_CHUNK = 16384
+
+
+@dataclass
+class SectionTensors:
+    """What the network sees of the spots, as float32 arrays.
+
+    Attributes
+    ----------
+    inputs : dict of str to (ndarray (n, d), ndarray (n, d_pooled))
+        "gene" and maybe "image": features and their neighbour means.
+    target : ndarray of shape (n, d)
+        What the GraphSAGE decoder reconstructs.
+    neighbor_mean : scipy.sparse.csr_matrix of shape (n, n)
+        Row-stochastic; all-zero rows for spots without neighbours.
+    coords : ndarray of shape (n, 2) or None
+        Place of each spot, for the tiles.
+    sections : ndarray of shape (n,), int
+    """
+
+    inputs: dict
+    target: np.ndarray
+    neighbor_mean: object
+    coords: np.ndarray | None
+    sections: np.ndarray
+
+    def __len__(self):
+        return len(self.target)
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Settings of one training; the names are those of IEHERCLClusterer's parameters."""
+
+    n_clusters: int
+    lambda_rec: float
+    lambda_contrast: float
+    lambda_ot: float
+    walk_length: int
+    walk_alpha: float
+    sigma: float
+    temperature: float
+    ot_reg: float
+    ot_warmup: float
+    max_iter: int
+    tol: float
+    n_iter_no_change: int
+    learning_rate: float
+    weight_decay: float
+    batch_size: int | None
+    precision: str
+    verbose: bool
+    network: dict = field(default_factory=dict)
+
+
+@dataclass
+class Trained:
+    """A trained network on the CPU, its loss per term and epoch, and the number of epochs."""
+
+    network: IEHERCLNetwork
+    loss_history: dict
+    n_iter: int
+
+
+def train(section, options, seed, device, progress=None):
+    """Train one network on the spots of a section (or of several).
+
+    Parameters
+    ----------
+    section : SectionTensors
+    options : TrainingOptions
+    seed : int
+    device : torch.device
+    progress : callable or None
+        Called with the epoch's total loss after each epoch.
+
+    Returns
+    -------
+    Trained
+    """
+    rng = np.random.RandomState(seed)
+    with isolated_random_state(seed, device):
+        sizes = {name: (x.shape[1], p.shape[1]) for name, (x, p) in section.inputs.items()}
+        network = IEHERCLNetwork(sizes, **options.network).to(device)
+        walk = _make_walk(section, options, seed) if options.lambda_contrast > 0 else None
+        optimizer = torch.optim.Adam(
+            network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+        )
+        warmup = int(options.ot_warmup * options.max_iter)
+        centers, history, best, stale = None, {}, np.inf, 0
+        for epoch in range(options.max_iter):
+            if options.lambda_ot > 0 and epoch >= warmup and centers is None:
+                centers = _start_centers(network, section, options, seed, device)
+            terms, centers = _run_epoch(
+                network, optimizer, section, walk, centers, options, rng, device
+            )
+            for name, value in terms.items():
+                history.setdefault(name, []).append(value)
+            if progress is not None:
+                progress(terms["total"])
+            # The transport term joins late, so the loss before and after can't be compared.
+            if epoch <= warmup and options.lambda_ot > 0:
+                best, stale = np.inf, 0
+            stale = 0 if terms["total"] < best * (1 - options.tol) else stale + 1
+            best = min(best, terms["total"])
+            if stale >= options.n_iter_no_change:
+                break
+    return Trained(network.cpu().eval(), history, epoch + 1)
+
+
+def _run_epoch(network, optimizer, section, walk, centers, options, rng, device):
+    network.train()
+    sums, n_seen, assigned = {}, 0, None
+    weights = {
+        "reconstruction": options.lambda_rec,
+        "contrast": options.lambda_contrast,
+        "transport": options.lambda_ot,
+    }
+    size = options.batch_size or len(section)
+    for spots in draw_tiles(len(section), section.coords, section.sections, size, rng):
+        batch = cut_batch(spots, section.neighbor_mean)
+        with autocast(device, options.precision):
+            z, views, parts = _forward(network, section, batch, device)
+        terms = {"reconstruction": total_reconstruction_loss(parts)}
+        pairs = np.arange(batch.n_core)
+        if batch.n_core > _PAIR_LIMIT:
+            pairs = np.sort(rng.choice(batch.n_core, _PAIR_LIMIT, replace=False))
+        if walk is not None and batch.n_core > 1:
+            transition = walk.batch(torch.from_numpy(spots[pairs])).to(device)
+            terms["contrast"] = contrastive_loss(
+                z[pairs].float(),
+                [view[pairs].float() for view in views.values()],
+                transition,
+                options.temperature,
+            )
+        if centers is not None:
+            q = soft_assignment(z.float(), centers)
+            terms["transport"] = sinkhorn_divergence(
+                q[pairs], target_distribution(q)[pairs], options.ot_reg
+            )
+            assigned = _collect(assigned, z.detach().float(), q)
+        loss = objective(terms, {name: weights[name] for name in terms})
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        n_seen += batch.n_core
+        for name, value in {**terms, **parts, "total": loss}.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach()) * batch.n_core
+    if centers is not None:
+        total, count = assigned
+        found = (count > 0).unsqueeze(1)
+        centers = torch.where(found, total / count.clamp(min=1).unsqueeze(1), centers)
+    return {name: value / n_seen for name, value in sums.items()}, centers
+
+
+def _forward(network, section, batch, device):
+    """Return z, its views and the parts of the reconstruction loss, for a batch's own spots."""
+    n_core = batch.n_core
+    inputs = _to_device(section, batch.spots, device)
+    z, views, _ = network(inputs)
+    neighbor_mean = _as_torch(batch.neighbor_mean, device)
+    with torch.autocast(device.type, enabled=False):
+        mean = torch.sparse.mm(neighbor_mean, z.float())
+    views = {key: view[:n_core] for key, view in views.items()}
+    target = torch.from_numpy(section.target[batch.spots[:n_core]]).to(device)
+    decoded = network.reconstruct(z[:n_core], mean)
+    parts = {"decoder": reconstruction_loss(target, decoded.float())}
+    for name, encoder in network.encoders.items():
+        if encoder.autoencoder is not None:
+            x_hat = encoder.autoencoder.decode(views[name, "ae"])
+            parts[f"{name}_autoencoder"] = reconstruction_loss(
+                inputs[name][0][:n_core], x_hat.float()
+            )
+    return z[:n_core], views, parts
+
+
+def _collect(assigned, z, q):
+    """Add up latents and counts of a batch by most likely cluster."""
+    onehot = torch.nn.functional.one_hot(q.argmax(dim=1), q.shape[1]).to(z)
+    total, count = onehot.T @ z, onehot.sum(dim=0)
+    return (total, count) if assigned is None else (assigned[0] + total, assigned[1] + count)
+
+
+def _start_centers(network, section, options, seed, device):
+    """Return the means of Ward's clusters of the current embedding: the pseudo-labels of (14)."""
+    z, _ = encode(network, section, device)
+    labels = ward_labels(z, options.n_clusters, seed)
+    onehot = np.eye(options.n_clusters, dtype=np.float32)[labels]
+    means = onehot.T @ z / onehot.sum(axis=0)[:, None]
+    return torch.from_numpy(means.astype(np.float32)).to(device)
+
+
+def _make_walk(section, options, seed):
+    # The affinity (10) is that of the expression: leading components of the neighbour means.
+    x = section.target[:, : options.network["latent_size"]]
+    return make_walk(
+        torch.from_numpy(x),
+        options.walk_length,
+        options.walk_alpha,
+        options.sigma,
+        random_state=seed,
+    )
+
+
+def encode(network, section, device):
+    """Return the embedding (n, k) of all spots and the attention weights (n, V) by name.
+
+    Encoding runs in float64 (except on Apple's GPUs, which lack it), so that neither the order of
+    the spots nor the device decides on which side of a border a spot falls.
+    """
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    network = copy.deepcopy(network).to(device, dtype).eval()
+    latents, weights = [], []
+    with torch.inference_mode():
+        for start in range(0, len(section), _CHUNK):
+            spots = np.arange(start, min(start + _CHUNK, len(section)))
+            z, _, attention = network(_to_device(section, spots, device, dtype))
+            latents.append(z.cpu().numpy())
+            weights.append({name: w.float().cpu().numpy() for name, w in attention.items()})
+    joined = {name: np.concatenate([w[name] for w in weights]) for name in weights[0]}
+    return np.concatenate(latents), joined
+
+
+def reconstruct(network, z, neighbor_mean, device):
+    """Return the decoder's genes (n, d) for the embedding z (n, k), equation (7)."""
+    network = copy.deepcopy(network).to(device, torch.float32).eval()
+    z = z.astype(np.float32)
+    mean = neighbor_mean @ z
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(z), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            own, around = (torch.from_numpy(a[rows]).to(device) for a in (z, mean))
+            parts.append(network.reconstruct(own, around).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def _to_device(section, spots, device, dtype=torch.float32):
+    return {
+        name: tuple(torch.from_numpy(part[spots]).to(device, dtype) for part in (x, pooled))
+        for name, (x, pooled) in section.inputs.items()
+    }
+
+
+def _as_torch(matrix, device):
+    coo = matrix.tocoo()
+    index = torch.from_numpy(np.stack([coo.row, coo.col]).astype(np.int64))
+    values = torch.from_numpy(coo.data.astype(np.float32))
+    return torch.sparse_coo_tensor(index, values, coo.shape, check_invariants=False).to(device)

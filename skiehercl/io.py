@@ -1,0 +1,265 @@
+"""Sections in, domains out: AnnData files, Space Ranger folders, the tissue image.
+
+Coordinates follow scanpy and squidpy: ``obsm["spatial"]`` is (x, y), y down, in full-resolution
+pixels for Visium, and image `k` of library `l` lies at ``uns["spatial"][l]["images"][k]`` with
+pixel ``(column, row) = obsm["spatial"] * uns["spatial"][l]["scalefactors"]["tissue_k_scalef"]``.
+"""
+
+import contextlib
+import os
+import secrets
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from . import _visium
+from ._section_image import SectionImage, check_spatial, find_image, section_image_features
+
+__all__ = [
+    "SectionImage",
+    "add_domains",
+    "check_writable",
+    "find_image",
+    "read_section",
+    "read_visium",
+    "section_image_features",
+    "write_labelled",
+]
+
+
+def read_section(path, *, spatial_key="spatial"):
+    """Read a section from an ``.h5ad`` file or a Space Ranger folder.
+
+    Parameters
+    ----------
+    path : str or path-like
+    spatial_key : str or None, default="spatial"
+        Entry of ``obsm`` that must hold the coordinates; None: none needed.
+
+    Returns
+    -------
+    AnnData
+        A sparse ``X`` is CSR.
+
+    Raises
+    ------
+    OSError
+        The file is missing or damaged.
+    ValueError
+        It is no AnnData file or Space Ranger folder, or has no coordinates.
+    """
+    name = os.fspath(path)
+    if os.path.isdir(name):
+        return read_visium(name)
+    if not os.path.exists(name):
+        raise FileNotFoundError(f"{name!r} does not exist: pass an .h5ad or a Space Ranger folder")
+    adata = _read_h5ad(name)
+    if spatial_key is not None:
+        check_spatial(adata, spatial_key, name)
+    if sparse.issparse(adata.X) and adata.X.format != "csr":
+        adata.X = adata.X.tocsr()
+    return adata
+
+
+def _read_h5ad(name):
+    """Read an .h5ad file, telling a wrong file from a damaged one."""
+    import anndata
+    import h5py
+
+    if not h5py.is_hdf5(name):
+        raise ValueError(
+            f"not an .h5ad: {name!r} is not HDF5 (its size is {os.path.getsize(name)} bytes). Pass "
+            "a file written by AnnData.write_h5ad, or a Space Ranger folder"
+        )
+    try:
+        with h5py.File(name, "r") as file:
+            keys = sorted(file)
+        if not {"obs", "var"} <= set(keys):
+            cure = "pass the folder around it" if "matrix" in keys else "write it with write_h5ad"
+            raise ValueError(f"not an .h5ad: {name!r} is HDF5 but holds {keys}, no AnnData: {cure}")
+        return anndata.read_h5ad(name)
+    except ValueError:
+        raise
+    except Exception as error:  # h5py and anndata raise many kinds on damaged bytes
+        raise OSError(
+            f"{name!r} is damaged or truncated ({type(error).__name__}: {error}): copy or write it "
+            "again"
+        ) from error
+
+
+def read_visium(
+    path, *, library_id=None, in_tissue_only=True, load_images=True, fullres_image=None
+):
+    """Read a Space Ranger output folder, old or new layout, into scanpy's convention.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The ``outs`` folder or the one around it; for Visium HD one bin size,
+        ``binned_outputs/square_008um``. The matrix may be ``filtered_feature_bc_matrix.h5`` or the
+        Matrix Market folder; positions ``tissue_positions_list.csv``,
+        ``tissue_positions.csv`` or ``.parquet`` (needs pyarrow).
+    library_id : str, default=None
+        Key in ``uns["spatial"]``; None: the one stored in the .h5, else the folder's name (its
+        parent's if that is ``outs``).
+    in_tissue_only : bool, default=True
+        Drop spots that Space Ranger calls outside the tissue.
+    load_images : bool, default=True
+        Read the hires and lowres images.
+    fullres_image : str or path-like, default=None
+        The microscope image given to Space Ranger, stored as image "fullres" with scale 1.
+
+    Returns
+    -------
+    AnnData
+        ``X`` CSR float32 counts; ``obs`` in_tissue, array_row, array_col; ``var`` gene_ids,
+        feature_types; ``obsm["spatial"]`` (x, y) in full-resolution pixels; images and scale
+        factors in ``uns["spatial"]``. Spots are joined to positions by barcode.
+
+    Raises
+    ------
+    OSError
+        A file is missing or damaged.
+    ValueError
+        The folder is not Space Ranger's, or its files contradict each other.
+    """
+    import anndata
+
+    outs = _visium.find_outs(path)
+    spatial = outs / "spatial"
+    counts, barcodes, var, metadata = _visium.read_counts(outs)
+    positions = _visium.match_positions(barcodes, _visium.read_positions(spatial))
+    factors = _visium.read_scalefactors(spatial)
+    images = _visium.read_images(spatial, fullres_image) if load_images else {}
+    if "fullres" in images:
+        factors["tissue_fullres_scalef"] = 1.0
+    if load_images and not images:
+        warnings.warn(f"{spatial} has no tissue_hires_image or tissue_lowres_image", stacklevel=2)
+
+    obs = positions[["in_tissue", "array_row", "array_col"]].astype(int)
+    obs.index = obs.index.astype(str).rename(None)
+    adata = anndata.AnnData(counts, obs=obs, var=var)
+    pixels = positions[["pxl_col_in_fullres", "pxl_row_in_fullres"]]
+    adata.obsm["spatial"] = pixels.to_numpy(dtype=np.float64)
+    if in_tissue_only:
+        adata = adata[(adata.obs["in_tissue"] == 1).to_numpy()].copy()
+    if adata.n_obs == 0:
+        raise ValueError(f"{outs} has no spot in tissue: check in_tissue in its positions file")
+    folder = Path(os.path.abspath(path))
+    own = folder.parent.name if folder.name == "outs" else folder.name
+    stored = metadata.pop("library_ids", own)
+    entry = {"images": images, "scalefactors": factors, "metadata": metadata}
+    adata.uns["spatial"] = {library_id or stored: entry}
+    return adata
+
+
+def add_domains(adata, labels, probabilities=None, embedding=None, key="domain_pred", params=None):
+    """Store a clustering in `adata`, in place.
+
+    Parameters
+    ----------
+    adata : AnnData
+    labels : array-like of shape (n_obs,)
+        Stored in ``obs[key]`` as a categorical of strings, "0", "1", ... in numeric order.
+    probabilities : array-like of shape (n_obs, n_domains), default=None
+        Their row maximum goes to ``obs[key + "_confidence"]``.
+    embedding : array-like of shape (n_obs, n_dims), default=None
+        Stored in ``obsm["X_iehercl"]``.
+    key : str, default="domain_pred"
+    params : dict, default=None
+        Stored in ``uns["iehercl"]``; what HDF5 cannot hold is stored as text.
+
+    Returns
+    -------
+    AnnData
+        The same object.
+
+    Raises
+    ------
+    ValueError
+        An argument does not have one row per spot.
+    """
+    values = np.asarray(labels)
+    rows = {"labels": values, "probabilities": probabilities, "embedding": embedding}
+    for name, given in rows.items():
+        if given is not None and len(given) != adata.n_obs:
+            raise ValueError(
+                f"{name} has {len(given)} rows but adata has {adata.n_obs} spots: pass one per spot"
+            )
+    levels = [str(level) for level in np.unique(values)]
+    adata.obs[key] = pd.Categorical(values.astype(str), categories=levels)
+    if probabilities is not None:
+        adata.obs[f"{key}_confidence"] = np.max(probabilities, axis=1).astype(np.float32)
+    if embedding is not None:
+        adata.obsm["X_iehercl"] = np.asarray(embedding, dtype=np.float32)
+    stored = {
+        str(name): value if isinstance(value, (bool, int, float, str, np.ndarray)) else repr(value)
+        for name, value in (params or {}).items()
+    }
+    adata.uns["iehercl"] = {"key": key, "params": stored}
+    return adata
+
+
+def check_writable(path):
+    """Make sure that `path` can be written, before hours of training depend on it.
+
+    A temporary file is created beside it and removed: permission bits say nothing to root or on
+    network drives.
+
+    Raises
+    ------
+    OSError
+        The folder is missing or read-only, or `path` is a folder.
+    """
+    name = os.fspath(path)
+    folder = os.path.dirname(os.path.abspath(name))
+    if os.path.isdir(name):
+        raise IsADirectoryError(f"cannot write {name!r}: it is a folder, name a file in it")
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"cannot write {name!r}: there is no folder {folder!r}, create it")
+    probe = _name_temporary(name)
+    try:
+        with open(probe, "xb"):
+            pass
+        os.remove(probe)
+    except OSError as error:
+        raise type(error)(
+            f"cannot write {name!r}: no file can be created in {folder!r} ({error})"
+        ) from error
+
+
+def write_labelled(adata, path):
+    """Write `adata` to an ``.h5ad`` file: wholly or not at all.
+
+    The file is written under a temporary name in the same folder and then renamed, so that an
+    interrupted run leaves an older file as it was.
+
+    Parameters
+    ----------
+    adata : AnnData
+    path : str or path-like
+
+    Raises
+    ------
+    OSError
+        The folder cannot be written or the disk is full.
+    """
+    check_writable(path)
+    temporary = _name_temporary(path)
+    try:
+        adata.write_h5ad(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
+
+
+def _name_temporary(path):
+    """Return an unused name in the folder of `path`."""
+    folder, name = os.path.split(os.path.abspath(os.fspath(path)))
+    return os.path.join(folder, f".{name}.{secrets.token_hex(6)}.tmp")
