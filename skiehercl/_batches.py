@@ -39,21 +39,29 @@ def draw_tiles(n_spots, coords, sections, batch_size, rng):
     sections : ndarray of shape (n,)
         A tile lies in one section.
     batch_size : int
-        Most spots in a batch.
+        Most spots in a batch; one more where a spot would be left alone, since the pairwise
+        losses need two.
     rng : numpy.random.RandomState
 
     Returns
     -------
     list of ndarray of int
-        Every spot is in exactly one batch.
+        Every spot is in exactly one batch; their sizes differ by one at most.
     """
-    n = n_spots
-    if n <= batch_size:
-        return [np.arange(n)]
-    n_batches = -(-n // batch_size)
+    n_batches = min(-(-n_spots // batch_size), n_spots // 2)
+    if n_batches <= 1:
+        return [np.arange(n_spots)]
     if coords is None:
-        return [np.sort(part) for part in np.array_split(rng.permutation(n), n_batches)]
-    n_tiles = n_batches * _TILES_PER_BATCH
+        order = rng.permutation(n_spots)
+    else:
+        tiles = _cut_tiles(coords, sections, n_batches * _TILES_PER_BATCH, rng)
+        order = np.concatenate([tiles[t] for t in rng.permutation(len(tiles))])
+    return [np.sort(part) for part in np.array_split(order, n_batches)]
+
+
+def _cut_tiles(coords, sections, n_tiles, rng):
+    """Return about ``n_tiles`` tiles: contiguous spots of one section, about equally many."""
+    n = len(coords)
     angle = rng.uniform(0, 2 * np.pi)
     # Strips along a random direction, each cut across: tiles of equal counts at any density.
     x = coords @ np.array([np.cos(angle), np.sin(angle)])
@@ -63,16 +71,15 @@ def draw_tiles(n_spots, coords, sections, batch_size, rng):
     strip = np.empty(n, dtype=np.intp)
     strip[order] = np.arange(n) * n_strips // n
     order = np.lexsort((y, sections, strip))
-    tiles = np.array_split(np.roll(order, rng.randint(n)), n_tiles)
-    chosen = rng.permutation(n_tiles)
-    return [
-        np.sort(np.concatenate([tiles[t] for t in chosen[b::n_batches]])) for b in range(n_batches)
-    ]
+    # The first cut is random, so that the borders between tiles move from epoch to epoch.
+    cuts = ((rng.uniform() + np.arange(n_tiles)) * n / n_tiles).astype(np.intp)
+    ends = np.flatnonzero(np.diff(strip[order]) | np.diff(sections[order])) + 1
+    return np.split(order, np.union1d(cuts, ends))
 
 
 def cut_batch(spots, neighbor_mean):
     """Return the Batch of the given spots and the rows of the neighbour mean that they need."""
-    if len(spots) == neighbor_mean.shape[0]:
+    if np.array_equal(spots, np.arange(neighbor_mean.shape[0])):
         return Batch(spots, len(spots), neighbor_mean)
     rows = neighbor_mean[spots]
     halo = np.setdiff1d(rows.indices, spots)

@@ -23,13 +23,17 @@ def choose_device(device):
         return torch.device("cpu")
     try:
         chosen = torch.device(device)
-        torch.empty(1, device=chosen)
+        torch.zeros(1, device=chosen).item()
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
-            f"device={str(device)!r} can't be used here ({str(error).splitlines()[0]}): "
+            f"device={str(device)!r} can't be used here ({_first_sentence(error)}): "
             "pass device='auto', 'cpu' or a device that this machine has"
         ) from error
     return chosen
+
+
+def _first_sentence(error):
+    return str(error).splitlines()[0].split(". ")[0]
 
 
 def autocast(device, precision):

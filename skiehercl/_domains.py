@@ -147,7 +147,7 @@ class DomainConsensus:
             return posteriors[0].argmax(axis=1)
         onehot = np.hstack([np.eye(p.shape[1])[p.argmax(axis=1)] for p in posteriors])
         onehot -= onehot.mean(axis=0)
-        values, vectors = linalg.eigh(onehot.T @ onehot)
+        vectors = linalg.eigh(onehot.T @ onehot)[1]
         E = onehot @ vectors[:, ::-1][:, : self.n_clusters]
         kmeans = KMeans(self.n_clusters, n_init=20, random_state=self.random_state)
         # Fewer distinct combinations of labels than domains: the first labeling decides.

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 
+from ._image_components import ImageComponents
 from ._training import SectionTensors
 from .graph import SpatialKNNGraph, neighbor_mean_matrix
 from .preprocessing import ExpressionPreprocessor
@@ -44,11 +45,21 @@ class SpotFeatures:
         neighbours alone are averaged as they are, equation (3).
     smooth_target : bool
         Whether the decoder's target is the neighbourhood's expression or the spot's own.
+    image_prior : float or "auto"
+        Attention that the image starts with; "auto": by its evidence.
     random_state : int
     """
 
     def __init__(
-        self, kind, graph, preprocessor, n_components, pooling, smooth_target, random_state
+        self,
+        kind,
+        graph,
+        preprocessor,
+        n_components,
+        pooling,
+        smooth_target,
+        image_prior,
+        random_state,
     ):
         self.kind = kind
         self.graph = graph
@@ -56,6 +67,7 @@ class SpotFeatures:
         self.n_components = n_components
         self.pooling = pooling
         self.smooth_target = smooth_target
+        self.image_prior = image_prior
         self.random_state = random_state
 
     def fit(self, spots):
@@ -74,8 +86,8 @@ class SpotFeatures:
         self.image_ = None
         if spots.image is not None:
             target = (target - self.center_) / self.scale_
-            self.image_ = ImageComponents(self.random_state)
-            self.image_.fit(spots.image, adjacency[0], target)
+            self.image_ = ImageComponents(self.image_prior, self.random_state)
+            self.image_.fit(spots.image, adjacency[0], target, spots.coords)
         return self
 
     def transform(self, spots):
@@ -86,7 +98,7 @@ class SpotFeatures:
         pooled = [self._standardise(part) for part in pooled]
         target = np.mean(pooled, axis=0, dtype=np.float32) if self.smooth_target else own
         inputs = {"gene": (own, np.hstack(pooled))}
-        if self.image_ is not None:
+        if self.image_ is not None and self.image_.prior_ > 0:
             inputs["image"] = self.image_.transform(spots.image, adjacency[0])
         sections = spots.sections
         if sections is None:
@@ -172,55 +184,6 @@ class SpotFeatures:
 
     def _project(self, features):
         return features if self.axes_ is None else self.axes_.transform(features)
-
-
-class ImageComponents:
-    """Image features -> principal components, weighted by what they share with the tissue.
-
-    Features are standardised and projected; a component counts by its autocorrelation over the
-    spatial graph, and all of them together by how well they predict the expression of spots in
-    blocks of tissue that the prediction hasn't seen. Noise has neither.
-    """
-
-    n_components = 15
-    clip = 5.0
-
-    def __init__(self, random_state):
-        self.random_state = random_state
-
-    def fit(self, image, adjacency, target):
-        """Learn from image features (n, d), the graph and the standardised genes (n, d_gene)."""
-        self.mean_ = image.mean(axis=0)
-        deviation = image.std(axis=0)
-        # A constant feature carries nothing: it stays at zero.
-        self.inverse_deviation_ = np.divide(
-            1.0,
-            deviation,
-            out=np.zeros_like(deviation),
-            where=deviation > 1e-6 * np.abs(self.mean_),
-        )
-        scaled = self._standardise(image)
-        mean = neighbor_mean_matrix(adjacency, include_self=True)
-        n_components = min(self.n_components, *image.shape)
-        self.axes_ = PCA(n_components, random_state=self.random_state).fit(mean @ scaled)
-        parts = self.axes_.transform(mean @ scaled)
-        rms = float(np.sqrt((parts**2).mean())) or 1.0
-        self.weight_ = np.full(n_components, 1.0 / rms)
-        return self
-
-    def transform(self, image, adjacency):
-        """Return components (n, k) of the spots and of their neighbourhoods, float32."""
-        scaled = self._standardise(image)
-        mean = neighbor_mean_matrix(adjacency, include_self=True)
-        own, pooled = (
-            (self.axes_.transform(part) * self.weight_).astype(np.float32)
-            for part in (scaled, mean @ scaled)
-        )
-        return own, pooled
-
-    def _standardise(self, image):
-        scaled = (image - self.mean_) * self.inverse_deviation_
-        return np.clip(scaled, -self.clip, self.clip)
 
 
 def _choose_graphs(graph, spots):

@@ -1,17 +1,20 @@
 """What the user gave -> one checked record of spots; the errors of bad input are here."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
 from sklearn.utils.validation import validate_data
 
-from ._graph_ops import check_all_finite
+from ._graph_ops import check_all_finite, check_sections, find_first
 
 __all__ = ["Spots", "check_spots", "is_anndata", "recognise_input", "unpack_anndata"]
 
 # log1p of any count that fits a 64-bit integer is below 45; of real ones, below 20.
 _LARGEST_LOGARITHM = 20.0
+# Squares of larger values, and their sums over the spots, overflow in single precision.
+_LARGEST_VALUE = 1e15
 
 
 @dataclass
@@ -48,6 +51,8 @@ def unpack_anndata(adata, *, layer, coords_key, image_key, section_key):
     ------
     KeyError
         If the layer or the column of sections isn't there.
+    ValueError
+        If there is no matrix X.
     """
     if layer is not None and layer not in adata.layers:
         raise KeyError(f"layer={layer!r} is not in adata.layers, which has {list(adata.layers)}")
@@ -56,23 +61,33 @@ def unpack_anndata(adata, *, layer, coords_key, image_key, section_key):
             f"section_key={section_key!r} is not in adata.obs, which has {list(adata.obs)}"
         )
     X = adata.X if layer is None else adata.layers[layer]
-    coords = adata.obsm[coords_key] if coords_key in adata.obsm else None
-    image = adata.obsm[image_key] if image_key in adata.obsm else None
+    if X is None:
+        raise ValueError(
+            f"adata.X is empty: name the layer that holds the expression, layer= one of "
+            f"{list(adata.layers)}"
+        )
+    coords, image = adata.obsm.get(coords_key), adata.obsm.get(image_key)
     sections = None if section_key is None else adata.obs[section_key].to_numpy()
     return X, coords, image, sections
 
 
 def check_spots(estimator, X, coords, image_features, sections, *, reset):
     """Return the checked Spots of arrays; ``estimator`` learns or compares the feature names."""
-    X = validate_data(
-        estimator,
-        X,
-        accept_sparse="csr",
-        dtype=[np.float64, np.float32],
-        ensure_all_finite=False,
-        reset=reset,
-    )
-    check_all_finite(X, "X")
+    try:
+        X = validate_data(
+            estimator,
+            X,
+            accept_sparse="csr",
+            dtype=[np.float64, np.float32],
+            ensure_all_finite=False,
+            ensure_min_samples=2 if reset else 1,
+            reset=reset,
+        )
+    except ValueError as error:
+        if "could not convert" not in str(error):
+            raise
+        raise ValueError(f"X must be numeric, leave columns of names out: {error}") from error
+    _check_values(X, "X")
     n = X.shape[0]
     if coords is not None:
         coords = _check_block(coords, "coords", n, np.float64)
@@ -84,12 +99,9 @@ def check_spots(estimator, X, coords, image_features, sections, *, reset):
     if image_features is not None:
         image_features = _check_block(image_features, "image_features", n, np.float32)
     if sections is not None:
-        sections = np.asarray(sections)
-        if sections.shape != (n,):
-            raise ValueError(
-                f"sections has shape {sections.shape} but X has {n} rows: pass one label per spot"
-            )
-        sections = np.unique(sections.astype(str), return_inverse=True)[1]
+        sections = np.unique(check_sections(sections, n), return_inverse=True)[1]
+    if reset and coords is not None:
+        _warn_of_duplicates(coords, sections)
     return Spots(X.astype(np.float32, copy=False), coords, image_features, sections)
 
 
@@ -97,12 +109,16 @@ def _check_block(block, name, n_spots, dtype):
     if sp.issparse(block):
         block = block.toarray()
     try:
-        block = np.asarray(block, dtype=dtype)
+        block = np.asarray(block)
+        if block.dtype.kind in "OUS":
+            block = block.astype(np.float64)
+        elif block.dtype.kind not in "fiub":
+            raise TypeError(f"they are {block.dtype}")
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{name} must be numeric, but can't be read as numbers: {error}"
+            f"{name} must be numeric, but can't be read as real numbers: {error}"
         ) from error
-    if block.ndim != 2:
+    if block.ndim != 2 or block.shape[1] == 0:
         raise ValueError(
             f"{name} must be 2-dimensional, one row per spot, but has shape {block.shape}"
         )
@@ -111,8 +127,33 @@ def _check_block(block, name, n_spots, dtype):
             f"{name} has {len(block)} rows but X has {n_spots}: pass one row per spot "
             "(did you filter one of them?)"
         )
-    check_all_finite(block, name)
-    return block
+    _check_values(block, name)
+    return block.astype(dtype, copy=False)
+
+
+def _check_values(X, name):
+    check_all_finite(X, name)
+    values = X.data if sp.issparse(X) else X
+    if max(float(values.max(initial=0)), -float(values.min(initial=0))) > _LARGEST_VALUE:
+        row, column, value = find_first(X, lambda v: np.abs(v) > _LARGEST_VALUE)
+        raise ValueError(
+            f"{name} must stay within {_LARGEST_VALUE:g}, beyond which computation overflows, but "
+            f"row {row}, column {column} holds {value:g}: repair that entry, or rescale"
+        )
+
+
+def _warn_of_duplicates(coords, sections):
+    keys = [*coords.T] if sections is None else [*coords.T, sections]
+    order = np.lexsort(keys)
+    same = np.logical_and.reduce([key[order][1:] == key[order][:-1] for key in keys])
+    if same.any():
+        warnings.warn(
+            f"{int(same.sum())} of {len(coords)} spots lie exactly where another spot of their "
+            "section lies, and count as its neighbours: if these are several sections, pass "
+            "sections=",
+            UserWarning,
+            stacklevel=6,
+        )
 
 
 def recognise_input(X, kind):
@@ -137,19 +178,10 @@ def recognise_input(X, kind):
     whole = bool((values == np.rint(values)).all())
     if kind == "counts":
         if lowest < 0 or not whole:
-            row, column, value = _first_no_count(X)
+            row, column, value = find_first(X, lambda v: (v < 0) | (np.rint(v) != v))
             raise ValueError(
                 f"input='counts' needs non-negative integers, but row {row}, column {column} of X "
                 f"holds {value:g}: pass raw counts, or input='features' for ready features"
             )
         return kind
     return "counts" if lowest >= 0 and (whole or highest > _LARGEST_LOGARITHM) else "features"
-
-
-def _first_no_count(X):
-    if sp.issparse(X):
-        X = X.tocoo()
-        at = np.flatnonzero((X.data < 0) | (X.data != np.rint(X.data)))[0]
-        return X.row[at], X.col[at], X.data[at]
-    row, column = np.argwhere((X < 0) | (X != np.rint(X)))[0]
-    return row, column, X[row, column]

@@ -127,15 +127,16 @@ def contrastive_loss(z, views, transition, temperature=0.5):
     if n_spots < 2:
         return 0.0 * (z.sum() + sum(view.sum() for view in views))
     self_pair = torch.eye(n_spots, dtype=torch.bool, device=z.device)
+    scale = 1.0 / temperature
+    if transition is not None:
+        scale = (1.0 - transition.to(z)) * scale  # (B, B)
     unit = _unit_rows(z)
     total = 0.0
     for view in views:
-        logits = unit @ _unit_rows(view).T / temperature  # (B, B)
-        attraction = logits.diagonal()
-        if transition is not None:
-            logits = logits * (1.0 - transition.to(logits))
-        repulsion = torch.logsumexp(logits.masked_fill(self_pair, -torch.inf), dim=1)
-        total = total + (repulsion - attraction).mean()
+        view = _unit_rows(view)
+        attraction = (unit * view).sum(dim=1) / temperature
+        logits = (unit @ view.T * scale).masked_fill_(self_pair, -torch.inf)  # (B, B)
+        total = total + (torch.logsumexp(logits, dim=1) - attraction).mean()
     return total / len(views)
 
 

@@ -1,6 +1,6 @@
 """The fitted pipeline behind the estimator: features, trained networks, mixtures, consensus."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -13,9 +13,10 @@ from .graph import SpatialKNNGraph, neighbor_mean_matrix
 
 __all__ = ["DomainModel", "HeadOptions"]
 
-# "auto" refinement asks this share of a section's spots, within limits.
-_REFINE_SHARE = 1 / 300
-_REFINE_LIMITS = (4, 50)
+# "auto" refinement asks one neighbour for this many spots of a section; fewer than the least are
+# worse than none (benchmarks/NOTES.md).
+_SPOTS_PER_VOTE = 200
+_VOTES = (4, 50)
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,10 @@ class DomainModel:
         device = choose_device(self.device)
         self.features.fit(spots)
         section = self.features.transform(spots)
+        options = self.training
+        if "image" in section.inputs:
+            network = {**options.network, "image_prior": self.features.image_.prior_}
+            options = replace(options, network=network)
         self.trained_ = []
         with tqdm(
             total=len(seeds) * self.training.max_iter,
@@ -67,7 +72,7 @@ class DomainModel:
                     bar.update()
                     bar.set_postfix(loss=f"{loss:.4g}")
 
-                self.trained_.append(train(section, self.training, int(seed), device, report))
+                self.trained_.append(train(section, options, int(seed), device, report))
                 bar.update(self.training.max_iter - self.trained_[-1].n_iter)
         latents, attention = self._encode(section)
         self.mixtures_ = [
@@ -106,7 +111,11 @@ class DomainModel:
         results = [encode(t.network, section, device) for t in self.trained_]
         latents = [z for z, _ in results]
         names = results[0][1]
-        return latents, {name: np.mean([a[name] for _, a in results], axis=0) for name in names}
+        attention = {name: np.mean([a[name] for _, a in results], axis=0) for name in names}
+        if self.features.image_ is not None and "image" not in section.inputs:
+            # Left out for want of evidence: all attention is on the genes.
+            attention["modality"] = np.tile(np.float32([1.0, 0.0]), (len(section), 1))
+        return latents, attention
 
     def _posteriors(self, latents):
         return [
@@ -121,7 +130,8 @@ class DomainModel:
             size = len(spots)
             if spots.sections is not None:
                 size = np.median(np.bincount(spots.sections))
-            n_neighbors = int(np.clip(round(size * _REFINE_SHARE), *_REFINE_LIMITS))
+            n_neighbors = min(int(size / _SPOTS_PER_VOTE), _VOTES[1])
+            n_neighbors = n_neighbors if n_neighbors >= _VOTES[0] else None
         self.n_refine_neighbors_ = n_neighbors if spots.coords is not None else None
 
     def _assign(self, latents, spots):

@@ -160,9 +160,11 @@ class IEHERCLNetwork(nn.Module):
         Whether the linear parts start as projections on the inputs' leading columns.
     ae_prior : float
         Attention that the autoencoder's view starts with.
+    image_prior : float
+        Attention that the image starts with, in (0, 1).
     """
 
-    def __init__(self, modalities, *, views, ae_prior, **options):
+    def __init__(self, modalities, *, views, ae_prior, image_prior=0.5, **options):
         super().__init__()
         latent = options["latent_size"]
         self.encoders = nn.ModuleDict(
@@ -171,28 +173,30 @@ class IEHERCLNetwork(nn.Module):
                 for name, (d, pooled) in modalities.items()
             }
         )
-        share = (1.0 / len(modalities),) * len(modalities)
-        self.attention = ViewAttention(latent, share, options["attention"])
+        prior = (1.0 - image_prior, image_prior) if "image" in modalities else (1.0,)
+        self.attention = ViewAttention(latent, prior, options["attention"])
         self.decoder = MeanSAGE((latent, latent), modalities["gene"][0])
         if options["init"] == "pca":
-            self._start_at_leading_columns(modalities, latent)
+            self._start_at_leading_columns(modalities, latent, prior[0])
 
-    def _start_at_leading_columns(self, modalities, latent):
+    def _start_at_leading_columns(self, modalities, latent, gene_prior):
         # Inputs are principal components, so their leading columns are the directions to keep;
         # modalities get latent units of their own: the sum of their latents then loses nothing.
         n_image = min(modalities["image"][0], latent // 4) if "image" in modalities else 0
         n_gene = min(modalities["gene"][0], latent - n_image)
-        first = {"gene": 0, "image": n_gene}
-        for name, n_units in (("gene", n_gene), ("image", n_image)):
-            if name in self.encoders:
-                directions = torch.zeros(latent, modalities[name][0])
-                units = torch.arange(n_units)
-                # Attention across modalities averages: undo the average.
-                directions[first[name] + units, units] = float(len(modalities))
-                self.encoders[name].start_at(directions)
-                if name == "gene":
-                    backward = directions.T / (2.0 * len(modalities))
-                    self.decoder.start_at(backward, backward)
+        units = torch.arange(n_gene)
+        directions = torch.zeros(latent, modalities["gene"][0])
+        # The attention across modalities scales the genes down by its prior: undo that. The
+        # image keeps four times its prior: as much as the mean gene unit at 1/4, nothing at 0.
+        directions[units, units] = 1.0 / gene_prior
+        self.encoders["gene"].start_at(directions)
+        backward = (directions > 0).T.float() / 2.0
+        self.decoder.start_at(backward, backward)
+        if n_image:
+            units = torch.arange(n_image)
+            directions = torch.zeros(latent, modalities["image"][0])
+            directions[n_gene + units, units] = 4.0
+            self.encoders["image"].start_at(directions)
 
     def forward(self, inputs):
         """Encode spots.
@@ -204,17 +208,17 @@ class IEHERCLNetwork(nn.Module):
         Returns
         -------
         z : Tensor (B, k)
+        fused : dict of modality to Tensor (B, k)
         views : dict of (modality, view) to Tensor (B, k)
         attention : dict of str to Tensor (B, V)
             "gene" and "image": over (ae, sage); "modality": over (gene, image).
         """
-        fused, views, attention = [], {}, {}
+        fused, views, attention = {}, {}, {}
         for name, encoder in self.encoders.items():
-            z, latents, attention[name] = encoder(*inputs[name])
-            fused.append(z)
+            fused[name], latents, attention[name] = encoder(*inputs[name])
             views.update({(name, view): latent for view, latent in latents.items()})
-        z, attention["modality"] = self.attention(fused)
-        return z, views, attention
+        z, attention["modality"] = self.attention(list(fused.values()))
+        return z, fused, views, attention
 
     def reconstruct(self, z, neighbor_mean):
         """Return the genes (B, d) decoded from z and its neighbour mean (B, k), (7)."""

@@ -10,7 +10,7 @@ from sklearn.base import clone
 from ._patches import MIN_AUTO_PATCH
 from .image import ColorTextureFeaturizer, PatchExtractor
 
-_PATCH_PER_SPOT = 1.5  # default patch side in spot diameters: the spot and the rim around it
+_PATCH_PER_SPOT = 2.75
 
 
 class SectionImage(NamedTuple):

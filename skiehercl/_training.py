@@ -83,7 +83,10 @@ class TrainingOptions:
 
 @dataclass
 class Trained:
-    """A trained network on the CPU, its loss per term and epoch, and the number of epochs."""
+    """A trained network on the CPU, its loss per term and epoch, and the number of epochs.
+
+    A term that joined late is NaN in the epochs before.
+    """
 
     network: IEHERCLNetwork
     loss_history: dict
@@ -114,7 +117,9 @@ def train(section, options, seed, device, progress=None):
         optimizer = torch.optim.Adam(
             network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
         )
-        warmup = int(options.ot_warmup * options.max_iter)
+        # Before it joins, the transport needs another term to learn from.
+        alone = options.lambda_rec == 0 and walk is None
+        warmup = 0 if alone else int(options.ot_warmup * options.max_iter)
         centers, history, best, stale = None, {}, np.inf, 0
         for epoch in range(options.max_iter):
             if options.lambda_ot > 0 and epoch >= warmup and centers is None:
@@ -122,8 +127,13 @@ def train(section, options, seed, device, progress=None):
             terms, centers = _run_epoch(
                 network, optimizer, section, walk, centers, options, rng, device
             )
+            if not np.isfinite(terms["total"]):
+                raise ValueError(
+                    f"training diverged: the loss is {terms['total']} in epoch {epoch + 1}; lower "
+                    f"learning_rate={options.learning_rate:g} or the lambda of the largest term"
+                )
             for name, value in terms.items():
-                history.setdefault(name, []).append(value)
+                history.setdefault(name, [np.nan] * epoch).append(value)
             if progress is not None:
                 progress(terms["total"])
             # The transport term joins late, so the loss before and after can't be compared.
@@ -148,19 +158,14 @@ def _run_epoch(network, optimizer, section, walk, centers, options, rng, device)
     for spots in draw_tiles(len(section), section.coords, section.sections, size, rng):
         batch = cut_batch(spots, section.neighbor_mean)
         with autocast(device, options.precision):
-            z, views, parts = _forward(network, section, batch, device)
+            z, fused, views, parts = _forward(network, section, batch, device)
         terms = {"reconstruction": total_reconstruction_loss(parts)}
         pairs = np.arange(batch.n_core)
         if batch.n_core > _PAIR_LIMIT:
             pairs = np.sort(rng.choice(batch.n_core, _PAIR_LIMIT, replace=False))
         if walk is not None and batch.n_core > 1:
             transition = walk.batch(torch.from_numpy(spots[pairs])).to(device)
-            terms["contrast"] = contrastive_loss(
-                z[pairs].float(),
-                [view[pairs].float() for view in views.values()],
-                transition,
-                options.temperature,
-            )
+            terms["contrast"] = _contrast(fused, views, pairs, transition, options.temperature)
         if centers is not None:
             q = soft_assignment(z.float(), centers)
             terms["transport"] = sinkhorn_divergence(
@@ -182,14 +187,15 @@ def _run_epoch(network, optimizer, section, walk, centers, options, rng, device)
 
 
 def _forward(network, section, batch, device):
-    """Return z, its views and the parts of the reconstruction loss, for a batch's own spots."""
+    """Return latents and the parts of the reconstruction loss, for a batch's own spots."""
     n_core = batch.n_core
     inputs = _to_device(section, batch.spots, device)
-    z, views, _ = network(inputs)
+    z, fused, views, _ = network(inputs)
     neighbor_mean = _as_torch(batch.neighbor_mean, device)
     with torch.autocast(device.type, enabled=False):
         mean = torch.sparse.mm(neighbor_mean, z.float())
     views = {key: view[:n_core] for key, view in views.items()}
+    fused = {key: latent[:n_core] for key, latent in fused.items()}
     target = torch.from_numpy(section.target[batch.spots[:n_core]]).to(device)
     decoded = network.reconstruct(z[:n_core], mean)
     parts = {"decoder": reconstruction_loss(target, decoded.float())}
@@ -199,7 +205,20 @@ def _forward(network, section, batch, device):
             parts[f"{name}_autoencoder"] = reconstruction_loss(
                 inputs[name][0][:n_core], x_hat.float()
             )
-    return z[:n_core], views, parts
+    return z[:n_core], fused, views, parts
+
+
+def _contrast(fused, views, pairs, transition, temperature):
+    """Return the contrast of each modality's fused latent with its views, (13), averaged.
+
+    Against the latent fused across modalities, the contrast would force image and genes to say
+    the same, and lose what only one of them knows (benchmarks/NOTES.md).
+    """
+    losses = []
+    for name, z in fused.items():
+        own = [view[pairs].float() for (modality, _), view in views.items() if modality == name]
+        losses.append(contrastive_loss(z[pairs].float(), own, transition, temperature))
+    return torch.stack(losses).mean()
 
 
 def _collect(assigned, z, q):
@@ -242,7 +261,7 @@ def encode(network, section, device):
     with torch.inference_mode():
         for start in range(0, len(section), _CHUNK):
             spots = np.arange(start, min(start + _CHUNK, len(section)))
-            z, _, attention = network(_to_device(section, spots, device, dtype))
+            z, *_, attention = network(_to_device(section, spots, device, dtype))
             latents.append(z.cpu().numpy())
             weights.append({name: w.float().cpu().numpy() for name, w in attention.items()})
     joined = {name: np.concatenate([w[name] for w in weights]) for name in weights[0]}

@@ -1,104 +1,193 @@
 """IEHERCLClusterer: the estimator in front of the engine."""
 
+import copy
 import warnings
 from dataclasses import fields
-from numbers import Integral, Real
 
 import numpy as np
 import scipy.sparse as sp
 from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin, _fit_context
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from ._inputs import check_spots, is_anndata, recognise_input, unpack_anndata
+from ._parameters import CONSTRAINTS, POOLING, PRESETS
 
 __all__ = ["IEHERCLClusterer"]
 
-# What pooling="auto" means for each kind of input (see benchmarks/NOTES.md).
-_POOLING = {"counts": "counts", "features": "unit"}
-
-_PRESETS = {
-    # Settings of the paper and its supplement; what they don't give is as in method.md.
-    "paper": {
-        "lambda_rec": 10.0,
-        "lambda_contrast": 1e-3,
-        "lambda_ot": 1.0,
-        "walk_length": 5,
-        "n_components": None,
-        "pooling": "plain",
-        "smooth_target": False,
-        "hidden_size": 512,
-        "latent_size": 64,
-        "activation": "elu",
-        "init": "random",
-        "ae_prior": 0.5,
-        "normalize_views": True,
-        "head_dimensions": (64,),
-        "refine_neighbors": 50,
-        "n_init": 1,
-        "max_iter": 200,
-        "batch_size": None,
-    },
-}
-
 
 class IEHERCLClusterer(ClusterMixin, TransformerMixin, BaseEstimator):
-    """PLACEHOLDER."""
+    """Spatial domains from expression, coordinates and image features: IE-HERCL [1]_.
+
+    For each modality an autoencoder sees single spots and a GraphSAGE layer their neighbourhoods;
+    attention fuses the two views and then the modalities; a GraphSAGE decoder reconstructs the
+    genes. A contrastive loss, debiased by random walks on the affinity of spots, and a Sinkhorn
+    divergence between cluster distributions shape the embedding. Tied Gaussian mixtures, started
+    from Ward's clusters at several depths of the embedding of each training, vote on the domains.
+
+    With the default ``init="pca"`` the network starts as the projection on the neighbourhoods'
+    principal components and learns from there. The defaults are one set for all tissues, chosen by
+    measurement (``benchmarks/NOTES.md``); ``from_preset("paper")`` gives the paper's settings.
+
+    Parameters
+    ----------
+    n_clusters : int, default=8
+        Number of domains K.
+    lambda_rec : float, default=1.0
+        Weight lambda_1 of the reconstruction losses (9) in the objective (18).
+    lambda_contrast : float, default=0.1
+        Weight lambda_2 of the contrastive loss (13); 0 leaves it out.
+    lambda_ot : float, default=0.0
+        Weight lambda_3 of the Sinkhorn divergence (17); 0 leaves it out.
+    walk_length : int, default=5
+        Steps t of the random walk (12); 0 is the contrast without a walk.
+    walk_alpha : float, default=0.5
+        Weight alpha of staying in (12).
+    sigma : float, default=0.1
+        Width of the affinity (10) between unit vectors.
+    temperature : float, default=0.5
+        tau of (13).
+    ot_reg : float, default=0.1
+        Strength of the entropy in (16), in units of the distance between rows of Q.
+    ot_warmup : float, default=0.3
+        Share of ``max_iter`` before the divergence joins and pseudo-labels are drawn.
+    graph : graph transformer, list of them, or None, default=None
+        Neighbourhoods, such as :class:`SpatialKNNGraph` or :class:`SpatialRadiusGraph`; several
+        make GraphSAGE see several scales. None: the 6, 12, 18 and 30 nearest spots, fewer in
+        sections of less than 1,800 spots.
+    input : {"auto", "counts", "features"}, default="auto"
+        What X holds. Counts go through ``preprocessor``; ready features (principal components)
+        are used as they are. "auto" takes non-negative integers, and non-negative values beyond
+        20 (no logarithm of a count), for counts; ``input_`` says what it decided.
+    preprocessor : ExpressionPreprocessor or None, default=None
+        Preprocessing of counts. None: log-normalised, 3,000 highly variable genes.
+    n_components : int or None, default=50
+        Principal components that the network sees of the genes; None: all of them.
+    pooling : {"auto", "counts", "unit", "plain"}, default="auto"
+        How neighbours are averaged. "counts": sums before the logarithm; "unit": rows of unit
+        length; "plain": as they are, equation (3); "auto": "counts" for counts, else "unit".
+    smooth_target : bool, default=True
+        Whether the decoder reconstructs the neighbourhood's expression, or the spot's own.
+    views : {"both", "ae", "sage"}, default="both"
+        Views of each modality; one alone is an ablation of the paper's.
+    attention : bool, default=True
+        Whether attention (4)-(6) is learned, or stays at its start.
+    hidden_size : int, default=128
+        Hidden units of the autoencoders.
+    latent_size : int, default=64
+        Units of the embedding.
+    activation : {"linear", "relu", "elu"}, default="linear"
+        Activation of the GraphSAGE encoders (3).
+    init : {"pca", "random"}, default="pca"
+        Start of the network's linear maps.
+    ae_prior : float, default=0.1
+        Attention that the autoencoder's view starts with, in (0, 1).
+    image_prior : float or "auto", default="auto"
+        Attention that the image starts with, in [0, 1); 0 leaves the image out. "auto": by the
+        share of the genes' variance that the image predicts in left-out blocks of tissue, from 0
+        below 3 % to 0.25 above 9 %.
+    normalize_views : bool, default=False
+        Whether latents are scaled to unit length before the attention.
+    covariance_type : {"tied", "full", "diag", "spherical"}, default="tied"
+        Covariance of the mixtures; "tied" is mclust's EEE.
+    head_dimensions : sequence of int, default=(10, 15, 20, 30)
+        Leading principal directions of the embedding, one mixture for each number.
+    refine_neighbors : int, "auto" or None, default="auto"
+        Nearest spots that vote on a spot's domain at the end. "auto": one for every 200 spots of
+        the section, at most 50, none below 800 spots. None: no refinement.
+    n_init : int, default=3
+        Trainings from different seeds; all of them vote.
+    max_iter : int, default=50
+        Most epochs of a training.
+    tol : float, default=1e-3
+        Least relative improvement of the loss that counts.
+    n_iter_no_change : int, default=10
+        Epochs without such an improvement that end a training.
+    learning_rate : float, default=1e-3
+        Adam's learning rate.
+    weight_decay : float, default=1e-4
+        Adam's weight decay.
+    batch_size : int or None, default=1024
+        Most spots in a batch, made of random tiles of the tissue; None: the full section.
+    device : str, default="auto"
+        torch device; "auto": CUDA or Apple's GPU if there is one, else the CPU.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Precision of the training; "auto": bfloat16 on CUDA devices that have it.
+    coords_key, image_key : str, default="spatial", "X_image"
+        Where an AnnData has coordinates and image features, in ``obsm``.
+    section_key, layer : str or None, default=None
+        Where an AnnData has the sections, in ``obs``, and X, in ``layers``.
+    random_state : int, RandomState instance or None, default=None
+        Seed of weights, batches and samples. An int gives the same labels on every run.
+    verbose : bool or int, default=False
+        Whether a progress bar is shown on stderr.
+
+    Attributes
+    ----------
+    labels_ : ndarray of shape (n_spots,), int
+        Domain of each spot.
+    probabilities_ : ndarray of shape (n_spots, n_clusters)
+        How far trainings, mixtures and neighbours agree on each domain; rows sum to 1.
+    embedding_ : ndarray of shape (n_spots, latent_size)
+        Fused latent Z (6), the mean over the trainings.
+    attention_ : dict of str to ndarray of shape (n_spots, n_views)
+        "gene" and "image": weights of (autoencoder, GraphSAGE); "modality": of (gene, image).
+    reconstruction_ : ndarray of shape (n_spots, n_genes_kept)
+        Genes decoded from the embedding (7), in the unit of the features, or the logarithm of
+        normalised counts. Computed at each access.
+    cluster_centers_ : ndarray of shape (n_clusters, latent_size)
+        Mean embedding of each domain.
+    loss_history_ : list of dict of str to list of float
+        For each training, every term of the loss by epoch.
+    n_iter_ : int
+        Epochs of the longest training.
+    input_ : {"counts", "features"}
+        What X was taken for.
+    graph_ : csr_matrix of shape (n_spots, n_spots)
+        Row-stochastic neighbour mean that the decoder uses, of the first neighbourhood.
+    model_ : object
+        The fitted pipeline.
+    n_features_in_ : int
+        Columns of X.
+    feature_names_in_ : ndarray of str
+        Names of the columns, if X had any.
+
+    See Also
+    --------
+    skiehercl.preprocessing.ExpressionPreprocessor : Counts to features.
+    skiehercl.image.ResNet50PatchFeaturizer : Patches of the image to features.
+
+    Notes
+    -----
+    Memory grows linearly with the spots: neighbour means of inputs are computed once, pairwise
+    losses are taken in batches, and the random walk uses anchors beyond 2,500 spots.
+
+    With metadata routing enabled, ``coords``, ``image_features`` and ``sections`` are requested by
+    default.
+
+    References
+    ----------
+    .. [1] D. Wang, L. Gao, W. Chen, C. Liang, F. Guo, "Image-Enhanced Hybrid Encoding with
+       Reinforced Contrastive Learning for Spatial Domain Identification in Spatial
+       Transcriptomics", IJCAI 2025.
+
+    Examples
+    --------
+    >>> from skiehercl import IEHERCLClusterer
+    >>> from skiehercl.datasets import make_tissue
+    >>> tissue = make_tissue(300, n_domains=3, n_genes=60, return_arrays=True, random_state=0)
+    >>> model = IEHERCLClusterer(n_clusters=3, n_init=1, max_iter=5, random_state=0)
+    >>> labels = model.fit_predict(tissue.X, tissue.coords)
+    >>> labels.shape, model.embedding_.shape
+    ((300,), (300, 64))
+    """
 
     __metadata_request__fit = {"coords": True, "image_features": True, "sections": True}  # noqa: RUF012
     __metadata_request__predict = __metadata_request__fit
     __metadata_request__predict_proba = __metadata_request__fit
     __metadata_request__transform = __metadata_request__fit
 
-    _parameter_constraints: dict = {  # noqa: RUF012
-        "n_clusters": [Interval(Integral, 1, None, closed="left")],
-        "lambda_rec": [Interval(Real, 0, None, closed="left")],
-        "lambda_contrast": [Interval(Real, 0, None, closed="left")],
-        "lambda_ot": [Interval(Real, 0, None, closed="left")],
-        "walk_length": [Interval(Integral, 0, None, closed="left")],
-        "walk_alpha": [Interval(Real, 0, 1, closed="both")],
-        "sigma": [Interval(Real, 0, None, closed="neither")],
-        "temperature": [Interval(Real, 0, None, closed="neither")],
-        "ot_reg": [Interval(Real, 0, None, closed="neither")],
-        "ot_warmup": [Interval(Real, 0, 1, closed="both")],
-        "graph": [HasMethods("fit_transform"), "array-like", None],
-        "input": [StrOptions({"auto", "counts", "features"})],
-        "preprocessor": [HasMethods(["fit", "transform"]), None],
-        "n_components": [Interval(Integral, 1, None, closed="left"), None],
-        "pooling": [StrOptions({"auto", "counts", "unit", "plain"})],
-        "smooth_target": ["boolean"],
-        "views": [StrOptions({"both", "ae", "sage"})],
-        "attention": ["boolean"],
-        "hidden_size": [Interval(Integral, 1, None, closed="left")],
-        "latent_size": [Interval(Integral, 1, None, closed="left")],
-        "activation": [StrOptions({"linear", "relu", "elu"})],
-        "init": [StrOptions({"pca", "random"})],
-        "ae_prior": [Interval(Real, 0, 1, closed="neither")],
-        "normalize_views": ["boolean"],
-        "covariance_type": [StrOptions({"tied", "full", "diag", "spherical"})],
-        "head_dimensions": ["array-like"],
-        "refine_neighbors": [
-            Interval(Integral, 1, None, closed="left"),
-            StrOptions({"auto"}),
-            None,
-        ],
-        "n_init": [Interval(Integral, 1, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "batch_size": [Interval(Integral, 2, None, closed="left"), None],
-        "device": [str],
-        "precision": [StrOptions({"auto", "float32", "bfloat16"})],
-        "coords_key": [str],
-        "image_key": [str],
-        "section_key": [str, None],
-        "layer": [str, None],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-    }
+    _parameter_constraints: dict = CONSTRAINTS
 
     def __init__(
         self,
@@ -126,6 +215,7 @@ class IEHERCLClusterer(ClusterMixin, TransformerMixin, BaseEstimator):
         activation="linear",
         init="pca",
         ae_prior=0.1,
+        image_prior="auto",
         normalize_views=False,
         covariance_type="tied",
         head_dimensions=(10, 15, 20, 30),
@@ -169,6 +259,7 @@ class IEHERCLClusterer(ClusterMixin, TransformerMixin, BaseEstimator):
         self.activation = activation
         self.init = init
         self.ae_prior = ae_prior
+        self.image_prior = image_prior
         self.normalize_views = normalize_views
         self.covariance_type = covariance_type
         self.head_dimensions = head_dimensions
@@ -200,10 +291,10 @@ class IEHERCLClusterer(ClusterMixin, TransformerMixin, BaseEstimator):
         **parameters
             Parameters of the estimator that take precedence.
         """
-        known = {"default": {}, **_PRESETS}
-        if preset not in known:
-            raise ValueError(f"preset={preset!r} is unknown: choose one of {sorted(known)}")
-        return cls(**{**known[preset], **parameters})
+        if preset not in PRESETS:
+            raise ValueError(f"preset={preset!r} is unknown: choose one of {sorted(PRESETS)}")
+        # A copy, since a preset's graph would otherwise be shared by all estimators.
+        return cls(**{**copy.deepcopy(PRESETS[preset]), **parameters})
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None, image_features=None, *, coords=None, sections=None):
@@ -359,8 +450,9 @@ class IEHERCLClusterer(ClusterMixin, TransformerMixin, BaseEstimator):
             self.graph,
             self.preprocessor,
             self.n_components,
-            self.pooling if self.pooling != "auto" else _POOLING[kind],
+            self.pooling if self.pooling != "auto" else POOLING[kind],
             self.smooth_target,
+            self.image_prior,
             seed,
         )
         network = {

@@ -1,0 +1,90 @@
+"""The estimator's parameters: what each may be, and the presets."""
+
+from numbers import Integral, Real
+
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+
+from .graph import SpatialRadiusGraph
+
+__all__ = ["CONSTRAINTS", "POOLING", "PRESETS"]
+
+# What pooling="auto" means for each kind of input (see benchmarks/NOTES.md).
+POOLING = {"counts": "counts", "features": "unit"}
+
+PRESETS = {
+    "default": {},
+    # Settings of the paper and its supplement. Silent there, read here: latents of unit length,
+    # equal attention at the start, 200 epochs, the whole section as one batch.
+    "paper": {
+        "graph": SpatialRadiusGraph(),  # the grid neighbours: 116 um on Visium
+        "lambda_rec": 10.0,
+        "lambda_contrast": 1e-3,
+        "lambda_ot": 1.0,
+        "walk_length": 5,
+        "n_components": None,
+        "pooling": "plain",
+        "smooth_target": False,
+        "hidden_size": 512,
+        "latent_size": 64,
+        "activation": "elu",
+        "init": "random",
+        "ae_prior": 0.5,
+        "image_prior": 0.5,
+        "normalize_views": True,
+        "head_dimensions": (64,),
+        "refine_neighbors": 50,
+        "n_init": 1,
+        "max_iter": 200,
+        "batch_size": None,
+    },
+}
+
+CONSTRAINTS = {
+    "n_clusters": [Interval(Integral, 1, None, closed="left")],
+    "lambda_rec": [Interval(Real, 0, None, closed="left")],
+    "lambda_contrast": [Interval(Real, 0, None, closed="left")],
+    "lambda_ot": [Interval(Real, 0, None, closed="left")],
+    "walk_length": [Interval(Integral, 0, None, closed="left")],
+    "walk_alpha": [Interval(Real, 0, 1, closed="both")],
+    "sigma": [Interval(Real, 0, None, closed="neither")],
+    "temperature": [Interval(Real, 0, None, closed="neither")],
+    "ot_reg": [Interval(Real, 0, None, closed="neither")],
+    "ot_warmup": [Interval(Real, 0, 1, closed="both")],
+    "graph": [HasMethods("fit_transform"), "array-like", None],
+    "input": [StrOptions({"auto", "counts", "features"})],
+    "preprocessor": [HasMethods(["fit", "transform"]), None],
+    "n_components": [Interval(Integral, 1, None, closed="left"), None],
+    "pooling": [StrOptions({"auto", "counts", "unit", "plain"})],
+    "smooth_target": ["boolean"],
+    "views": [StrOptions({"both", "ae", "sage"})],
+    "attention": ["boolean"],
+    "hidden_size": [Interval(Integral, 1, None, closed="left")],
+    "latent_size": [Interval(Integral, 1, None, closed="left")],
+    "activation": [StrOptions({"linear", "relu", "elu"})],
+    "init": [StrOptions({"pca", "random"})],
+    "ae_prior": [Interval(Real, 0, 1, closed="neither")],
+    "image_prior": [Interval(Real, 0, 1, closed="left"), StrOptions({"auto"})],
+    "normalize_views": ["boolean"],
+    "covariance_type": [StrOptions({"tied", "full", "diag", "spherical"})],
+    "head_dimensions": ["array-like"],
+    "refine_neighbors": [
+        Interval(Integral, 1, None, closed="left"),
+        StrOptions({"auto"}),
+        None,
+    ],
+    "n_init": [Interval(Integral, 1, None, closed="left")],
+    "max_iter": [Interval(Integral, 1, None, closed="left")],
+    "tol": [Interval(Real, 0, None, closed="left")],
+    "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+    "learning_rate": [Interval(Real, 0, None, closed="neither")],
+    "weight_decay": [Interval(Real, 0, None, closed="left")],
+    "batch_size": [Interval(Integral, 2, None, closed="left"), None],
+    "device": [str],
+    "precision": [StrOptions({"auto", "float32", "bfloat16"})],
+    "coords_key": [str],
+    "image_key": [str],
+    "section_key": [str, None],
+    "layer": [str, None],
+    "random_state": ["random_state"],
+    "verbose": ["verbose"],
+}

@@ -1,0 +1,229 @@
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from sklearn.cluster import AgglomerativeClustering
+from sklearn.datasets import make_blobs
+from sklearn.metrics import adjusted_rand_score
+from sklearn.mixture import GaussianMixture
+
+from skiehercl import SpatialKNNGraph, _domains
+from skiehercl._domains import (
+    DomainConsensus,
+    DomainMixture,
+    refine_probabilities,
+    ward_labels,
+)
+from skiehercl.graph import neighbor_mean_matrix
+
+BLOBS, TRUTH = make_blobs(300, n_features=6, centers=4, cluster_std=0.8, random_state=0)
+COVARIANCES = ["tied", "full", "diag", "spherical"]
+
+
+def onehot(labels, n_clusters=4):
+    return np.eye(n_clusters)[labels]
+
+
+def corrupt(labels, share, seed):
+    rng = np.random.RandomState(seed)
+    noisy = labels.copy()
+    hit = rng.rand(len(labels)) < share
+    noisy[hit] = rng.randint(4, size=hit.sum())
+    return noisy
+
+
+# -- Ward ------------------------------------------------------------------------------------
+
+
+def test_ward_is_scikit_learns_and_finds_blobs():
+    labels = ward_labels(BLOBS, 4)
+    np.testing.assert_array_equal(labels, AgglomerativeClustering(4).fit_predict(BLOBS))
+    assert adjusted_rand_score(TRUTH, labels) == 1.0
+
+
+def test_ward_of_a_sample_labels_all_rows(monkeypatch):
+    monkeypatch.setattr(_domains, "_WARD_LIMIT", 60)
+    labels = ward_labels(BLOBS, 4, 0)
+    assert adjusted_rand_score(TRUTH, labels) == 1.0
+    np.testing.assert_array_equal(labels, ward_labels(BLOBS, 4, 0))
+    assert labels.min() == 0
+    assert labels.max() == 3
+
+
+def test_ward_of_many_rows_makes_no_square_matrix_and_draws_no_global_random_numbers():
+    X, truth = make_blobs(4600, centers=3, cluster_std=0.3, random_state=0)
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    assert adjusted_rand_score(truth, ward_labels(X, 3, 0)) == 1.0
+    np.testing.assert_array_equal(before, np.random.get_state()[1])  # noqa: NPY002
+
+
+def test_ward_of_one_cluster_and_of_as_many_clusters_as_rows():
+    assert not ward_labels(BLOBS, 1).any()
+    np.testing.assert_array_equal(np.sort(ward_labels(BLOBS[:7], 7)), np.arange(7))
+
+
+# -- mixture ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCES)
+def test_mixture_finds_separated_blobs(covariance_type):
+    mixture = DomainMixture(4, 3, covariance_type).fit(BLOBS)
+    posterior = mixture.predict_proba(BLOBS)
+    assert posterior.shape == (300, 4)
+    np.testing.assert_allclose(posterior.sum(axis=1), 1.0)
+    assert adjusted_rand_score(TRUTH, posterior.argmax(axis=1)) == 1.0
+
+
+def test_mixture_agrees_with_scikit_learns_from_the_same_start():
+    X, _ = make_blobs(400, n_features=3, centers=3, cluster_std=2.0, random_state=1)
+    labels = AgglomerativeClustering(3).fit_predict(X)
+    ours = DomainMixture(3, 3).fit(X, labels).predict_proba(X)
+    means = np.stack([X[labels == u].mean(axis=0) for u in range(3)])
+    residual = X - means[labels]
+    theirs = GaussianMixture(
+        3,
+        covariance_type="tied",
+        weights_init=np.bincount(labels) / len(X),
+        means_init=means,
+        precisions_init=np.linalg.inv(residual.T @ residual / len(X)),
+        max_iter=500,
+        tol=1e-4,
+    ).fit(X)
+    assert np.abs(ours - theirs.predict_proba(X)).mean() < 0.02
+
+
+def test_mixture_does_not_change_with_the_unit_place_or_direction_of_the_embedding():
+    X, _ = make_blobs(300, n_features=5, centers=4, cluster_std=3.0, random_state=2)
+    rotation = np.linalg.qr(np.random.RandomState(0).normal(size=(5, 5)))[0]
+    first = DomainMixture(4, 4).fit(X).predict_proba(X)
+    moved = 1e4 * X @ rotation + 7.0
+    second = DomainMixture(4, 4).fit(moved).predict_proba(moved)
+    np.testing.assert_allclose(first, second, atol=1e-5)
+
+
+def test_mixture_sees_only_the_leading_directions():
+    wide = np.hstack([BLOBS, 1e-3 * np.random.RandomState(0).normal(size=(300, 40))])
+    mixture = DomainMixture(4, 3).fit(wide)
+    assert mixture.axes_.shape == (46, 3)
+    assert adjusted_rand_score(TRUTH, mixture.predict_proba(wide).argmax(axis=1)) == 1.0
+
+
+def test_mixture_takes_given_labels_as_its_start():
+    X = np.random.RandomState(0).normal(size=(200, 2))
+    X[:, 1] *= 0.9
+    by_sign = (X[:, 1] > 0).astype(int)
+    found = DomainMixture(2, 2).fit(X, by_sign).predict_proba(X).argmax(axis=1)
+    assert adjusted_rand_score(by_sign, found) > adjusted_rand_score(X[:, 0] > 0, found)
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCES)
+@pytest.mark.parametrize(
+    "X",
+    [
+        np.ones((20, 3)),
+        np.zeros((20, 1)),
+        np.repeat(np.eye(3), 7, axis=0),
+        np.random.RandomState(0).normal(size=(4, 30)),
+        np.random.RandomState(0).normal(size=(20, 1)),
+        1e-12 * np.random.RandomState(0).normal(size=(20, 4)),
+    ],
+    ids=["constant", "zero", "duplicates", "few", "one column", "tiny"],
+)
+def test_mixture_survives_degenerate_embeddings(X, covariance_type):
+    for n_clusters in (1, 3):
+        posterior = DomainMixture(n_clusters, 10, covariance_type).fit(X).predict_proba(X)
+        np.testing.assert_allclose(posterior.sum(axis=1), 1.0)
+
+
+# -- consensus -------------------------------------------------------------------------------
+
+
+def test_consensus_of_identical_labelings_is_the_labeling():
+    posteriors = [onehot(TRUTH)] * 5
+    probabilities = DomainConsensus(4).fit(posteriors).predict_proba(posteriors)
+    assert adjusted_rand_score(TRUTH, probabilities.argmax(axis=1)) == 1.0
+    np.testing.assert_allclose(probabilities.max(axis=1), 1.0)
+
+
+def test_consensus_of_one_labeling_keeps_its_numbers():
+    probabilities = DomainConsensus(4).fit([onehot(TRUTH)]).predict_proba([onehot(TRUTH)])
+    np.testing.assert_array_equal(probabilities.argmax(axis=1), TRUTH)
+
+
+def test_consensus_ignores_how_a_labeling_numbers_its_clusters():
+    labelings = [corrupt(TRUTH, 0.2, seed) for seed in range(5)]
+    rng = np.random.RandomState(0)
+    renumbered = [rng.permutation(4)[labels] for labels in labelings]
+    first, second = (
+        DomainConsensus(4).fit([onehot(m) for m in some]).predict_proba([onehot(m) for m in some])
+        for some in (labelings, renumbered)
+    )
+    assert adjusted_rand_score(first.argmax(axis=1), second.argmax(axis=1)) == 1.0
+
+
+def test_consensus_is_better_than_its_labelings():
+    labelings = [corrupt(TRUTH, 0.3, seed) for seed in range(7)]
+    posteriors = [onehot(labels) for labels in labelings]
+    found = DomainConsensus(4).fit(posteriors).predict_proba(posteriors).argmax(axis=1)
+    best = max(adjusted_rand_score(TRUTH, labels) for labels in labelings)
+    assert adjusted_rand_score(TRUTH, found) > best
+
+
+def test_consensus_rows_sum_to_one_also_for_new_spots():
+    rng = np.random.RandomState(0)
+    posteriors = [rng.dirichlet(np.ones(4), 100) for _ in range(3)]
+    consensus = DomainConsensus(4).fit(posteriors)
+    new = [rng.dirichlet(np.ones(4), 9) for _ in range(3)]
+    for some in (posteriors, new):
+        np.testing.assert_allclose(consensus.predict_proba(some).sum(axis=1), 1.0)
+
+
+def test_consensus_does_not_depend_on_the_order_of_the_spots():
+    posteriors = [onehot(corrupt(TRUTH, 0.2, seed)) for seed in range(4)]
+    order = np.random.RandomState(0).permutation(300)
+    shuffled = [p[order] for p in posteriors]
+    first = DomainConsensus(4).fit(posteriors).predict_proba(posteriors).argmax(axis=1)
+    second = DomainConsensus(4).fit(shuffled).predict_proba(shuffled).argmax(axis=1)
+    assert adjusted_rand_score(first[order], second) == 1.0
+
+
+def test_consensus_of_one_domain_and_of_labelings_with_empty_clusters():
+    ones = [np.ones((10, 1))] * 3
+    assert (DomainConsensus(1).fit(ones).predict_proba(ones) == 1.0).all()
+    two_of_four = [onehot(TRUTH % 2)] * 3
+    probabilities = DomainConsensus(4).fit(two_of_four).predict_proba(two_of_four)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)
+    assert adjusted_rand_score(TRUTH % 2, probabilities.argmax(axis=1)) == 1.0
+
+
+# -- refinement ------------------------------------------------------------------------------
+
+GRID = np.stack(np.meshgrid(np.arange(12.0), np.arange(12.0)), axis=-1).reshape(-1, 2)
+HALVES = (GRID[:, 0] > 5).astype(int)
+
+
+def test_refinement_removes_lone_wrong_labels_and_keeps_rows_summing_to_one():
+    mean = neighbor_mean_matrix(SpatialKNNGraph(8).fit_transform(GRID))
+    probabilities = np.where(onehot(HALVES, 2) == 1, 0.9, 0.1)
+    wrong = [14, 20, 75]
+    probabilities[wrong] = probabilities[wrong][:, ::-1] * 0.5 + 0.25
+    refined = refine_probabilities(probabilities, mean)
+    np.testing.assert_allclose(refined.sum(axis=1), 1.0)
+    np.testing.assert_array_equal(refined.argmax(axis=1)[wrong], HALVES[wrong])
+    assert (refined.argmax(axis=1) == HALVES).mean() > 0.97
+
+
+def test_refinement_leaves_isolated_spots_and_uniform_tissue_alone():
+    rng = np.random.RandomState(0)
+    probabilities = rng.dirichlet(np.ones(3), 144)
+    np.testing.assert_allclose(
+        refine_probabilities(probabilities, sp.csr_matrix((144, 144))), probabilities
+    )
+    mean = neighbor_mean_matrix(SpatialKNNGraph(4).fit_transform(GRID))
+    uniform = np.tile([0.6, 0.3, 0.1], (144, 1))
+    assert not refine_probabilities(uniform, mean).argmax(axis=1).any()
+
+
+def test_refinement_without_weight_changes_nothing():
+    mean = neighbor_mean_matrix(SpatialKNNGraph(4).fit_transform(GRID))
+    probabilities = np.random.RandomState(0).dirichlet(np.ones(3), 144)
+    np.testing.assert_allclose(refine_probabilities(probabilities, mean, 0.0), probabilities)

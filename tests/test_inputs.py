@@ -1,0 +1,301 @@
+import warnings
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from skiehercl import IEHERCLClusterer
+from skiehercl._inputs import check_spots, is_anndata, recognise_input, unpack_anndata
+
+N, D = 12, 5
+RNG = np.random.RandomState(0)
+COUNTS = RNG.poisson(2.0, (N, D)).astype(np.float64)
+COORDS = RNG.uniform(0, 100, (N, 2))
+IMAGE = RNG.normal(size=(N, 3))
+BLOCKS = {"X": COUNTS, "coords": COORDS, "image_features": IMAGE}
+
+
+def check(X=COUNTS, coords=COORDS, image_features=IMAGE, sections=None, reset=True):
+    return check_spots(IEHERCLClusterer(), X, coords, image_features, sections, reset=reset)
+
+
+def with_entry(array, row, column, value):
+    array = np.array(array, dtype=np.float64)
+    array[row, column] = value
+    return array
+
+
+def test_good_input_comes_back_as_one_record():
+    spots = check(sections=["b", "a"] * (N // 2))
+    assert len(spots) == N
+    np.testing.assert_array_equal(spots.genes, COUNTS)
+    np.testing.assert_array_equal(spots.coords, COORDS)
+    np.testing.assert_allclose(spots.image, IMAGE, rtol=1e-6)
+    np.testing.assert_array_equal(spots.sections, [1, 0] * (N // 2))
+    assert (spots.genes.dtype, spots.coords.dtype, spots.image.dtype) == (
+        np.float32,
+        np.float64,
+        np.float32,
+    )
+
+
+def test_coords_image_and_sections_are_optional():
+    spots = check(coords=None, image_features=None)
+    assert spots.coords is spots.image is spots.sections is None
+
+
+@pytest.mark.parametrize("kind", [list, pd.DataFrame, np.asfortranarray, np.float16, "readonly"])
+def test_arrays_of_all_kinds_mean_the_same(kind):
+    def convert(array):
+        array = np.round(array, 1)
+        if kind == "readonly":
+            array.setflags(write=False)
+            return array
+        return array.tolist() if kind is list else kind(array)
+
+    spots = check(*(convert(block) for block in BLOCKS.values()))
+    np.testing.assert_allclose(spots.genes, np.round(COUNTS, 1), rtol=1e-3)
+    np.testing.assert_allclose(spots.coords, np.round(COORDS, 1), rtol=1e-3)
+    np.testing.assert_allclose(spots.image, np.round(IMAGE, 1), rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.uint64])
+def test_whole_numbers_of_all_kinds_are_fine(dtype):
+    spots = check(COUNTS.astype(dtype), np.arange(2 * N).reshape(N, 2), COUNTS.astype(dtype))
+    np.testing.assert_array_equal(spots.genes, COUNTS.astype(dtype))
+    np.testing.assert_array_equal(spots.image, COUNTS.astype(dtype))
+
+
+@pytest.mark.parametrize("convert", [sp.csr_matrix, sp.csc_matrix, sp.coo_matrix, sp.csr_array])
+def test_sparse_counts_stay_sparse(convert):
+    spots = check(convert(COUNTS))
+    assert sp.issparse(spots.genes)
+    assert spots.genes.format == "csr"
+    np.testing.assert_array_equal(spots.genes.toarray(), COUNTS)
+
+
+def test_input_is_not_changed():
+    blocks = {name: block.copy() for name, block in BLOCKS.items()}
+    check(*blocks.values())
+    for name, block in blocks.items():
+        np.testing.assert_array_equal(block, BLOCKS[name])
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_nan_and_inf_are_located(name, value):
+    blocks = {**BLOCKS, name: with_entry(BLOCKS[name], 7, 1, value)}
+    with pytest.raises(ValueError, match=rf"^{name} contains NaN or inf: row 7, column 1 holds"):
+        check(*blocks.values())
+
+
+def test_nan_in_sparse_counts_is_located():
+    with pytest.raises(ValueError, match=r"^X contains NaN or inf: row 4, column 3 holds nan"):
+        check(sp.csr_matrix(with_entry(COUNTS, 4, 3, np.nan)))
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("value", [1e300, -1e30])
+def test_values_that_would_overflow_are_located(name, value):
+    blocks = {**BLOCKS, name: with_entry(BLOCKS[name], 7, 1, value)}
+    problem = rf"^{name} must stay within 1e\+15.*row 7, column 1"
+    with warnings.catch_warnings(), pytest.raises(ValueError, match=problem):
+        warnings.simplefilter("error")
+        check(*blocks.values())
+
+
+def test_large_coordinates_are_kept_exactly():
+    np.testing.assert_array_equal(check(coords=COORDS + 1e9).coords, COORDS + 1e9)
+
+
+@pytest.mark.parametrize("name", ["coords", "image_features"])
+def test_lengths_that_differ_are_named(name):
+    blocks = {**BLOCKS, name: BLOCKS[name][:-1]}
+    with pytest.raises(ValueError, match=rf"^{name} has {N - 1} rows but X has {N}: .*filter"):
+        check(*blocks.values())
+
+
+@pytest.mark.parametrize("sections", [np.zeros(N - 1), np.zeros((N, 1)), "a"])
+def test_sections_of_a_wrong_shape_are_named(sections):
+    with pytest.raises(ValueError, match=r"^sections has shape"):
+        check(sections=sections)
+
+
+@pytest.mark.parametrize(
+    "missing", [np.array([1.0, np.nan] * 6), np.array(["a", None] * 6, dtype=object)]
+)
+def test_spots_without_a_section_are_refused(missing):
+    with pytest.raises(ValueError, match=r"sections has no label .* 6 spots, first in row 1"):
+        check(sections=missing)
+    with pytest.raises(ValueError, match=r"sections has no label"):
+        check(sections=pd.Series(missing).astype("category"))
+
+
+@pytest.mark.parametrize("n_columns", [1, 3, 4])
+def test_coords_need_two_columns(n_columns):
+    with pytest.raises(ValueError, match=rf"^coords has {n_columns} columns but must have 2"):
+        check(coords=np.ones((N, n_columns)))
+
+
+@pytest.mark.parametrize("name", ["coords", "image_features"])
+@pytest.mark.parametrize("block", [np.ones(N), np.ones((N, 2, 1)), np.ones((N, 0)), 3.0])
+def test_blocks_need_two_dimensions(name, block):
+    with pytest.raises(ValueError, match=rf"^{name} must be 2-dimensional"):
+        check(**{name: block})
+
+
+@pytest.mark.parametrize("name", ["coords", "image_features"])
+@pytest.mark.parametrize(
+    "block",
+    [
+        np.full((N, 2), "a"),
+        np.full((N, 2), "a", dtype=object),
+        np.full((N, 2), 1j),
+        np.full((N, 2), "2020-01-01", dtype="datetime64[D]"),
+        [[1.0, 2.0]] * (N - 1) + [[1.0]],
+    ],
+    ids=["text", "objects", "complex", "dates", "ragged"],
+)
+def test_blocks_that_are_not_numbers_are_named(name, block):
+    with pytest.raises(ValueError, match=rf"^{name} must be numeric"):
+        check(**{name: block})
+
+
+@pytest.mark.parametrize("dtype", [str, object])
+def test_text_in_X_is_named(dtype):
+    X = COUNTS.astype(object)
+    X[3, 2] = "gene"
+    with pytest.raises(ValueError, match=r"^X must be numeric.*gene"):
+        check(X.astype(dtype))
+    frame = pd.DataFrame(COUNTS).astype({1: object})
+    frame.loc[0, 1] = "gene"
+    with pytest.raises(ValueError, match=r"^X must be numeric.*gene"):
+        check(frame)
+
+
+def test_one_spot_is_too_few_to_fit_and_enough_to_predict():
+    one = COUNTS[:1], COORDS[:1], IMAGE[:1]
+    with pytest.raises(ValueError, match=r"1 sample.*minimum of 2"):
+        check(*one)
+    estimator = IEHERCLClusterer()
+    check_spots(estimator, COUNTS, COORDS, IMAGE, None, reset=True)
+    assert len(check_spots(estimator, *one, None, reset=False)) == 1
+
+
+@pytest.mark.parametrize("X", [COUNTS[:0], COUNTS[:, :0], COUNTS[:, 0], COUNTS[None]])
+def test_empty_or_flat_X_is_refused(X):
+    with pytest.raises(ValueError, match=r"0 sample|0 feature|2D array|dim 3"):
+        check(X, None, None)
+
+
+def test_duplicate_coordinates_are_kept_with_a_warning_that_counts_them():
+    coords = COORDS.copy()
+    coords[[3, 5, 9]] = coords[0]
+    with pytest.warns(UserWarning, match=rf"^3 of {N} spots lie exactly where another"):
+        spots = check(coords=coords)
+    np.testing.assert_array_equal(spots.coords, coords)
+
+
+def test_equal_coordinates_in_two_sections_are_no_duplicates():
+    coords = np.vstack([COORDS[: N // 2]] * 2)
+    with pytest.warns(UserWarning, match="sections="):
+        check(coords=coords)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check(coords=coords, sections=np.repeat([0, 1], N // 2))
+
+
+def test_feature_names_are_compared():
+    frame = pd.DataFrame(COUNTS, columns=list("abcde"))
+    estimator = IEHERCLClusterer()
+    check_spots(estimator, frame, None, None, None, reset=True)
+    with pytest.raises(ValueError, match="feature names"):
+        check_spots(estimator, frame[list("edcba")], None, None, None, reset=False)
+    check_spots(estimator, COUNTS, None, None, None, reset=True)
+    with pytest.raises(ValueError, match="4 features"):
+        check_spots(estimator, COUNTS[:, :4], None, None, None, reset=False)
+
+
+# -- counts or features ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("X", "expected"),
+    [
+        (COUNTS, "counts"),
+        (np.zeros((N, D)), "counts"),
+        (COUNTS * 10.5, "counts"),  # normalised, not logged
+        (np.log1p(COUNTS), "features"),
+        (COUNTS - 1.0, "features"),
+        (RNG.normal(size=(N, D)), "features"),
+        (COUNTS + 0.5, "features"),
+    ],
+)
+@pytest.mark.parametrize("convert", [np.asarray, sp.csr_matrix])
+def test_auto_recognises_counts(X, expected, convert):
+    assert recognise_input(convert(X), "auto") == expected
+    assert recognise_input(convert(X), "features") == "features"
+
+
+def test_an_empty_sparse_matrix_counts_nothing():
+    assert recognise_input(sp.csr_matrix((N, D)), "auto") == "counts"
+
+
+@pytest.mark.parametrize("convert", [np.asarray, sp.csr_matrix])
+@pytest.mark.parametrize("value", [-1.0, 0.5])
+def test_what_cannot_be_counts_is_located(value, convert):
+    X = convert(with_entry(COUNTS, 6, 2, value))
+    with pytest.raises(ValueError, match=rf"row 6, column 2 of X holds {value:g}.*'features'"):
+        recognise_input(X, "counts")
+
+
+# -- AnnData ---------------------------------------------------------------------------------
+
+KEYS = {"layer": None, "coords_key": "spatial", "image_key": "X_image", "section_key": None}
+
+
+def make_anndata():
+    obs = pd.DataFrame({"slide": pd.Categorical(["b", "a"] * (N // 2))}, index=list("abcdefghijkl"))
+    adata = anndata.AnnData(sp.csr_matrix(COUNTS), obs=obs)
+    adata.obsm["spatial"], adata.obsm["X_image"] = COORDS, IMAGE
+    adata.layers["raw"] = COUNTS + 1.0
+    return adata
+
+
+def test_anndata_is_recognised_by_what_it_has():
+    assert is_anndata(make_anndata())
+    assert is_anndata(make_anndata()[:5])  # a view
+    assert not is_anndata(COUNTS)
+    assert not is_anndata(pd.DataFrame(COUNTS))
+
+
+def test_anndata_is_unpacked_by_its_keys():
+    adata = make_anndata()
+    X, coords, image, sections = unpack_anndata(adata, **{**KEYS, "section_key": "slide"})
+    np.testing.assert_array_equal(X.toarray(), COUNTS)
+    np.testing.assert_array_equal(coords, COORDS)
+    np.testing.assert_array_equal(image, IMAGE)
+    np.testing.assert_array_equal(check(X, coords, image, sections).sections, [1, 0] * (N // 2))
+    X, *_ = unpack_anndata(adata, **{**KEYS, "layer": "raw"})
+    np.testing.assert_array_equal(X, COUNTS + 1.0)
+
+
+def test_anndata_without_image_and_sections_has_none():
+    adata = make_anndata()
+    del adata.obsm["X_image"]
+    _, _, image, sections = unpack_anndata(adata, **KEYS)
+    assert image is sections is None
+
+
+@pytest.mark.parametrize("key", ["layer", "section_key"])
+def test_anndata_without_a_named_part_says_what_there_is(key):
+    with pytest.raises(KeyError, match=rf"{key}='absent' is not in .*(raw|slide)"):
+        unpack_anndata(make_anndata(), **{**KEYS, key: "absent"})
+
+
+def test_anndata_without_X_is_refused():
+    adata = anndata.AnnData(obs=pd.DataFrame(index=list("ab")))
+    with pytest.raises(ValueError, match=r"adata.X is empty.*layer="):
+        unpack_anndata(adata, **KEYS)

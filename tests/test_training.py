@@ -1,0 +1,336 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from sklearn.metrics import adjusted_rand_score
+
+from skiehercl import SpatialKNNGraph
+from skiehercl._batches import cut_batch, draw_tiles
+from skiehercl._domains import ward_labels
+from skiehercl._training import (
+    SectionTensors,
+    TrainingOptions,
+    _forward,
+    encode,
+    reconstruct,
+    train,
+)
+from skiehercl.graph import neighbor_mean_matrix
+
+CPU = torch.device("cpu")
+N, D = 150, 8
+COORDS = np.random.RandomState(0).uniform(0, 10, (N, 2))
+TRUTH = (COORDS[:, 0] > 5).astype(int) + 2 * (COORDS[:, 1] > 5)
+
+
+def make_section(image=False, sections=None, coords=COORDS):
+    """Principal components of noisy profiles, four square domains."""
+    rng = np.random.RandomState(1)
+    profiles = rng.normal(size=(4, D))
+    x = PCA(D).fit_transform(profiles[TRUTH] + 0.7 * rng.normal(size=(N, D)))
+    x = (x / x.std()).astype(np.float32)
+    sections = np.zeros(N, dtype=np.intp) if sections is None else sections
+    mean = neighbor_mean_matrix(SpatialKNNGraph(5).fit_transform(COORDS, sections=sections))
+    mean = mean.astype(np.float32)
+    inputs = {"gene": (x, mean @ x)}
+    if image:
+        y = rng.normal(size=(N, 3)).astype(np.float32)
+        inputs["image"] = (y, mean @ y)
+    return SectionTensors(inputs, mean @ x, mean, coords, sections)
+
+
+SECTION = make_section()
+
+
+def make_options(network=(), **changes):
+    options = {
+        "n_clusters": 4,
+        "lambda_rec": 1.0,
+        "lambda_contrast": 0.1,
+        "lambda_ot": 0.0,
+        "walk_length": 3,
+        "walk_alpha": 0.5,
+        "sigma": 0.1,
+        "temperature": 0.5,
+        "ot_reg": 0.1,
+        "ot_warmup": 0.3,
+        "max_iter": 4,
+        "tol": 1e-3,
+        "n_iter_no_change": 10,
+        "learning_rate": 1e-3,
+        "weight_decay": 1e-4,
+        "batch_size": None,
+        "precision": "float32",
+        "verbose": False,
+    }
+    net = {
+        "views": ("ae", "sage"),
+        "ae_prior": 0.1,
+        "attention": True,
+        "hidden_size": 16,
+        "latent_size": 8,
+        "activation": "elu",
+        "init": "random",
+        "normalize_views": False,
+    }
+    return TrainingOptions(**{**options, **changes}, network={**net, **dict(network)})
+
+
+def fit(section=SECTION, seed=0, network=(), **changes):
+    return train(section, make_options(network, **changes), seed, CPU)
+
+
+def weights_of(trained):
+    return torch.cat([p.detach().ravel() for p in trained.network.parameters()])
+
+
+@pytest.mark.parametrize("changes", [{}, {"batch_size": 40}, {"lambda_ot": 1.0}])
+def test_same_seed_same_network_other_seed_other_network(changes):
+    first, again, other = (fit(seed=seed, **changes) for seed in (0, 0, 1))
+    assert torch.equal(weights_of(first), weights_of(again))
+    for name, values in first.loss_history.items():
+        np.testing.assert_array_equal(values, again.loss_history[name])
+    assert not torch.equal(weights_of(first), weights_of(other))
+
+
+def test_training_changes_the_network_and_returns_it_ready():
+    few, more = fit(max_iter=1), fit(max_iter=3)
+    assert not torch.equal(weights_of(few), weights_of(more))
+    assert not more.network.training
+    assert more.n_iter == 3
+
+
+@pytest.mark.parametrize("batch_size", [None, 40])
+def test_global_state_is_left_alone(batch_size):
+    torch.manual_seed(5)
+    before = (
+        torch.get_rng_state(),
+        np.random.get_state()[1].copy(),  # noqa: NPY002
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+    )
+    fit(batch_size=batch_size, lambda_ot=1.0, ot_warmup=0.0)
+    after = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
+    for a, b in zip(before[:2], after, strict=True):
+        assert (np.asarray(a) == np.asarray(b)).all()
+    assert before[2:] == (
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+    )
+
+
+def test_result_does_not_depend_on_the_global_state():
+    torch.manual_seed(1)
+    first = fit()
+    torch.manual_seed(2)
+    np.random.seed(3)  # noqa: NPY002
+    assert torch.equal(weights_of(first), weights_of(fit()))
+
+
+@pytest.mark.parametrize("batch_size", [None, 40])
+def test_history_has_a_value_per_term_and_epoch(batch_size):
+    trained = fit(make_section(image=True), batch_size=batch_size, lambda_ot=1.0, max_iter=6)
+    assert trained.n_iter == 6
+    assert set(trained.loss_history) == {
+        "total",
+        "reconstruction",
+        "contrast",
+        "transport",
+        "decoder",
+        "gene_autoencoder",
+        "image_autoencoder",
+    }
+    assert {len(values) for values in trained.loss_history.values()} == {6}
+    late = np.isnan(trained.loss_history.pop("transport"))
+    np.testing.assert_array_equal(late, [True] + 5 * [False])  # warm-up: 0.3 * 6 epochs
+    assert np.isfinite(list(trained.loss_history.values())).all()
+
+
+def test_total_is_the_weighted_sum_of_the_terms_and_reconstruction_that_of_its_parts():
+    trained = fit(lambda_rec=10.0, lambda_contrast=0.5, lambda_ot=2.0, ot_warmup=0.0)
+    history = {name: np.array(values) for name, values in trained.loss_history.items()}
+    np.testing.assert_allclose(
+        history["total"],
+        10.0 * history["reconstruction"] + 0.5 * history["contrast"] + 2.0 * history["transport"],
+        rtol=1e-5,
+    )
+    np.testing.assert_allclose(
+        history["reconstruction"], history["decoder"] + history["gene_autoencoder"], rtol=1e-5
+    )
+
+
+def test_terms_of_weight_zero_are_absent():
+    history = fit(lambda_contrast=0.0, lambda_ot=0.0).loss_history
+    assert set(history) == {"total", "reconstruction", "decoder", "gene_autoencoder"}
+    assert "contrast" in fit(lambda_contrast=1e-3).loss_history
+    assert "gene_autoencoder" not in fit(network={"views": ("sage",)}).loss_history
+
+
+@pytest.mark.parametrize("batch_size", [None, 40])
+def test_reconstruction_falls_from_a_random_start(batch_size):
+    changes = {"max_iter": 20, "lambda_contrast": 0.0, "learning_rate": 1e-2}
+    loss = fit(batch_size=batch_size, **changes).loss_history
+    assert loss["reconstruction"][-1] < 0.8 * loss["reconstruction"][0]
+    assert loss["decoder"][-1] < loss["decoder"][0]
+
+
+def test_contrast_falls_where_it_is_all_there_is():
+    trained = fit(lambda_rec=0.0, lambda_contrast=1.0, max_iter=30, learning_rate=1e-2)
+    assert trained.loss_history["contrast"][-1] < trained.loss_history["contrast"][0]
+
+
+def test_transport_pulls_assignments_towards_their_target():
+    only_transport = {"lambda_rec": 0.0, "lambda_contrast": 0.0, "lambda_ot": 1.0}
+    trained = fit(network={"init": "pca"}, max_iter=20, learning_rate=1e-2, **only_transport)
+    transport = trained.loss_history["transport"]
+    assert np.isfinite(transport).all()  # nothing else to learn from: no warm-up
+    assert transport[-1] < transport[0]
+
+
+def test_pca_start_begins_with_a_smaller_loss_and_does_not_get_worse():
+    random = fit(max_iter=10, lambda_contrast=0.0)
+    started = fit(max_iter=10, lambda_contrast=0.0, network={"init": "pca", "activation": "linear"})
+    assert started.loss_history["total"][0] < 0.5 * random.loss_history["total"][0]
+    assert started.loss_history["total"][-1] < started.loss_history["total"][0]
+
+
+def test_early_stop_needs_patience_and_a_tolerance():
+    trained = fit(max_iter=30, tol=0.999, n_iter_no_change=3)
+    assert trained.n_iter == 4  # the first epoch always improves, then three don't
+    assert {len(values) for values in trained.loss_history.values()} == {4}
+    assert fit(max_iter=8, tol=0.0, n_iter_no_change=8).n_iter == 8
+
+
+def test_early_stop_waits_for_the_transport_term():
+    trained = fit(max_iter=10, tol=0.999, n_iter_no_change=1, lambda_ot=1.0, ot_warmup=0.5)
+    assert trained.n_iter > 5
+    assert np.isfinite(trained.loss_history["transport"][-1])
+
+
+def test_divergence_is_an_error_and_not_a_result():
+    with pytest.raises(ValueError, match=r"diverged.*learning_rate"):
+        fit(learning_rate=1e30, max_iter=5)
+
+
+def test_progress_is_told_each_epochs_loss():
+    seen = []
+    trained = train(SECTION, make_options(), 0, CPU, seen.append)
+    assert seen == trained.loss_history["total"]
+
+
+def test_minibatches_see_the_decoder_loss_of_the_whole_section():
+    network = fit().network
+    spots = np.arange(N)
+    with torch.no_grad():
+        *_, whole = _forward(network, SECTION, cut_batch(spots, SECTION.neighbor_mean), CPU)
+        sums = dict.fromkeys(whole, 0.0)
+        for tile in draw_tiles(N, COORDS, SECTION.sections, 40, np.random.RandomState(0)):
+            batch = cut_batch(tile, SECTION.neighbor_mean)
+            z, *_, parts = _forward(network, SECTION, batch, CPU)
+            assert len(z) == batch.n_core
+            for name, value in parts.items():
+                sums[name] += float(value) * batch.n_core / N
+    assert sums == pytest.approx({name: float(value) for name, value in whole.items()}, rel=1e-5)
+
+
+def test_minibatches_find_what_the_full_batch_finds():
+    network = {"init": "pca", "activation": "linear"}
+    full = fit(max_iter=20, network=network)
+    parts = fit(max_iter=20, network=network, batch_size=50)
+    labels = [ward_labels(encode(t.network, SECTION, CPU)[0], 4) for t in (full, parts)]
+    assert adjusted_rand_score(*labels) > 0.8
+
+
+@pytest.mark.parametrize("image", [False, True])
+def test_encode_gives_all_spots_and_attention_rows_that_sum_to_one(image, monkeypatch):
+    section = make_section(image)
+    network = fit(section).network
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    z, attention = encode(network, section, CPU)
+    assert z.shape == (N, 8)
+    assert set(attention) == ({"gene", "image", "modality"} if image else {"gene", "modality"})
+    for weights in attention.values():
+        np.testing.assert_allclose(weights.sum(axis=1), 1.0, rtol=1e-5)
+    monkeypatch.setattr("skiehercl._training._CHUNK", 37)
+    in_chunks, weights_in_chunks = encode(network, section, CPU)
+    np.testing.assert_allclose(in_chunks, z, rtol=1e-10)
+    np.testing.assert_allclose(weights_in_chunks["gene"], attention["gene"], rtol=1e-5)
+    # The network stays as it was, in single precision.
+    for name, value in network.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, state[name])
+
+
+def test_encoding_does_not_depend_on_the_other_spots():
+    network = fit().network
+    z, _ = encode(network, SECTION, CPU)
+    order = np.random.RandomState(0).permutation(N)[:60]
+    part = SectionTensors(
+        {name: tuple(a[order] for a in parts) for name, parts in SECTION.inputs.items()},
+        SECTION.target[order],
+        SECTION.neighbor_mean[order][:, order],
+        COORDS[order],
+        SECTION.sections[order],
+    )
+    np.testing.assert_allclose(encode(network, part, CPU)[0], z[order], rtol=1e-10)
+
+
+def test_reconstruct_is_the_decoder_of_the_training(monkeypatch):
+    network = fit(max_iter=20).network
+    z, _ = encode(network, SECTION, CPU)
+    decoded = reconstruct(network, z, SECTION.neighbor_mean, CPU)
+    assert decoded.shape == (N, D)
+    loss = np.mean((decoded - SECTION.target) ** 2)
+    with torch.no_grad():
+        batch = cut_batch(np.arange(N), SECTION.neighbor_mean)
+        *_, parts = _forward(network, SECTION, batch, CPU)
+    assert loss == pytest.approx(float(parts["decoder"]), rel=1e-4)
+    monkeypatch.setattr("skiehercl._training._CHUNK", 37)
+    np.testing.assert_allclose(
+        reconstruct(network, z, SECTION.neighbor_mean, CPU), decoded, rtol=1e-4, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("coords", [COORDS, None])
+@pytest.mark.parametrize("batch_size", [2, 3, 64])
+def test_any_batch_size_trains_with_all_terms(batch_size, coords):
+    section = make_section(coords=coords)
+    trained = fit(section, batch_size=batch_size, lambda_ot=1.0, ot_warmup=0.0, max_iter=1)
+    assert np.isfinite(list(trained.loss_history.values())).all()
+
+
+def test_sections_of_one_spot_each_train():
+    trained = fit(make_section(sections=np.arange(N)), batch_size=40)
+    assert np.isfinite(trained.loss_history["total"]).all()
+
+
+@pytest.mark.parametrize("lambda_ot", [0.0, 1.0])
+def test_bfloat16_trains_to_nearly_the_same(lambda_ot):
+    single = fit(lambda_ot=lambda_ot, ot_warmup=0.0, max_iter=5)
+    half = fit(lambda_ot=lambda_ot, ot_warmup=0.0, max_iter=5, precision="bfloat16")
+    assert {p.dtype for p in half.network.parameters()} == {torch.float32}
+    assert half.loss_history["total"] != single.loss_history["total"]
+    np.testing.assert_allclose(
+        half.loss_history["reconstruction"], single.loss_history["reconstruction"], rtol=0.02
+    )
+
+
+def test_walk_length_and_alpha_matter():
+    # alpha = 1 or t = 0: no walker leaves, nothing is debiased.
+    plain, alone, walked = (
+        fit(lambda_rec=0.0, lambda_contrast=1.0, **changes).loss_history["contrast"]
+        for changes in ({"walk_length": 0}, {"walk_alpha": 1.0}, {"walk_length": 9, "sigma": 1.0})
+    )
+    np.testing.assert_allclose(plain, alone, rtol=1e-6)
+    assert abs(walked[0] - plain[0]) > 1e-5
+
+
+def test_more_spots_than_the_pairwise_losses_take(monkeypatch):
+    monkeypatch.setattr("skiehercl._training._PAIR_LIMIT", 60)
+    trained = fit(lambda_ot=1.0, ot_warmup=0.0)
+    assert np.isfinite(list(trained.loss_history.values())).all()
+    assert trained.loss_history == fit(lambda_ot=1.0, ot_warmup=0.0).loss_history
