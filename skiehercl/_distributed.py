@@ -1,10 +1,13 @@
 """Where a network runs and in which precision."""
 
 import contextlib
+import threading
 
 import torch
 
 __all__ = ["autocast", "choose_device", "isolated_random_state"]
+
+_GLOBAL_STATE = threading.Lock()
 
 
 def choose_device(device):
@@ -48,11 +51,11 @@ def autocast(device, precision):
 
 
 @contextlib.contextmanager
-def isolated_random_state(seed, device):
-    """Seed torch inside the block and leave its global state as it was."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+def isolated_random_state(seed):
+    """Seed torch's CPU generator inside the block and leave its global state as it was.
+
+    Other threads that come here wait; nothing long belongs into the block.
+    """
+    with _GLOBAL_STATE, torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
-        if devices:
-            torch.cuda.manual_seed(seed)
         yield

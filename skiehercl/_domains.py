@@ -71,7 +71,8 @@ class DomainMixture:
         # A direction without variance only adds rounding noise to the mixture.
         n_kept = max(1, int((values > 1e-9 * max(values[-1], 1e-300)).sum()))
         n_kept = min(n_kept, self.n_dimensions, max(1, len(Z) - self.n_clusters))
-        self.axes_ = vectors[:, ::-1][:, :n_kept]
+        # Contiguous as after unpickling, so that copies compute the very same numbers.
+        self.axes_ = np.ascontiguousarray(vectors[:, ::-1][:, :n_kept])
         self.scale_ = np.sqrt(max(values[::-1][:n_kept].mean(), 1e-300))
         Y = self._project(Z)
         if labels is None:

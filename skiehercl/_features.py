@@ -4,7 +4,9 @@ Learned once in ``fit`` and applied in the same way to the training spots and to
 that ``predict`` on the training spots repeats the training's numbers to the last digit.
 """
 
+import contextlib
 import copy
+import warnings
 
 import numpy as np
 import scipy.sparse as sp
@@ -82,7 +84,11 @@ class SpotFeatures:
         own, pooled = self._describe_genes(spots, adjacency)
         target = np.mean(pooled, axis=0) if self.smooth_target else own
         self.center_ = target.mean(axis=0)
-        self.scale_ = float(np.sqrt(np.mean((target - self.center_) ** 2))) or 1.0
+        self.scale_ = 1.0
+        typical = np.sqrt(np.mean(self.restore_genes(np.zeros_like(self.center_)[None]) ** 2))
+        spread = np.sqrt(np.mean((target - self.center_) ** 2))
+        # What is left of constant features is rounding noise, not to be blown up.
+        self.scale_ = float(spread if spread > 1e-6 * typical else typical) or 1.0
         self.image_ = None
         if spots.image is not None:
             target = (target - self.center_) / self.scale_
@@ -131,7 +137,9 @@ class SpotFeatures:
         """Return components of the spots (n, d) and, per neighbourhood, of its mean (n, d)."""
         if self.kind == "counts":
             extra = {"coords": spots.coords, "sections": spots.sections}
-            own, *pooled = (_dense(p.transform(spots.genes, **extra)) for p in self.preprocessors_)
+            with _no_second_warning():
+                parts = [_dense(p.transform(spots.genes, **extra)) for p in self.preprocessors_]
+            own, *pooled = parts
             if self.pooling == "plain" or not pooled:
                 pooled = list(self._average(own, adjacency))
             return own, pooled
@@ -147,7 +155,11 @@ class SpotFeatures:
     def _average(self, rows, adjacency):
         """Yield the neighbour mean of dense rows in each neighbourhood."""
         with_self = self.pooling != "plain" or not self.graphs_
-        return (neighbor_mean_matrix(graph, include_self=with_self) @ rows for graph in adjacency)
+        # float64: weights that sum to 1 in single precision only would move constant features.
+        return (
+            neighbor_mean_matrix(graph.astype(np.float64), include_self=with_self) @ rows
+            for graph in adjacency
+        )
 
     def _fit_counts(self, spots):
         # All neighbourhoods share the genes and axes learned at a middle one, so their
@@ -160,7 +172,8 @@ class SpotFeatures:
             )
         middle = pools[len(pools) // 2] if pools else None
         base.set_params(pool=middle)
-        base.fit(spots.genes, coords=spots.coords, sections=spots.sections)
+        with _no_second_warning():
+            base.fit(spots.genes, coords=spots.coords, sections=spots.sections)
         self.preprocessors_ = []
         for pool in [None, *pools]:
             fitted = copy.copy(base)
@@ -205,8 +218,17 @@ def _median_library(spots, pool):
     return float(np.median(found)) if found.size else 1.0
 
 
+@contextlib.contextmanager
+def _no_second_warning():
+    """Keep quiet about spots and genes without counts: the estimator has counted them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* have no counts", UserWarning)
+        yield
+
+
 def _unit_rows(X):
-    return X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), 1e-12)
+    length = np.linalg.norm(X, axis=1, keepdims=True)
+    return X / np.where(length > 0, length, 1.0)
 
 
 def _dense(X):

@@ -66,6 +66,8 @@ def unpack_anndata(adata, *, layer, coords_key, image_key, section_key):
             f"adata.X is empty: name the layer that holds the expression, layer= one of "
             f"{list(adata.layers)}"
         )
+    if hasattr(X, "to_memory"):  # a sparse matrix that is still in its file
+        X = X.to_memory()
     coords, image = adata.obsm.get(coords_key), adata.obsm.get(image_key)
     sections = None if section_key is None else adata.obs[section_key].to_numpy()
     return X, coords, image, sections

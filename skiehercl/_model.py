@@ -87,24 +87,33 @@ class DomainModel:
         self.consensus_ = DomainConsensus(self.head.n_clusters, int(seeds[0]))
         self.consensus_.fit(self._posteriors(latents))
         self._fit_refinement(spots)
-        return self._assign(latents, spots), np.mean(latents, axis=0), attention, section
+        return self._assign(latents, spots), self._join(latents), attention, section
 
     def describe(self, spots):
         """Return probabilities (n, K), embedding (n, k), attention and the section of Spots."""
         section = self.features.transform(spots)
         latents, attention = self._encode(section)
-        return self._assign(latents, spots), np.mean(latents, axis=0), attention, section
+        return self._assign(latents, spots), self._join(latents), attention, section
 
     def embed(self, spots):
-        """Return the embedding (n, k) of Spots: the mean over the trainings."""
+        """Return the embedding (n, k) of Spots."""
         latents, _ = self._encode(self.features.transform(spots))
-        return np.mean(latents, axis=0)
+        return self._join(latents)
 
     def reconstruct(self, embedding, neighbor_mean):
         """Return the genes (n, d_genes) that the decoders see in an embedding, equation (7)."""
         device = choose_device(self.device)
-        decoded = [reconstruct(t.network, embedding, neighbor_mean, device) for t in self.trained_]
+        trained = self.trained_ if self._starts_alike else self.trained_[:1]
+        decoded = [reconstruct(t.network, embedding, neighbor_mean, device) for t in trained]
         return self.features.restore_genes(np.mean(decoded, axis=0))
+
+    @property
+    def _starts_alike(self):
+        return self.training.network["init"] == "pca"
+
+    def _join(self, latents):
+        # Random starts make axes of their own, which have no mean: the first training stands.
+        return np.mean(latents, axis=0) if self._starts_alike else latents[0]
 
     def _encode(self, section):
         device = choose_device(self.device)

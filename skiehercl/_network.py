@@ -166,6 +166,14 @@ class IEHERCLNetwork(nn.Module):
 
     def __init__(self, modalities, *, views, ae_prior, image_prior=0.5, **options):
         super().__init__()
+        # What a stored network is rebuilt with.
+        self.arguments = {
+            "modalities": modalities,
+            "views": views,
+            "ae_prior": ae_prior,
+            "image_prior": image_prior,
+            **options,
+        }
         latent = options["latent_size"]
         self.encoders = nn.ModuleDict(
             {

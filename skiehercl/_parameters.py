@@ -2,11 +2,13 @@
 
 from numbers import Integral, Real
 
+import numpy as np
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from .graph import SpatialRadiusGraph
+from .preprocessing import ExpressionPreprocessor
 
-__all__ = ["CONSTRAINTS", "POOLING", "PRESETS"]
+__all__ = ["CONSTRAINTS", "POOLING", "PRESETS", "check_parameters"]
 
 # What pooling="auto" means for each kind of input (see benchmarks/NOTES.md).
 POOLING = {"counts": "counts", "features": "unit"}
@@ -50,9 +52,9 @@ CONSTRAINTS = {
     "temperature": [Interval(Real, 0, None, closed="neither")],
     "ot_reg": [Interval(Real, 0, None, closed="neither")],
     "ot_warmup": [Interval(Real, 0, 1, closed="both")],
-    "graph": [HasMethods("fit_transform"), "array-like", None],
+    "graph": [HasMethods("fit_transform"), list, tuple, None],
     "input": [StrOptions({"auto", "counts", "features"})],
-    "preprocessor": [HasMethods(["fit", "transform"]), None],
+    "preprocessor": [ExpressionPreprocessor, None],
     "n_components": [Interval(Integral, 1, None, closed="left"), None],
     "pooling": [StrOptions({"auto", "counts", "unit", "plain"})],
     "smooth_target": ["boolean"],
@@ -81,10 +83,39 @@ CONSTRAINTS = {
     "batch_size": [Interval(Integral, 2, None, closed="left"), None],
     "device": [str],
     "precision": [StrOptions({"auto", "float32", "bfloat16"})],
-    "coords_key": [str],
-    "image_key": [str],
+    "coords_key": [str, None],
+    "image_key": [str, None],
     "section_key": [str, None],
     "layer": [str, None],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
 }
+
+
+def check_parameters(estimator):
+    """Raise a ValueError for what CONSTRAINTS can't say.
+
+    Parameters
+    ----------
+    estimator : IEHERCLClusterer
+    """
+    n_clusters, graph = estimator.n_clusters, estimator.graph
+    if isinstance(n_clusters, bool | np.bool_):
+        raise ValueError(f"n_clusters={n_clusters} must be the number of domains, an integer >= 1")
+    sizes = np.asarray(estimator.head_dimensions)
+    if sizes.ndim != 1 or not sizes.size or sizes.dtype.kind not in "iu" or sizes.min() < 1:
+        raise ValueError(
+            f"head_dimensions={estimator.head_dimensions!r} must be one or more integers >= 1, "
+            "such as (10, 15, 20, 30)"
+        )
+    graphs = graph if isinstance(graph, list | tuple) else [graph]
+    if not graphs or not all(g is None or hasattr(g, "fit_transform") for g in graphs):
+        raise ValueError(
+            f"graph={graph!r} must be a graph transformer such as SpatialKNNGraph(), a list of "
+            "them, or None; to do without neighbours leave the coordinates out"
+        )
+    if not (estimator.lambda_rec or estimator.lambda_contrast or estimator.lambda_ot):
+        raise ValueError(
+            "lambda_rec, lambda_contrast and lambda_ot are all 0: there is nothing to learn from, "
+            "give one of them a weight"
+        )

@@ -10,6 +10,7 @@ from sklearn.base import clone
 from ._patches import MIN_AUTO_PATCH
 from .image import ColorTextureFeaturizer, PatchExtractor
 
+# Default patch side in spot diameters: the spot and its neighbours (benchmarks/NOTES.md).
 _PATCH_PER_SPOT = 2.75
 
 
@@ -152,7 +153,7 @@ def section_image_features(
         batch by batch. It is cloned, not fitted itself. None: ColorTextureFeaturizer.
     patch_size : int, default=None
         Side in pixels of the image found. None: the featurizer's own if it is a number, else
-        1.5 spot diameters, at least 16; without a spot diameter, the distance between spots.
+        2.75 spot diameters, at least 16; without a spot diameter, the distance between spots.
     library, prefer
         As in :func:`find_image`.
     spatial_key : str, default="spatial"

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from sklearn.decomposition import PCA
 
 from ._batches import cut_batch, draw_tiles
 from ._distributed import autocast, isolated_random_state
@@ -27,6 +28,8 @@ __all__ = ["SectionTensors", "Trained", "TrainingOptions", "encode", "reconstruc
 _PAIR_LIMIT = 1024
 # Encoding runs in chunks of this many spots.
 _CHUNK = 16384
+# Others, Apple's GPUs before all, have no sparse matrices in the oldest torch that we support.
+_SPARSE_DEVICES = ("cpu", "cuda")
 
 
 @dataclass
@@ -110,39 +113,40 @@ def train(section, options, seed, device, progress=None):
     Trained
     """
     rng = np.random.RandomState(seed)
-    with isolated_random_state(seed, device):
-        sizes = {name: (x.shape[1], p.shape[1]) for name, (x, p) in section.inputs.items()}
-        network = IEHERCLNetwork(sizes, **options.network).to(device)
-        walk = _make_walk(section, options, seed) if options.lambda_contrast > 0 else None
-        optimizer = torch.optim.Adam(
-            network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+    sizes = {name: (x.shape[1], p.shape[1]) for name, (x, p) in section.inputs.items()}
+    with isolated_random_state(seed):
+        network = IEHERCLNetwork(sizes, **options.network)
+    network = network.to(device)
+    walk = _make_walk(section, options, seed) if options.lambda_contrast > 0 else None
+    optimizer = torch.optim.Adam(
+        network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+    )
+    # Before it joins, the transport needs another term to learn from.
+    alone = options.lambda_rec == 0 and walk is None
+    warmup = 0 if alone else int(options.ot_warmup * options.max_iter)
+    centers, history, best, stale = None, {}, np.inf, 0
+    for epoch in range(options.max_iter):
+        if options.lambda_ot > 0 and epoch >= warmup and centers is None:
+            centers = _start_centers(network, section, options, seed, device)
+        terms, centers = _run_epoch(
+            network, optimizer, section, walk, centers, options, rng, device
         )
-        # Before it joins, the transport needs another term to learn from.
-        alone = options.lambda_rec == 0 and walk is None
-        warmup = 0 if alone else int(options.ot_warmup * options.max_iter)
-        centers, history, best, stale = None, {}, np.inf, 0
-        for epoch in range(options.max_iter):
-            if options.lambda_ot > 0 and epoch >= warmup and centers is None:
-                centers = _start_centers(network, section, options, seed, device)
-            terms, centers = _run_epoch(
-                network, optimizer, section, walk, centers, options, rng, device
+        if not np.isfinite(terms["total"]):
+            raise ValueError(
+                f"training diverged: the loss is {terms['total']} in epoch {epoch + 1}; lower "
+                f"learning_rate={options.learning_rate:g} or the lambda of the largest term"
             )
-            if not np.isfinite(terms["total"]):
-                raise ValueError(
-                    f"training diverged: the loss is {terms['total']} in epoch {epoch + 1}; lower "
-                    f"learning_rate={options.learning_rate:g} or the lambda of the largest term"
-                )
-            for name, value in terms.items():
-                history.setdefault(name, [np.nan] * epoch).append(value)
-            if progress is not None:
-                progress(terms["total"])
-            # The transport term joins late, so the loss before and after can't be compared.
-            if epoch <= warmup and options.lambda_ot > 0:
-                best, stale = np.inf, 0
-            stale = 0 if terms["total"] < best * (1 - options.tol) else stale + 1
-            best = min(best, terms["total"])
-            if stale >= options.n_iter_no_change:
-                break
+        for name, value in terms.items():
+            history.setdefault(name, [np.nan] * epoch).append(value)
+        if progress is not None:
+            progress(terms["total"])
+        # The transport term joins late, so the loss before and after can't be compared.
+        if epoch <= warmup and options.lambda_ot > 0:
+            best, stale = np.inf, 0
+        stale = 0 if terms["total"] < best * (1 - options.tol) else stale + 1
+        best = min(best, terms["total"])
+        if stale >= options.n_iter_no_change:
+            break
     return Trained(network.cpu().eval(), history, epoch + 1)
 
 
@@ -191,9 +195,7 @@ def _forward(network, section, batch, device):
     n_core = batch.n_core
     inputs = _to_device(section, batch.spots, device)
     z, fused, views, _ = network(inputs)
-    neighbor_mean = _as_torch(batch.neighbor_mean, device)
-    with torch.autocast(device.type, enabled=False):
-        mean = torch.sparse.mm(neighbor_mean, z.float())
+    mean = _multiply(batch.neighbor_mean, z)
     views = {key: view[:n_core] for key, view in views.items()}
     fused = {key: latent[:n_core] for key, latent in fused.items()}
     target = torch.from_numpy(section.target[batch.spots[:n_core]]).to(device)
@@ -238,8 +240,10 @@ def _start_centers(network, section, options, seed, device):
 
 
 def _make_walk(section, options, seed):
-    # The affinity (10) is that of the expression: leading components of the neighbour means.
-    x = section.target[:, : options.network["latent_size"]]
+    # The affinity (10) is that of the expression: the target's principal components.
+    x, n_components = section.target, options.network["latent_size"]
+    if x.shape[1] > n_components:
+        x = PCA(min(n_components, len(x)), random_state=seed).fit_transform(x)
     return make_walk(
         torch.from_numpy(x),
         options.walk_length,
@@ -289,8 +293,15 @@ def _to_device(section, spots, device, dtype=torch.float32):
     }
 
 
-def _as_torch(matrix, device):
+def _multiply(matrix, z):
+    """Return the product (n, k) of a scipy matrix (n, m) and z (m, k), in float32."""
     coo = matrix.tocoo()
-    index = torch.from_numpy(np.stack([coo.row, coo.col]).astype(np.int64))
-    values = torch.from_numpy(coo.data.astype(np.float32))
-    return torch.sparse_coo_tensor(index, values, coo.shape, check_invariants=False).to(device)
+    index = torch.from_numpy(np.stack([coo.row, coo.col]).astype(np.int64)).to(z.device)
+    values = torch.from_numpy(coo.data.astype(np.float32)).to(z.device)
+    if z.device.type in _SPARSE_DEVICES:
+        with torch.autocast(z.device.type, enabled=False):
+            matrix = torch.sparse_coo_tensor(index, values, coo.shape, check_invariants=False)
+            return torch.sparse.mm(matrix, z.float())
+    row, column = index
+    product = values.new_zeros(coo.shape[0], z.shape[1])
+    return product.index_add(0, row, values[:, None] * z.float()[column])

@@ -6,17 +6,25 @@ from dataclasses import fields
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin, _fit_context
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    ClusterMixin,
+    TransformerMixin,
+    _fit_context,
+)
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ._inputs import check_spots, is_anndata, recognise_input, unpack_anndata
-from ._parameters import CONSTRAINTS, POOLING, PRESETS
+from ._parameters import CONSTRAINTS, POOLING, PRESETS, check_parameters
 
 __all__ = ["IEHERCLClusterer"]
 
 
-class IEHERCLClusterer(ClusterMixin, TransformerMixin, BaseEstimator):
+class IEHERCLClusterer(
+    ClusterMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
     """Spatial domains from expression, coordinates and image features: IE-HERCL [1]_.
 
     For each modality an autoencoder sees single spots and a GraphSAGE layer their neighbourhoods;
@@ -113,8 +121,9 @@ class IEHERCLClusterer(ClusterMixin, TransformerMixin, BaseEstimator):
         torch device; "auto": CUDA or Apple's GPU if there is one, else the CPU.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Precision of the training; "auto": bfloat16 on CUDA devices that have it.
-    coords_key, image_key : str, default="spatial", "X_image"
-        Where an AnnData has coordinates and image features, in ``obsm``.
+    coords_key, image_key : str or None, default="spatial", "X_image"
+        Where an AnnData has coordinates and image features, in ``obsm``. Coordinates that aren't
+        there are an error, image features aren't; None leaves them out.
     section_key, layer : str or None, default=None
         Where an AnnData has the sections, in ``obs``, and X, in ``layers``.
     random_state : int, RandomState instance or None, default=None
@@ -129,7 +138,7 @@ class IEHERCLClusterer(ClusterMixin, TransformerMixin, BaseEstimator):
     probabilities_ : ndarray of shape (n_spots, n_clusters)
         How far trainings, mixtures and neighbours agree on each domain; rows sum to 1.
     embedding_ : ndarray of shape (n_spots, latent_size)
-        Fused latent Z (6), the mean over the trainings.
+        Fused latent Z (6), the mean over the trainings; of the first one if ``init="random"``.
     attention_ : dict of str to ndarray of shape (n_spots, n_views)
         "gene" and "image": weights of (autoencoder, GraphSAGE); "modality": of (gene, image).
     reconstruction_ : ndarray of shape (n_spots, n_genes_kept)
@@ -325,6 +334,7 @@ class IEHERCLClusterer(ClusterMixin, TransformerMixin, BaseEstimator):
             If the blocks differ in length, hold NaN or infinite values, or don't suit
             ``n_clusters`` or ``input``.
         """
+        check_parameters(self)
         coords = _split_second(y, coords)
         spots = self._gather(X, coords, image_features, sections, reset=True)
         n_spots = len(spots)
@@ -341,15 +351,13 @@ class IEHERCLClusterer(ClusterMixin, TransformerMixin, BaseEstimator):
             )
         if kind == "counts":
             _warn_of_empty(spots.genes)
-        self.input_ = kind
         seeds = check_random_state(self.random_state).randint(2**31 - 1, size=self.n_init)
-        self.model_ = self._build_model(kind, int(seeds[0]))
-        self.probabilities_, self.embedding_, self.attention_, section = self.model_.fit(
-            spots, seeds
-        )
+        model = self._build_model(kind, int(seeds[0]))
+        self.probabilities_, self.embedding_, self.attention_, section = model.fit(spots, seeds)
+        self.model_, self.input_ = model, kind
         self.graph_ = section.neighbor_mean
         self.labels_ = self.probabilities_.argmax(axis=1)
-        self.cluster_centers_ = _group_means(self.embedding_, self.labels_, self.n_clusters)
+        self.cluster_centers_ = _group_means(self.embedding_, self.probabilities_)
         self.loss_history_ = [trained.loss_history for trained in self.model_.trained_]
         self.n_iter_ = max(trained.n_iter for trained in self.model_.trained_)
         self._n_features_out = self.embedding_.shape[1]
@@ -395,9 +403,81 @@ class IEHERCLClusterer(ClusterMixin, TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        embedding : ndarray of shape (n_spots, latent_size), float32
+        embedding : ndarray of shape (n_spots, latent_size), float64
         """
-        return self.model_.embed(self._gather_new(X, coords, image_features, sections))
+        spots = self._gather_new(X, coords, image_features, sections)
+        return self.model_.embed(spots)
+
+    def save(self, path):
+        """Write the fitted estimator to one file, without pickle.
+
+        The file is in safetensors format: arrays as tensors, all else as text. An existing file
+        is replaced only once the new one is complete.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file's name; ".safetensors" is its usual ending.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the estimator isn't fitted.
+        TypeError
+            If a parameter is an object that the format doesn't know, such as a graph
+            transformer of your own: use ``joblib.dump`` then.
+        OSError
+            If the file can't be written.
+
+        See Also
+        --------
+        load : Read the file.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> from skiehercl import IEHERCLClusterer
+        >>> from skiehercl.datasets import make_tissue
+        >>> tissue = make_tissue(200, n_domains=3, n_genes=60, return_arrays=True, random_state=0)
+        >>> model = IEHERCLClusterer(n_clusters=3, n_init=1, max_iter=2, random_state=0)
+        >>> model = model.fit(tissue.X, tissue.coords)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save(os.path.join(folder, "model.safetensors"))
+        ...     loaded = IEHERCLClusterer.load(os.path.join(folder, "model.safetensors"))
+        >>> bool((loaded.predict(tissue.X, tissue.coords) == model.labels_).all())
+        True
+        """
+        # Imported here: storing needs torch, which reading or plotting a section doesn't.
+        from ._persistence import save_estimator
+
+        save_estimator(self, path)
+
+    @classmethod
+    def load(cls, path):
+        """Read a fitted estimator that ``save`` wrote.
+
+        Loading rebuilds a fixed list of classes and runs nothing that the file names, so that
+        files from others are safe to load. scikit-learn warns if its version has changed.
+
+        Parameters
+        ----------
+        path : str or path-like
+
+        Returns
+        -------
+        estimator : IEHERCLClusterer
+            Fitted, with the same parameters, attributes and predictions.
+
+        Raises
+        ------
+        OSError
+            If the file can't be opened.
+        ValueError
+            If it wasn't written by ``save``, is damaged, or has another format version.
+        """
+        from ._persistence import load_estimator
+
+        return load_estimator(path, cls)
 
     @property
     def reconstruction_(self):
@@ -405,8 +485,14 @@ class IEHERCLClusterer(ClusterMixin, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         return self.model_.reconstruct(self.embedding_, self.graph_)
 
+    def __sklearn_is_fitted__(self):
+        # Number and names of the columns are set before anything is learned.
+        return hasattr(self, "model_")
+
     def _gather(self, X, coords, image_features, sections, *, reset):
+        genes = None
         if is_anndata(X):
+            genes = np.asarray(X.var_names, dtype=object)
             X, *found = unpack_anndata(
                 X,
                 layer=self.layer,
@@ -418,7 +504,17 @@ class IEHERCLClusterer(ClusterMixin, TransformerMixin, BaseEstimator):
             coords, image_features, sections = (
                 own if own is not None else other for own, other in zip(given, found, strict=True)
             )
-        return check_spots(self, X, coords, image_features, sections, reset=reset)
+            if coords is None and self.coords_key is not None:
+                raise KeyError(
+                    f"coords_key={self.coords_key!r} is not in adata.obsm: name the entry that "
+                    "holds the coordinates, pass coords=, or set coords_key=None to do without"
+                )
+        spots = check_spots(self, X, coords, image_features, sections, reset=reset)
+        if reset:
+            self._anndata_genes = genes
+        elif genes is not None and self._anndata_genes is not None:
+            _compare_genes(genes, self._anndata_genes)
+        return spots
 
     def _gather_new(self, X, coords, image_features, sections):
         check_is_fitted(self)
@@ -432,6 +528,8 @@ class IEHERCLClusterer(ClusterMixin, TransformerMixin, BaseEstimator):
                 verb = "had" if used else "had no"
                 cure = "pass them here too" if used else "leave them out here"
                 raise ValueError(f"{name}: the estimator's fit {verb} {name}, so {cure}")
+        if self.input_ == "counts":
+            _warn_of_empty(spots.genes, axes=((1, "spots"),))
         if used and spots.image.shape[1] != len(features.image_.mean_):
             raise ValueError(
                 f"image_features has {spots.image.shape[1]} columns but fit had "
@@ -485,7 +583,8 @@ class IEHERCLClusterer(ClusterMixin, TransformerMixin, BaseEstimator):
 
 def _split_second(y, coords):
     """Read a 2-D second argument as the coordinates, and leave anything else to be ignored."""
-    if y is None or np.asarray(y).ndim != 2:
+    # Sparse matrices and tensors know their dimensions; numpy would take them for one object.
+    if y is None or (y.ndim if hasattr(y, "ndim") else np.asarray(y).ndim) != 2:
         return coords
     if coords is not None:
         raise ValueError(
@@ -494,8 +593,19 @@ def _split_second(y, coords):
     return y
 
 
-def _warn_of_empty(counts):
-    for axis, name in ((1, "spots"), (0, "genes")):
+def _compare_genes(genes, fitted):
+    differ = np.flatnonzero(genes != fitted)
+    if differ.size:
+        first = differ[0]
+        raise ValueError(
+            f"adata.var_names differ from those of fit in {differ.size} of {len(genes)} columns, "
+            f"the first is {genes[first]!r} where fit had {fitted[first]!r}: select the genes of "
+            "fit, in their order"
+        )
+
+
+def _warn_of_empty(counts, axes=((1, "spots"), (0, "genes"))):
+    for axis, name in axes:
         n_empty = int((np.asarray(counts.sum(axis=axis)).ravel() == 0).sum())
         if n_empty:
             warnings.warn(
@@ -505,8 +615,9 @@ def _warn_of_empty(counts):
             )
 
 
-def _group_means(embedding, labels, n_clusters):
-    counts = np.bincount(labels, minlength=n_clusters)
-    means = np.zeros((n_clusters, embedding.shape[1]))
-    np.add.at(means, labels, embedding)
-    return means / np.maximum(counts, 1)[:, None]
+def _group_means(embedding, probabilities):
+    """Return the mean embedding of each domain's spots; of an empty one, by its probabilities."""
+    weights = np.eye(probabilities.shape[1])[probabilities.argmax(axis=1)]
+    empty = ~weights.any(axis=0)
+    weights[:, empty] = probabilities[:, empty]
+    return weights.T @ embedding / weights.sum(axis=0)[:, None]

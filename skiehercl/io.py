@@ -23,6 +23,7 @@ __all__ = [
     "add_domains",
     "check_writable",
     "find_image",
+    "from_spatialdata",
     "read_section",
     "read_visium",
     "section_image_features",
@@ -31,7 +32,7 @@ __all__ = [
 
 
 def read_section(path, *, spatial_key="spatial"):
-    """Read a section from an ``.h5ad`` file or a Space Ranger folder.
+    """Read a section from an ``.h5ad`` file, a Space Ranger folder or a SpatialData store.
 
     Parameters
     ----------
@@ -52,6 +53,8 @@ def read_section(path, *, spatial_key="spatial"):
         It is no AnnData file or Space Ranger folder, or has no coordinates.
     """
     name = os.fspath(path)
+    if name.rstrip(os.sep).endswith(".zarr") and os.path.isdir(name):
+        return from_spatialdata(_read_spatialdata(name))
     if os.path.isdir(name):
         return read_visium(name)
     if not os.path.exists(name):
@@ -61,6 +64,48 @@ def read_section(path, *, spatial_key="spatial"):
         check_spatial(adata, spatial_key, name)
     if sparse.issparse(adata.X) and adata.X.format != "csr":
         adata.X = adata.X.tocsr()
+    return adata
+
+
+def _read_spatialdata(name):
+    try:
+        import spatialdata
+    except ImportError as error:
+        raise ImportError(
+            f"{name!r} is a .zarr store, which needs spatialdata: "
+            'python -m pip install "skiehercl[spatialdata]"'
+        ) from error
+    return spatialdata.read_zarr(name)
+
+
+def from_spatialdata(sdata, table=None, *, spatial_key="spatial"):
+    """Return a table of a SpatialData object as an AnnData with coordinates.
+
+    Parameters
+    ----------
+    sdata : spatialdata.SpatialData
+    table : str, default=None
+        Name of the table; None: the only one.
+    spatial_key : str, default="spatial"
+        Entry of the table's ``obsm`` with (x, y), as the readers for Visium and Xenium fill it.
+
+    Returns
+    -------
+    AnnData
+        A copy; the images stay in ``sdata``.
+
+    Raises
+    ------
+    ValueError
+        If the table isn't there or isn't named where there are several, or it has no coordinates.
+    """
+    names = list(sdata.tables)
+    if table is None and len(names) == 1:
+        table = names[0]
+    if table not in names:
+        raise ValueError(f"table={table!r}: the SpatialData has tables {names}, name one of them")
+    adata = sdata.tables[table].copy()
+    check_spatial(adata, spatial_key, table)
     return adata
 
 

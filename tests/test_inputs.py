@@ -295,6 +295,15 @@ def test_anndata_without_a_named_part_says_what_there_is(key):
         unpack_anndata(make_anndata(), **{**KEYS, key: "absent"})
 
 
+def test_anndata_in_its_file_is_read(tmp_path):
+    for name, genes in (("sparse", sp.csr_matrix(COUNTS)), ("dense", COUNTS)):
+        anndata.AnnData(genes, obsm={"spatial": COORDS}).write_h5ad(tmp_path / name)
+        adata = anndata.read_h5ad(tmp_path / name, backed="r")
+        X, coords, *_ = unpack_anndata(adata, **KEYS)
+        np.testing.assert_array_equal(sp.csr_matrix(check(X, coords, None).genes).toarray(), COUNTS)
+        adata.file.close()
+
+
 def test_anndata_without_X_is_refused():
     adata = anndata.AnnData(obs=pd.DataFrame(index=list("ab")))
     with pytest.raises(ValueError, match=r"adata.X is empty.*layer="):

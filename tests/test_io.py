@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import stat
+import sys
 
 import anndata
 import h5py
@@ -510,3 +511,29 @@ def test_check_writable(tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.open", refuse)
     with pytest.raises(PermissionError, match=r"cannot write.*read-only file system"):
         io.check_writable(tmp_path / "new.h5ad")
+
+
+class _SpatialDataStandIn:
+    """The one attribute of a SpatialData that is used: spatialdata itself is an extra."""
+
+    def __init__(self, tables):
+        self.tables = tables
+
+
+def test_from_spatialdata_returns_a_checked_copy_of_the_named_table():
+    table = anndata.AnnData(np.ones((3, 2)), obsm={"spatial": np.arange(6.0).reshape(3, 2)})
+    found = io.from_spatialdata(_SpatialDataStandIn({"table": table}))
+    found.obsm["spatial"][:] = 0
+    assert table.obsm["spatial"][2, 1] == 5
+    with pytest.raises(ValueError, match=r"tables \['a', 'b'\]"):
+        io.from_spatialdata(_SpatialDataStandIn({"a": table, "b": table}))
+    bare = anndata.AnnData(np.ones((3, 2)))
+    with pytest.raises(ValueError, match="has no obsm"):
+        io.from_spatialdata(_SpatialDataStandIn({"bare": bare}))
+
+
+def test_zarr_store_without_the_extra_names_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "spatialdata", None)
+    (tmp_path / "section.zarr").mkdir()
+    with pytest.raises(ImportError, match=r"skiehercl\[spatialdata\]"):
+        io.read_section(tmp_path / "section.zarr")

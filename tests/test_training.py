@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -132,6 +134,14 @@ def test_result_does_not_depend_on_the_global_state():
 
 
 @pytest.mark.parametrize("batch_size", [None, 40])
+def test_trainings_in_threads_do_not_disturb_each_other():
+    alone = [weights_of(fit(seed=seed)) for seed in (0, 1)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda seed: weights_of(fit(seed=seed)), [0, 1, 0, 1]))
+    for number, weights in enumerate(together):
+        assert torch.equal(weights, alone[number % 2])
+
+
 def test_history_has_a_value_per_term_and_epoch(batch_size):
     trained = fit(make_section(image=True), batch_size=batch_size, lambda_ot=1.0, max_iter=6)
     assert trained.n_iter == 6
@@ -237,6 +247,14 @@ def test_minibatches_see_the_decoder_loss_of_the_whole_section():
     assert sums == pytest.approx({name: float(value) for name, value in whole.items()}, rel=1e-5)
 
 
+def test_devices_without_sparse_matrices_train_alike(monkeypatch):
+    sparse = fit(batch_size=40)
+    monkeypatch.setattr("skiehercl._training._SPARSE_DEVICES", ())
+    scattered = fit(batch_size=40)
+    torch.testing.assert_close(weights_of(sparse), weights_of(scattered), rtol=1e-3, atol=1e-5)
+    assert scattered.loss_history["decoder"] == pytest.approx(sparse.loss_history["decoder"])
+
+
 def test_minibatches_find_what_the_full_batch_finds():
     network = {"init": "pca", "activation": "linear"}
     full = fit(max_iter=20, network=network)
@@ -327,6 +345,18 @@ def test_walk_length_and_alpha_matter():
     )
     np.testing.assert_allclose(plain, alone, rtol=1e-6)
     assert abs(walked[0] - plain[0]) > 1e-5
+
+
+def test_walk_sees_the_principal_components_and_not_the_first_columns():
+    # Without a projection (n_components=None) the target's columns are genes in any order.
+    section, swapped = make_section(), make_section()
+    swapped.target = np.ascontiguousarray(section.target[:, ::-1])
+    changes = {"network": {"latent_size": 2}, "lambda_rec": 0.0, "sigma": 1.0, "max_iter": 1}
+    first, second = (
+        fit(some, lambda_contrast=1.0, **changes).loss_history["contrast"][0]
+        for some in (section, swapped)
+    )
+    assert first == pytest.approx(second, rel=1e-5)
 
 
 def test_more_spots_than_the_pairwise_losses_take(monkeypatch):
