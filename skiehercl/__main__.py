@@ -65,8 +65,8 @@ def main(argv=None):
     Examples
     --------
     >>> from skiehercl.__main__ import main
-    >>> main(["--version"])  # doctest: +ELLIPSIS
-    skiehercl ...
+    >>> main(["--version"])
+    skiehercl 0.1.0
     0
     """
     try:

@@ -165,11 +165,11 @@ class SpotFeatures:
         # All neighbourhoods share the genes and axes learned at a middle one, so their
         # components can be averaged; each has a target sum of its own.
         pools = [] if self.pooling == "plain" else self.graphs_
-        base = clone(self.preprocessor) if self.preprocessor is not None else None
-        if base is None:
-            base = ExpressionPreprocessor(
-                n_components=self.n_components, random_state=self.random_state
-            )
+        base = ExpressionPreprocessor(random_state=self.random_state)
+        if self.preprocessor is not None:
+            base = clone(self.preprocessor)
+        if base.n_components is None:
+            base.set_params(n_components=self.n_components)
         middle = pools[len(pools) // 2] if pools else None
         base.set_params(pool=middle)
         with _no_second_warning():
@@ -193,7 +193,8 @@ class SpotFeatures:
             )
             rows = base[chosen]
         n_components = min(self.n_components, *rows.shape)
-        self.axes_ = PCA(n_components, random_state=self.random_state).fit(rows)
+        with np.errstate(invalid="ignore"):  # shares of a variance that may be zero
+            self.axes_ = PCA(n_components, random_state=self.random_state).fit(rows)
 
     def _project(self, features):
         return features if self.axes_ is None else self.axes_.transform(features)
@@ -213,7 +214,8 @@ def _median_library(spots, pool):
     library = np.asarray(spots.genes.sum(axis=1, dtype=np.float64)).ravel()
     if pool is not None:
         graph = clone(pool).fit_transform(spots.coords, sections=spots.sections)
-        library = library + graph @ library
+        # A spot counts itself once, whether or not the graph links it to itself.
+        library = library * (1.0 - graph.diagonal()) + graph @ library
     found = library[library > 0]
     return float(np.median(found)) if found.size else 1.0
 

@@ -61,7 +61,8 @@ class ImageComponents:
         )
         pooled = neighbor_mean_matrix(adjacency, include_self=True) @ self._standardise(image)
         n_components = min(_N_COMPONENTS, *image.shape)
-        self.axes_ = PCA(n_components, random_state=self.random_state).fit(pooled)
+        with np.errstate(invalid="ignore"):  # shares of a variance that may be zero
+            self.axes_ = PCA(n_components, random_state=self.random_state).fit(pooled)
         parts = self.axes_.transform(pooled)
         self.scale_ = float(np.sqrt((parts**2).mean())) or 1.0
         self.evidence_ = shared_variance(parts, genes, coords)

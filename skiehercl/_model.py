@@ -17,6 +17,8 @@ __all__ = ["DomainModel", "HeadOptions"]
 # worse than none (benchmarks/NOTES.md).
 _SPOTS_PER_VOTE = 200
 _VOTES = (4, 50)
+# A shared covariance needs this many spots for each of its dimensions.
+_SPOTS_PER_DIMENSION = 20
 
 
 @dataclass(frozen=True)
@@ -75,14 +77,15 @@ class DomainModel:
                 self.trained_.append(train(section, options, int(seed), device, report))
                 bar.update(self.training.max_iter - self.trained_[-1].n_iter)
         latents, attention = self._encode(section)
+        depths = _choose_depths(self.head.head_dimensions, len(spots))
         self.mixtures_ = [
             [
-                DomainMixture(self.head.n_clusters, size, self.head.covariance_type, int(seed)).fit(
-                    z
-                )
-                for size in self.head.head_dimensions
+                DomainMixture(
+                    self.head.n_clusters, depth, self.head.covariance_type, int(seeds[0])
+                ).fit(z)
+                for depth in depths
             ]
-            for z, seed in zip(latents, seeds, strict=True)
+            for z in self._voters(latents)
         ]
         self.consensus_ = DomainConsensus(self.head.n_clusters, int(seeds[0]))
         self.consensus_.fit(self._posteriors(latents))
@@ -111,8 +114,12 @@ class DomainModel:
     def _starts_alike(self):
         return self.training.network["init"] == "pca"
 
+    def _voters(self, latents):
+        # Trainings that start alike share their axes: their mean, steadier than each of them,
+        # votes too. Random starts make axes of their own, which have no mean.
+        return [self._join(latents), *latents] if self._starts_alike else latents
+
     def _join(self, latents):
-        # Random starts make axes of their own, which have no mean: the first training stands.
         return np.mean(latents, axis=0) if self._starts_alike else latents[0]
 
     def _encode(self, section):
@@ -129,7 +136,7 @@ class DomainModel:
     def _posteriors(self, latents):
         return [
             mixture.predict_proba(z)
-            for z, mixtures in zip(latents, self.mixtures_, strict=True)
+            for z, mixtures in zip(self._voters(latents), self.mixtures_, strict=True)
             for mixture in mixtures
         ]
 
@@ -150,3 +157,9 @@ class DomainModel:
         graph = SpatialKNNGraph(self.n_refine_neighbors_)
         graph = graph.fit_transform(spots.coords, sections=spots.sections)
         return refine_probabilities(probabilities, neighbor_mean_matrix(graph))
+
+
+def _choose_depths(dimensions, n_spots):
+    """Return the numbers of dimensions, each at most what the number of spots can bear."""
+    most = max(2, n_spots // _SPOTS_PER_DIMENSION)
+    return sorted({min(size, most) for size in dimensions})

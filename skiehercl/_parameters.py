@@ -8,10 +8,13 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from .graph import SpatialRadiusGraph
 from .preprocessing import ExpressionPreprocessor
 
-__all__ = ["CONSTRAINTS", "POOLING", "PRESETS", "check_parameters"]
+__all__ = ["CONSTRAINTS", "HEAD_DIMENSIONS", "POOLING", "PRESETS", "check_parameters"]
 
 # What pooling="auto" means for each kind of input (see benchmarks/NOTES.md).
 POOLING = {"counts": "counts", "features": "unit"}
+
+# Likewise head_dimensions="auto": pooled counts have their structure in fewer components.
+HEAD_DIMENSIONS = {"counts": (10, 15, 20, 30), "features": (20, 30, 40, 50)}
 
 PRESETS = {
     "default": {},
@@ -68,7 +71,7 @@ CONSTRAINTS = {
     "image_prior": [Interval(Real, 0, 1, closed="left"), StrOptions({"auto"})],
     "normalize_views": ["boolean"],
     "covariance_type": [StrOptions({"tied", "full", "diag", "spherical"})],
-    "head_dimensions": ["array-like"],
+    "head_dimensions": ["array-like", StrOptions({"auto"})],
     "refine_neighbors": [
         Interval(Integral, 1, None, closed="left"),
         StrOptions({"auto"}),
@@ -102,17 +105,24 @@ def check_parameters(estimator):
     n_clusters, graph = estimator.n_clusters, estimator.graph
     if isinstance(n_clusters, bool | np.bool_):
         raise ValueError(f"n_clusters={n_clusters} must be the number of domains, an integer >= 1")
-    sizes = np.asarray(estimator.head_dimensions)
+    auto = isinstance(estimator.head_dimensions, str)
+    sizes = np.asarray([1] if auto else estimator.head_dimensions)
     if sizes.ndim != 1 or not sizes.size or sizes.dtype.kind not in "iu" or sizes.min() < 1:
         raise ValueError(
             f"head_dimensions={estimator.head_dimensions!r} must be one or more integers >= 1, "
             "such as (10, 15, 20, 30)"
         )
     graphs = graph if isinstance(graph, list | tuple) else [graph]
-    if not graphs or not all(g is None or hasattr(g, "fit_transform") for g in graphs):
+    usable = bool(graphs) and all(hasattr(g, "fit_transform") for g in graphs)
+    if graph is not None and not usable:
         raise ValueError(
             f"graph={graph!r} must be a graph transformer such as SpatialKNNGraph(), a list of "
             "them, or None; to do without neighbours leave the coordinates out"
+        )
+    if any(getattr(g, "mode", None) == "distance" for g in graphs):
+        raise ValueError(
+            "graph has mode='distance', which would give the farthest neighbours the largest "
+            "weights: use mode='connectivity' or 'gaussian'"
         )
     if not (estimator.lambda_rec or estimator.lambda_contrast or estimator.lambda_ot):
         raise ValueError(

@@ -17,7 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ._inputs import check_spots, is_anndata, recognise_input, unpack_anndata
-from ._parameters import CONSTRAINTS, POOLING, PRESETS, check_parameters
+from ._parameters import CONSTRAINTS, HEAD_DIMENSIONS, POOLING, PRESETS, check_parameters
 
 __all__ = ["IEHERCLClusterer"]
 
@@ -98,8 +98,9 @@ class IEHERCLClusterer(
         Whether latents are scaled to unit length before the attention.
     covariance_type : {"tied", "full", "diag", "spherical"}, default="tied"
         Covariance of the mixtures; "tied" is mclust's EEE.
-    head_dimensions : sequence of int, default=(10, 15, 20, 30)
-        Leading principal directions of the embedding, one mixture for each number.
+    head_dimensions : sequence of int or "auto", default="auto"
+        Leading principal directions of the embedding, one mixture for each number and at most
+        one direction for 20 spots. "auto": 10, 15, 20, 30 for counts, 20, 30, 40, 50 for features.
     refine_neighbors : int, "auto" or None, default="auto"
         Nearest spots that vote on a spot's domain at the end. "auto": one for every 200 spots of
         the section, at most 50, none below 800 spots. None: no refinement.
@@ -227,7 +228,7 @@ class IEHERCLClusterer(
         image_prior="auto",
         normalize_views=False,
         covariance_type="tied",
-        head_dimensions=(10, 15, 20, 30),
+        head_dimensions="auto",
         refine_neighbors="auto",
         n_init=3,
         max_iter=50,
@@ -567,7 +568,9 @@ class IEHERCLClusterer(
         training = TrainingOptions(**{n: getattr(self, n) for n in names}, network=network)
         head = HeadOptions(
             self.n_clusters,
-            tuple(self.head_dimensions),
+            HEAD_DIMENSIONS[kind]
+            if isinstance(self.head_dimensions, str)
+            else tuple(self.head_dimensions),
             self.covariance_type,
             self.refine_neighbors,
         )

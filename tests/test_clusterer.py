@@ -37,7 +37,8 @@ SECTIONS = np.array(["left", "right"])[(COORDS[:, 0] > np.median(COORDS[:, 0])).
 
 
 def make_quick(n_clusters=K, **changes):
-    options = {"n_init": 1, "max_iter": 2, "image_prior": 0.2, "random_state": 0}
+    options = {"n_init": 1, "max_iter": 2, "head_dimensions": (5, 10), "image_prior": 0.2}
+    options["random_state"] = 0
     return IEHERCLClusterer(n_clusters, **{**options, **changes})
 
 
@@ -364,20 +365,20 @@ def test_another_process_predicts_the_same(fitted, tmp_path):
 
 
 def make_pair():
-    options = {"n_genes": 80, "image": False, "return_arrays": True, "random_state": 2}
-    return [make_tissue(400, K, section=number, **options) for number in (0, 1)]
+    options = {"n_genes": 80, "n_gene_twins": 0, "image": False, "return_arrays": True}
+    return [make_tissue(400, K, section=i, random_state=2, **options) for i in (0, 1)]
 
 
 def test_new_section_gets_the_fitted_domains():
     first, second = make_pair()
     model = make_quick(max_iter=5).fit(first.X, first.coords)
-    named = pd.crosstab(first.domain, model.labels_).idxmax(axis=0)
-    assert len(named) == K
+    # What the labels mean in the first section is what they mean in the second.
+    meaning = pd.crosstab(first.domain, model.labels_).idxmax(axis=0)
     labels = model.predict(second.X, second.coords)
-    here = (named[model.labels_].to_numpy() == first.domain).mean()
-    there = (named[labels].to_numpy() == second.domain).mean()
-    assert there > here - 0.2  # same label, same meaning
-    assert there > 2 * np.bincount(second.domain).max() / 400 - 0.3
+    here = (meaning.loc[model.labels_].to_numpy() == first.domain).mean()
+    there = (meaning.loc[labels].to_numpy() == second.domain).mean()
+    assert there > here - 0.15
+    assert there > np.bincount(second.domain).max() / 400 + 0.2
     assert adjusted_rand_score(second.domain, labels) > 0.3
 
 
@@ -447,6 +448,18 @@ def test_ablations_leave_out_what_they_name():
     np.testing.assert_allclose(fixed, np.tile([0.3, 0.7], (220, 1)), rtol=1e-5)
     history = make_quick(lambda_contrast=0.0).fit(X, COORDS).loss_history_[0]
     assert not {"contrast", "transport"} & set(history)
+
+
+def test_refinement_makes_domains_smoother_and_auto_spares_small_sections():
+    graph = SpatialKNNGraph(6).fit_transform(COORDS).tocoo()
+    noisy = READY + 3.0 * np.random.RandomState(0).normal(size=READY.shape)
+    # A single graph of two neighbours pools so little that the refinement has work to do.
+    options = {"views": "ae", "graph": SpatialKNNGraph(2)}
+    fits = {n: make_quick(refine_neighbors=n, **options) for n in (None, 18, "auto")}
+    labels = {n: model.fit_predict(noisy, COORDS) for n, model in fits.items()}
+    alike = {n: (found[graph.row] == found[graph.col]).mean() for n, found in labels.items()}
+    assert alike[18] > alike[None] + 0.05
+    np.testing.assert_array_equal(labels["auto"], labels[None])
 
 
 def test_autoencoder_view_is_not_spatial():
@@ -529,6 +542,8 @@ def test_more_domains_than_spots_are_refused():
         ({"head_dimensions": 10}, "head_dimensions"),
         ({"graph": []}, "graph"),
         ({"graph": [3]}, "graph"),
+        ({"graph": [None]}, "graph"),
+        ({"graph": SpatialKNNGraph(mode="distance")}, "mode='distance'"),
         ({"graph": np.eye(220)}, "graph"),
         ({"graph": sp.eye(220).tocsr()}, "graph"),
         ({"preprocessor": FunctionTransformer()}, "preprocessor"),
@@ -638,7 +653,7 @@ ODD = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning", "ignore:invalid value:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", ODD)
 def test_odd_but_legal_input(name):
     n_clusters, genes, coords = ODD[name]
@@ -658,7 +673,7 @@ def test_read_only_arrays():
     make_quick().fit(*blocks).predict(*blocks)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning", "ignore:invalid value:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(
     "image",
     [np.ones((220, 3)), IMAGE[:, :1], RNG.normal(size=(220, 2000)), IMAGE.astype(int)],
@@ -729,7 +744,7 @@ def test_beats_kmeans_and_the_image_helps():
     for seed in (0, 1):
         section = make_tissue(800, return_arrays=True, random_state=seed)
         components = ExpressionPreprocessor(n_components=20).fit_transform(section.X)
-        model = make_quick(6, max_iter=8)
+        model = IEHERCLClusterer(6, n_init=1, max_iter=8, random_state=0)
         labelings = [
             KMeans(6, n_init=3, random_state=0).fit_predict(components),
             model.fit_predict(section.X, section.coords),
@@ -742,9 +757,9 @@ def test_beats_kmeans_and_the_image_helps():
 
 
 def test_noise_instead_of_an_image_hardly_harms():
-    noise = np.random.RandomState(1).normal(size=(800, 50))
-    section = make_tissue(800, image=False, return_arrays=True, random_state=0)
-    model = make_quick(6, max_iter=5)
+    noise = np.random.RandomState(1).normal(size=(500, 50))
+    section = make_tissue(500, image=False, return_arrays=True, random_state=0)
+    model = IEHERCLClusterer(6, n_init=1, max_iter=5, random_state=0)
     without, with_noise = (
         adjusted_rand_score(section.domain, model.fit_predict(section.X, section.coords, image))
         for image in (None, noise)

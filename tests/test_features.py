@@ -257,6 +257,23 @@ def test_users_preprocessor_and_graph_stay_untouched():
     assert features.transform(make_spots()).inputs["gene"][0].shape == (N, 5)
 
 
+def test_a_preprocessor_without_components_gets_those_of_the_estimator():
+    for n_components, n_columns in ((8, 8), (None, D)):
+        features = make_features(
+            preprocessor=ExpressionPreprocessor(n_top_genes=None), n_components=n_components
+        )
+        section = features.fit(make_spots()).transform(make_spots())
+        assert section.inputs["gene"][0].shape == (N, n_columns)
+
+
+def test_self_edges_of_the_graph_do_not_count_twice():
+    first, second = (
+        flatten(make_features(graph=SpatialKNNGraph(4, include_self=own)).fit(s).transform(s))
+        for own, s in ((False, make_spots()), (True, make_spots()))
+    )
+    np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-5)
+
+
 # -- neighbourhoods and targets --------------------------------------------------------------
 
 

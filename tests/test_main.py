@@ -113,8 +113,11 @@ def test_no_image_leaves_the_image_out(fit, tmp_path, capsys):
     assert "X_image" not in anndata.read_h5ad(tmp_path / "out.h5ad").obsm
 
 
-def test_ready_image_features_are_taken(fit, tissue, tmp_path, capsys):
+@pytest.mark.parametrize("informative", [True, False])
+def test_ready_image_features_are_taken_and_judged(informative, fit, tissue, tmp_path, capsys):
     given = np.random.RandomState(0).normal(size=(N_SPOTS, 3)).astype(np.float32)
+    if informative:
+        given[np.arange(N_SPOTS), tissue.obs["domain"].cat.codes % 3] += 5
 
     def edit(adata):
         adata.obsm["mine"] = given
@@ -122,10 +125,12 @@ def test_ready_image_features_are_taken(fit, tissue, tmp_path, capsys):
 
     change(tissue, tmp_path / "ready.h5ad", edit)
     assert fit("--image-features", "mine", section=tmp_path / "ready.h5ad") == 0
-    assert "obsm['mine']" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "obsm['mine']" in told
+    assert ("of the attention" in told) == informative
     written = anndata.read_h5ad(tmp_path / "out.h5ad")
     np.testing.assert_array_equal(written.obsm["mine"], given)
-    assert "X_iehercl_attention_image" in written.obsm
+    assert ("X_iehercl_attention_image" in written.obsm) == informative
 
 
 def test_patch_size_is_used(fit, capsys):

@@ -9,6 +9,7 @@ from sklearn.metrics import adjusted_rand_score
 from skiehercl import SpatialKNNGraph
 from skiehercl._batches import cut_batch, draw_tiles
 from skiehercl._domains import ward_labels
+from skiehercl._losses import contrastive_loss
 from skiehercl._training import (
     SectionTensors,
     TrainingOptions,
@@ -133,7 +134,6 @@ def test_result_does_not_depend_on_the_global_state():
     assert torch.equal(weights_of(first), weights_of(fit()))
 
 
-@pytest.mark.parametrize("batch_size", [None, 40])
 def test_trainings_in_threads_do_not_disturb_each_other():
     alone = [weights_of(fit(seed=seed)) for seed in (0, 1)]
     with ThreadPoolExecutor(4) as pool:
@@ -142,6 +142,7 @@ def test_trainings_in_threads_do_not_disturb_each_other():
         assert torch.equal(weights, alone[number % 2])
 
 
+@pytest.mark.parametrize("batch_size", [None, 40])
 def test_history_has_a_value_per_term_and_epoch(batch_size):
     trained = fit(make_section(image=True), batch_size=batch_size, lambda_ot=1.0, max_iter=6)
     assert trained.n_iter == 6
@@ -171,6 +172,34 @@ def test_total_is_the_weighted_sum_of_the_terms_and_reconstruction_that_of_its_p
     np.testing.assert_allclose(
         history["reconstruction"], history["decoder"] + history["gene_autoencoder"], rtol=1e-5
     )
+
+
+def test_history_is_the_mean_over_the_spots_whatever_the_batches():
+    # Without a step every batch sees the same network.
+    still = {"learning_rate": 1e-12, "lambda_contrast": 0.0, "max_iter": 2}
+    whole, parts = (fit(batch_size=size, **still).loss_history for size in (None, 40))
+    for name, values in whole.items():
+        np.testing.assert_allclose(parts[name], values, rtol=1e-5)
+
+
+def test_every_batch_gets_its_own_block_of_the_walk(monkeypatch):
+    asked, given = [], []
+
+    class Recorder:
+        def batch(self, index):
+            asked.append(index.numpy())
+            return torch.rand(len(index), len(index))
+
+    def contrast(z, views, transition, temperature):
+        given.append((len(z), {len(view) for view in views}, tuple(transition.shape)))
+        return contrastive_loss(z, views, transition, temperature)
+
+    monkeypatch.setattr("skiehercl._training.make_walk", lambda *_, **__: Recorder())
+    monkeypatch.setattr("skiehercl._training.contrastive_loss", contrast)
+    fit(batch_size=40, max_iter=1)
+    np.testing.assert_array_equal(np.sort(np.concatenate(asked)), np.arange(N))
+    for index, (n_rows, n_view_rows, shape) in zip(asked, given, strict=True):
+        assert (n_rows, n_view_rows, shape) == (len(index), {len(index)}, (len(index),) * 2)
 
 
 def test_terms_of_weight_zero_are_absent():
