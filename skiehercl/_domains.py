@@ -7,7 +7,6 @@ consensus of them, take most of the lottery out.
 
 import numpy as np
 from scipy import linalg
-from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import AgglomerativeClustering, KMeans
 from sklearn.mixture import GaussianMixture
 from sklearn.utils import check_random_state
@@ -159,16 +158,6 @@ class DomainConsensus:
     def _read_meaning(self, posterior, labels):
         joint = posterior.T @ np.eye(self.n_clusters)[labels]  # (K_m, K)
         return (joint + 1e-12) / (joint + 1e-12).sum(axis=1, keepdims=True)
-
-
-def match_labels(labels, reference, n_clusters):
-    """Renumber labels so that they agree with ``reference`` on as many spots as possible."""
-    overlap = np.zeros((n_clusters, n_clusters))
-    np.add.at(overlap, (labels, reference), 1)
-    rows, columns = linear_sum_assignment(-overlap)
-    renumber = np.empty(n_clusters, dtype=np.intp)
-    renumber[rows] = columns
-    return renumber[labels]
 
 
 def refine_probabilities(probabilities, neighbor_mean, weight=1.0):

@@ -217,7 +217,8 @@ def plot_loss_history(loss_history, ax=None, *, title=None):
 
     Parameters
     ----------
-    loss_history : dict of str to sequence of float
+    loss_history : dict of str to sequence of float, or list of them
+        The terms by epoch; of a list, such as a clusterer's ``loss_history_``, the first.
         Value of each term per epoch; the terms may differ in length.
     ax : Axes, optional
         Where to draw; a new figure by default.
@@ -243,6 +244,8 @@ def plot_loss_history(loss_history, ax=None, *, title=None):
     >>> figure = plot_loss_history({"reconstruction": [3.0, 1.0, 0.2], "contrast": [2.0, 1.9, 1.8]})
     """
     plt = import_pyplot()
+    if isinstance(loss_history, list) and loss_history:
+        loss_history = loss_history[0]
     if not isinstance(loss_history, dict) or not any(map(len, loss_history.values())):
         raise ValueError(
             "loss_history must be a dict of term to list of values per epoch with at least one "

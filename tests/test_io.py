@@ -390,8 +390,8 @@ def test_section_image_features(outs, capsys):
     assert features.shape == (N_SPOTS, 52) and features.dtype == np.float32
     assert capsys.readouterr().err == ""
     image, coords = adata.uns["spatial"]["lib1"]["images"]["hires"], adata.obsm["spatial"]
-    # 20 px spots at scale 0.5: 15 px around each are 1.5 diameters, and 16 is the least
-    by_hand = ColorTextureFeaturizer(image, patch_size=16, scale=0.5).fit_transform(coords)
+    # 20 px spots at scale 0.5 are 10 image pixels wide; patches are 2.75 of that
+    by_hand = ColorTextureFeaturizer(image, patch_size=28, scale=0.5).fit_transform(coords)
     np.testing.assert_array_equal(features, by_hand)
     means = io.section_image_features(adata, MeanColour(), patch_size=5, verbose=True)
     patches = PatchExtractor(image, 5, scale=0.5).fit_transform(coords)

@@ -309,3 +309,9 @@ def test_real_sections(read_section, name):
     assert bool(figure.axes[0].images) == ("spatial" in adata.uns)
     legend = get_legend(figure.axes[0])
     assert ("unlabelled" in legend) == bool((adata.obs["domain"] == "NA").any())
+
+
+def test_loss_history_of_several_trainings_draws_the_first():
+    histories = [{"total": [3.0, 2.0]}, {"total": [9.0, 8.0]}]
+    lines = plot_loss_history(histories).axes[0].get_lines()
+    np.testing.assert_array_equal(lines[0].get_ydata(), [3.0, 2.0])
