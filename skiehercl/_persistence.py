@@ -144,6 +144,9 @@ def _encode(value, where, tensors):
         return [_encode(item, f"{where}.{i}", tensors) for i, item in enumerate(value)]
     if type(value) is tuple:
         return {"type": "tuple", "items": _encode(list(value), where, tensors)}
+    if type(value) is slice:
+        ends = [value.start, value.stop, value.step]
+        return {"type": "slice", "items": _encode(ends, where, tensors)}
     if type(value) is dict:
         keys = [_encode(key, where, tensors) for key in value]
         items = [_encode(item, f"{where}.{key}", tensors) for key, item in value.items()]
@@ -237,6 +240,8 @@ def _decode(stored, read):
     kind = stored["type"]
     if kind == "tuple":
         return tuple(_decode(stored["items"], read))
+    if kind == "slice":
+        return slice(*_decode(stored["items"], read))
     if kind == "dict":
         return {_decode(key, read): _decode(item, read) for key, item in stored["items"]}
     if kind == "scalar":

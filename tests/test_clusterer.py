@@ -685,6 +685,11 @@ def test_images_of_all_kinds(image):
     np.testing.assert_array_equal(model.predict(X, COORDS, image), model.labels_)
 
 
+def test_a_single_gene_beside_an_image():
+    model = make_quick().fit(READY[:, :1], COORDS, IMAGE)
+    np.testing.assert_array_equal(model.predict(READY[:, :1], COORDS, IMAGE), model.labels_)
+
+
 @pytest.mark.filterwarnings("ignore:.*have no neighbour:UserWarning")
 def test_isolated_spots_are_labelled_by_their_own_genes():
     everywhere_alone = make_quick(graph=SpatialRadiusGraph(1e-6), refine_neighbors=None)
