@@ -31,7 +31,7 @@ from ._image_components import ImageComponents
 from ._model import DomainModel, HeadOptions
 from ._network import IEHERCLNetwork
 from ._training import Trained, TrainingOptions
-from .graph import SpatialKNNGraph, SpatialRadiusGraph
+from .graph import SpatialDelaunayGraph, SpatialKNNGraph, SpatialRadiusGraph
 from .preprocessing import ExpressionPreprocessor
 
 __all__ = ["FORMAT_VERSION", "load_estimator", "save_estimator"]
@@ -44,7 +44,8 @@ _SPARSE = (sp.csr_array, sp.csr_matrix)
 _ALLOWED = (
     *(DomainModel, HeadOptions, DomainMixture, DomainConsensus, GaussianMixture),
     *(Trained, TrainingOptions, IEHERCLNetwork, SpotFeatures, ImageComponents, PCA),
-    *(ExpressionPreprocessor, SpatialKNNGraph, SpatialRadiusGraph),
+    *(SpatialDelaunayGraph, SpatialKNNGraph, SpatialRadiusGraph),
+    ExpressionPreprocessor,
     *(np.random.RandomState, *_SPARSE),
 )
 _CLASSES = {cls.__name__: cls for cls in _ALLOWED}
