@@ -312,6 +312,7 @@ def test_before_spectral_clustering(graph):
     assert adjusted_rand_score(HALVES, labels) > 0.8
 
 
+@pytest.mark.filterwarnings("ignore:.*not sorted by row values")
 def test_before_spectral_clustering_as_a_neighbors_transformer():
     ours = SpatialKNNGraph(7, mode="distance", include_self=True)
     theirs = KNeighborsTransformer(n_neighbors=7)  # itself comes on top in mode "distance"
