@@ -361,6 +361,31 @@ def test_another_process_predicts_the_same(fitted, tmp_path):
     np.testing.assert_allclose(np.load(paths[1]), fitted.predict_proba(X, COORDS, IMAGE), rtol=1e-6)
 
 
+ABSENT_DEVICE = "cuda:99"
+
+
+def test_a_model_of_another_machine_predicts_on_the_cpu(fitted, tmp_path):
+    # What fit on a GPU leaves where there is none: only the parameter remembers the GPU.
+    moved = copy.deepcopy(fitted).set_params(device=ABSENT_DEVICE)
+    moved.save(tmp_path / "model.safetensors")
+    for model in (moved, IEHERCLClusterer.load(tmp_path / "model.safetensors")):
+        with pytest.warns(UserWarning, match=r"cuda:99.*CPU is used"):
+            np.testing.assert_array_equal(model.predict(X, COORDS, IMAGE), fitted.labels_)
+        with pytest.warns(UserWarning, match=r"cuda:99.*CPU is used"):
+            np.testing.assert_array_equal(model.reconstruction_, fitted.reconstruction_)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model.set_params(device="cpu")
+            np.testing.assert_array_equal(model.transform(X, COORDS, IMAGE), fitted.embedding_)
+
+
+def test_device_set_after_fit_counts(fitted):
+    moved = copy.deepcopy(fitted).set_params(device="toaster")
+    for use in (moved.predict, moved.predict_proba, moved.transform):
+        with pytest.raises(ValueError, match="device='toaster' can't be used here"):
+            use(X, COORDS, IMAGE)
+
+
 # -- several sections ------------------------------------------------------------------------
 
 
