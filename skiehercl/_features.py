@@ -207,7 +207,8 @@ def _choose_graphs(graph, spots):
     if spots.sections is not None:
         n_spots = int(np.median(np.bincount(spots.sections)))
     share = min(1.0, n_spots / _FULL_SCALE_SPOTS)
-    return [SpatialKNNGraph(k) for k in sorted({max(1, round(share * k)) for k in _SCALES})]
+    sizes = sorted({max(1, round(share * k)) for k in _SCALES})
+    return [SpatialKNNGraph(k, include_ties=True) for k in sizes]
 
 
 def _median_library(spots, pool):

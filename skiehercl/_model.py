@@ -149,7 +149,7 @@ class DomainModel:
         probabilities = self.consensus_.predict_proba(self._posteriors(latents))
         if self.n_refine_neighbors_ is None:
             return probabilities
-        graph = SpatialKNNGraph(self.n_refine_neighbors_)
+        graph = SpatialKNNGraph(self.n_refine_neighbors_, include_ties=True)
         graph = graph.fit_transform(spots.coords, sections=spots.sections)
         return refine_probabilities(probabilities, neighbor_mean_matrix(graph))
 

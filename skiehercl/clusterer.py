@@ -61,8 +61,8 @@ class IEHERCLClusterer(
         Share of ``max_iter`` before the divergence joins and pseudo-labels are drawn.
     graph : graph transformer, list of them, or None, default=None
         Neighbourhoods, such as :class:`SpatialKNNGraph` or :class:`SpatialRadiusGraph`; several
-        make GraphSAGE see several scales. None: the 6, 12, 18 and 30 nearest spots, fewer in
-        sections of less than 1,800 spots.
+        make GraphSAGE see several scales. None: the 6, 12, 18 and 30 nearest spots and those
+        that tie with the last, fewer in sections of less than 1,800 spots.
     input : {"auto", "counts", "features"}, default="auto"
         What X holds. Counts go through ``preprocessor``; ready features (principal components)
         are used as they are. "auto" takes non-negative integers, and non-negative values beyond

@@ -164,6 +164,18 @@ def test_metadata_is_routed_by_default():
     np.testing.assert_array_equal(labels, expected)
 
 
+def test_labels_do_not_depend_on_how_the_grid_is_turned_or_scaled():
+    # Few spots have small neighbourhoods, which end in the middle of a shell of the grid.
+    section = make_tissue(200, 3, n_genes=60, image=False, return_arrays=True, random_state=3)
+    angle = np.deg2rad(33.3)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    model = make_quick(3, refine_neighbors=8, image_prior="auto").fit(section.X, section.coords)
+    for coords in (section.coords @ turn, 1e-3 * section.coords, section.coords[:, ::-1]):
+        other = clone(model).fit(section.X, coords)
+        np.testing.assert_allclose(other.embedding_, model.embedding_, atol=1e-3)
+        np.testing.assert_array_equal(other.labels_, model.labels_)
+
+
 # -- what fit leaves -------------------------------------------------------------------------
 
 
