@@ -52,6 +52,9 @@ class DomainModel:
         device = choose_device(device)
         self.features.fit(spots)
         section = self.features.transform(spots)
+        if self._starts_alike:
+            size = self.training.network["latent_size"]
+            section.directions = self.features.find_directions(section.target, size)
         options = self.training
         if "image" in section.inputs:
             network = {**options.network, "image_prior": self.features.image_.prior_}

@@ -499,6 +499,20 @@ def test_refinement_makes_domains_smoother_and_auto_spares_small_sections():
     np.testing.assert_array_equal(labels["auto"], labels[None])
 
 
+@pytest.mark.parametrize("genes", [X.toarray(), READY], ids=["counts", "features"])
+def test_pca_start_without_components_is_at_the_principal_directions(genes):
+    # The leading columns carry next to nothing, and a latent of 4 units has room for no others.
+    genes = np.hstack([(RNG.uniform(size=(220, 20)) < 0.1) * genes[:, :1].round(), genes])
+    untrained = {"max_iter": 1, "learning_rate": 1e-9, "lambda_contrast": 0.0}
+    spreads = []
+    for n_components in (None, 50):
+        model = make_quick(n_components=n_components, latent_size=4, views="sage", **untrained)
+        Z = model.fit(genes, COORDS).embedding_
+        # In the unit of the genes, since the network's is the mean over all columns that it sees.
+        spreads.append(model.model_.features.scale_ * np.linalg.svd(Z - Z.mean(axis=0))[1])
+    np.testing.assert_allclose(*spreads, rtol=0.01)
+
+
 def test_autoencoder_view_is_not_spatial():
     shuffled = COORDS[np.random.RandomState(0).permutation(220)]
     options = {"n_components": None, "pooling": "plain", "smooth_target": False, "n_init": 1}
