@@ -276,15 +276,6 @@ def adapt_channels(network, channels):
     return channels
 
 
-def choose_device(device):
-    """Return the torch device that "auto" or a name stands for."""
-    if device != "auto":
-        return torch.device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
 @torch.inference_mode()
 def encode_patches(backbone, patches, *, input_size, ceiling, device):
     """Run the network over one batch.

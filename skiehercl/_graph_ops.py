@@ -10,6 +10,11 @@ from scipy.spatial import Delaunay, cKDTree
 
 # Beyond this a radius graph is a mistake in the unit, not a graph (2.4 GB of indices and weights).
 _MAX_EDGES = 200_000_000
+# Distances that differ by less than this share are equal: rounding of turned coordinates.
+_TIE = 1e-3
+# Most neighbours beyond the k-th that tie with it; the shells of hexagonal and square grids hold
+# no more, and spots all at one place can't link each to each.
+_MOST_TIES = 12
 
 
 def find_first(X, test):
@@ -61,18 +66,22 @@ def check_sections(sections, n_spots):
     return sections
 
 
-def find_nearest(tree, queries, own, n_neighbors, workers):
+def find_nearest(tree, queries, own, n_neighbors, workers, include_ties=False):
     """Return (query, point, distance) of the edges to the nearest points of a cKDTree.
 
     ``own[i]`` is the point that query i is itself, or -1: left out by identity, so that another
-    spot at the same place stays a neighbour.
+    spot at the same place stays a neighbour. With ``include_ties``, so do up to 12 points as far
+    as the last one.
     """
-    ranks = np.arange(1, min(n_neighbors + 1, tree.n) + 1)
-    dist, point = tree.query(queries, k=ranks, workers=workers)
-    keep = point != own[:, None]
-    # Who didn't meet itself (a query off the fitted spots, a spot under more than k duplicates)
-    # gives up its farthest candidate instead.
-    keep[keep.all(axis=1), n_neighbors:] = False
+    n_ranks = min(n_neighbors + 1 + include_ties * _MOST_TIES, tree.n)
+    dist, point = tree.query(queries, k=np.arange(1, n_ranks + 1), workers=workers)
+    other = point != own[:, None]
+    # Who doesn't meet itself (a query off the fitted spots, a spot under more than k duplicates)
+    # has one candidate too many.
+    keep = other & (np.cumsum(other, axis=1, dtype=np.int32) <= n_neighbors)
+    if include_ties:
+        last = np.max(dist, axis=1, where=keep, initial=0.0)
+        keep |= other & (dist <= (1.0 + _TIE) * last[:, None])
     return np.nonzero(keep)[0], point[keep], dist[keep]
 
 

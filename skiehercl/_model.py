@@ -40,22 +40,21 @@ class DomainModel:
         Unfitted.
     training : TrainingOptions
     head : HeadOptions
-    device : str
     """
 
-    def __init__(
-        self, features: SpotFeatures, training: TrainingOptions, head: HeadOptions, device
-    ):
+    def __init__(self, features: SpotFeatures, training: TrainingOptions, head: HeadOptions):
         self.features = features
         self.training = training
         self.head = head
-        self.device = device
 
-    def fit(self, spots, seeds):
+    def fit(self, spots, seeds, device):
         """Learn from Spots, with one training per seed; return what `describe` returns."""
-        device = choose_device(self.device)
+        device = choose_device(device)
         self.features.fit(spots)
         section = self.features.transform(spots)
+        if self._starts_alike:
+            size = self.training.network["latent_size"]
+            section.directions = self.features.find_directions(section.target, size)
         options = self.training
         if "image" in section.inputs:
             network = {**options.network, "image_prior": self.features.image_.prior_}
@@ -76,7 +75,7 @@ class DomainModel:
 
                 self.trained_.append(train(section, options, int(seed), device, report))
                 bar.update(self.training.max_iter - self.trained_[-1].n_iter)
-        latents, attention = self._encode(section)
+        latents, attention = self._encode(section, device)
         depths = _choose_depths(self.head.head_dimensions, len(spots))
         self.mixtures_ = [
             [
@@ -92,20 +91,20 @@ class DomainModel:
         self._fit_refinement(spots)
         return self._assign(latents, spots), self._join(latents), attention, section
 
-    def describe(self, spots):
+    def describe(self, spots, device):
         """Return probabilities (n, K), embedding (n, k), attention and the section of Spots."""
         section = self.features.transform(spots)
-        latents, attention = self._encode(section)
+        latents, attention = self._encode(section, choose_device(device, or_cpu=True))
         return self._assign(latents, spots), self._join(latents), attention, section
 
-    def embed(self, spots):
+    def embed(self, spots, device):
         """Return the embedding (n, k) of Spots."""
-        latents, _ = self._encode(self.features.transform(spots))
-        return self._join(latents)
+        device = choose_device(device, or_cpu=True)
+        return self._join(self._encode(self.features.transform(spots), device)[0])
 
-    def reconstruct(self, embedding, neighbor_mean):
+    def reconstruct(self, embedding, neighbor_mean, device):
         """Return the genes (n, d_genes) that the decoders see in an embedding, equation (7)."""
-        device = choose_device(self.device)
+        device = choose_device(device, or_cpu=True)
         trained = self.trained_ if self._starts_alike else self.trained_[:1]
         decoded = [reconstruct(t.network, embedding, neighbor_mean, device) for t in trained]
         return self.features.restore_genes(np.mean(decoded, axis=0))
@@ -122,8 +121,7 @@ class DomainModel:
     def _join(self, latents):
         return np.mean(latents, axis=0) if self._starts_alike else latents[0]
 
-    def _encode(self, section):
-        device = choose_device(self.device)
+    def _encode(self, section, device):
         results = [encode(t.network, section, device) for t in self.trained_]
         latents = [z for z, _ in results]
         names = results[0][1]
@@ -154,7 +152,7 @@ class DomainModel:
         probabilities = self.consensus_.predict_proba(self._posteriors(latents))
         if self.n_refine_neighbors_ is None:
             return probabilities
-        graph = SpatialKNNGraph(self.n_refine_neighbors_)
+        graph = SpatialKNNGraph(self.n_refine_neighbors_, include_ties=True)
         graph = graph.fit_transform(spots.coords, sections=spots.sections)
         return refine_probabilities(probabilities, neighbor_mean_matrix(graph))
 

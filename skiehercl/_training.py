@@ -47,6 +47,9 @@ class SectionTensors:
     coords : ndarray of shape (n, 2) or None
         Place of each spot, for the tiles.
     sections : ndarray of shape (n,), int
+    directions : ndarray of shape (k, d) or None
+        Unit vectors of the genes that a network with ``init="pca"`` starts at, best first; None:
+        the leading columns.
     """
 
     inputs: dict
@@ -54,6 +57,7 @@ class SectionTensors:
     neighbor_mean: object
     coords: np.ndarray | None
     sections: np.ndarray
+    directions: np.ndarray | None = None
 
     def __len__(self):
         return len(self.target)
@@ -116,6 +120,8 @@ def train(section, options, seed, device, progress=None):
     sizes = {name: (x.shape[1], p.shape[1]) for name, (x, p) in section.inputs.items()}
     with isolated_random_state(seed):
         network = IEHERCLNetwork(sizes, **options.network)
+    if section.directions is not None:
+        network.start_at(torch.from_numpy(section.directions))
     network = network.to(device)
     walk = _make_walk(section, options, seed) if options.lambda_contrast > 0 else None
     optimizer = torch.optim.Adam(

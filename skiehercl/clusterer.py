@@ -60,8 +60,8 @@ class IEHERCLClusterer(
         Share of ``max_iter`` before the divergence joins and pseudo-labels are drawn.
     graph : graph transformer, list of them, or None, default=None
         Neighbourhoods, such as :class:`SpatialKNNGraph` or :class:`SpatialRadiusGraph`; several
-        make GraphSAGE see several scales. None: the 6, 12, 18 and 30 nearest spots, fewer in
-        sections of less than 1,800 spots.
+        make GraphSAGE see several scales. None: the 6, 12, 18 and 30 nearest spots and those
+        that tie with the last, fewer in sections of less than 1,800 spots.
     input : {"auto", "counts", "features"}, default="auto"
         What X holds. Counts go through ``preprocessor``; ready features (principal components)
         are used as they are. "auto" takes non-negative integers, and non-negative values beyond
@@ -118,7 +118,8 @@ class IEHERCLClusterer(
     batch_size : int or None, default=1024
         Most spots in a batch, made of random tiles of the tissue; None: the full section.
     device : str, default="auto"
-        torch device; "auto": CUDA or Apple's GPU if there is one, else the CPU.
+        torch device; "auto": CUDA or Apple's GPU if there is one, else the CPU. It may be changed
+        after ``fit``; where the device of the training is absent, prediction takes the CPU.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Precision of the training; "auto": bfloat16 on CUDA devices that have it.
     coords_columns, image_columns : columns or None, default=None
@@ -367,7 +368,9 @@ class IEHERCLClusterer(
             warn_of_empty(spots.genes)
         seeds = check_random_state(self.random_state).randint(2**31 - 1, size=self.n_init)
         model = self._build_model(kind, int(seeds[0]))
-        self.probabilities_, self.embedding_, self.attention_, section = model.fit(spots, seeds)
+        self.probabilities_, self.embedding_, self.attention_, section = model.fit(
+            spots, seeds, self.device
+        )
         self.model_, self.input_ = model, kind
         self.graph_ = section.neighbor_mean
         self.labels_ = self.probabilities_.argmax(axis=1)
@@ -410,7 +413,7 @@ class IEHERCLClusterer(
             Rows sum to 1.
         """
         spots = self._gather_new(X, coords, image_features, sections)
-        return self.model_.describe(spots)[0]
+        return self.model_.describe(spots, self.device)[0]
 
     def transform(self, X, coords=None, image_features=None, *, sections=None):
         """Return the embedding of spots; parameters as in ``predict``.
@@ -420,7 +423,7 @@ class IEHERCLClusterer(
         embedding : ndarray of shape (n_spots, latent_size), float64
         """
         spots = self._gather_new(X, coords, image_features, sections)
-        return self.model_.embed(spots)
+        return self.model_.embed(spots, self.device)
 
     def save(self, path):
         """Write the fitted estimator to one file, without pickle.
@@ -497,7 +500,7 @@ class IEHERCLClusterer(
     def reconstruction_(self):
         """Denoised genes (n_spots, n_genes_kept) of the training spots, decoded at each call."""
         check_is_fitted(self)
-        return self.model_.reconstruct(self.embedding_, self.graph_)
+        return self.model_.reconstruct(self.embedding_, self.graph_, self.device)
 
     def __sklearn_is_fitted__(self):
         # Number and names of the columns are set before anything is learned.
@@ -560,7 +563,7 @@ class IEHERCLClusterer(
             self.covariance_type,
             self.refine_neighbors,
         )
-        return DomainModel(features, training, head, self.device)
+        return DomainModel(features, training, head)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -44,8 +44,9 @@ __all__ = [
 class SpatialKNNGraph(SpatialGraph):
     """Graph of the k nearest spots.
 
-    Where spots tie (corners of a grid), which of the farthest are taken is arbitrary, and spots
-    at the rim reach farther; on arrays :class:`SpatialRadiusGraph` avoids both.
+    Where spots tie (corners of a grid), which of the farthest are taken is arbitrary, unless
+    ``include_ties``; spots at the rim reach farther. On arrays :class:`SpatialRadiusGraph` avoids
+    both.
 
     Parameters
     ----------
@@ -58,6 +59,9 @@ class SpatialKNNGraph(SpatialGraph):
         by dropping those without one. Applies among the fitted spots, not to new queries.
     include_self : bool, default=False
         Add an edge from each spot to itself (at distance 0), besides the neighbours.
+    include_ties : bool, default=False
+        Take up to 12 more spots that are as far as the last one, to 0.1 %, so that the graph
+        doesn't depend on how a grid is turned, scaled or sorted.
     bandwidth : float, default=None
         Width for mode "gaussian", in the unit of X. None: each section's median edge length.
     n_jobs : int, default=None
@@ -84,6 +88,7 @@ class SpatialKNNGraph(SpatialGraph):
         **SpatialGraph._parameter_constraints,
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "symmetry": [StrOptions({"none", "union", "mutual"})],
+        "include_ties": ["boolean"],
         "n_jobs": [Integral, None],
     }
 
@@ -94,6 +99,7 @@ class SpatialKNNGraph(SpatialGraph):
         mode="connectivity",
         symmetry="none",
         include_self=False,
+        include_ties=False,
         bandwidth=None,
         n_jobs=None,
     ):
@@ -101,12 +107,14 @@ class SpatialKNNGraph(SpatialGraph):
         self.mode = mode
         self.symmetry = symmetry
         self.include_self = include_self
+        self.include_ties = include_ties
         self.bandwidth = bandwidth
         self.n_jobs = n_jobs
 
     def _edges(self, tree, queries, own, section):
         workers = effective_n_jobs(self.n_jobs)
-        return find_nearest(tree, queries, own, self.n_neighbors, workers)
+        k = self.n_neighbors
+        return find_nearest(tree, queries, own, k, workers, self.include_ties)
 
 
 class SpatialRadiusGraph(SpatialGraph):

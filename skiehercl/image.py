@@ -328,7 +328,7 @@ class ResNet50PatchFeaturizer(ClassNamePrefixFeaturesOutMixin, PatchTransformer)
         ndarray of shape (n, n_features_out_), float32
             In the order of `X`.
         """
-        from ._backbone import choose_device
+        from ._distributed import choose_device
 
         n, cut = self._open_batches(X)
         device = choose_device(self.device)

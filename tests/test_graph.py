@@ -35,6 +35,7 @@ def hexagonal(n_rows=9, n_columns=8, pitch=137.0):
     [
         SpatialKNNGraph(),
         SpatialKNNGraph(mode="gaussian", include_self=True),
+        SpatialKNNGraph(4, include_ties=True),
         SpatialRadiusGraph(),
         SpatialRadiusGraph(1.5, mode="distance"),
         SpatialDelaunayGraph(),
@@ -76,6 +77,39 @@ def test_output_is_sorted_csr_in_the_dtype_of_the_coordinates():
         assert np.all(np.diff(graph.indices.reshape(60, 6), axis=1) > 0)
 
 
+def turn(coords, degrees=30.7, scale=1e-3):
+    angle = np.deg2rad(degrees)
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return scale * coords @ rotation.T + 5.0
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 6, 7, 15, 30])
+@pytest.mark.parametrize("grid", ["hexagonal", "square"])
+def test_ties_are_all_spots_as_far_as_the_last(grid, k):
+    coords = hexagonal()
+    if grid == "square":
+        coords = 100.0 * np.stack(np.divmod(np.arange(72), 8), axis=1)
+    estimator = SpatialKNNGraph(k, include_ties=True)
+    graph = estimator.fit_transform(coords).toarray()
+    dist = np.linalg.norm(coords[:, None] - coords, axis=2)
+    np.fill_diagonal(dist, np.inf)
+    reach = np.sort(dist, axis=1)[:, k - 1 : k]
+    np.testing.assert_array_equal(graph, dist < 1.0001 * reach)
+    np.testing.assert_array_equal(estimator.fit_transform(turn(coords)).toarray(), graph)
+    np.testing.assert_array_equal(estimator.transform(turn(coords)[9:20]).toarray(), graph[9:20])
+
+
+def test_by_default_there_are_exactly_k_neighbours():
+    graph = SpatialKNNGraph(5).fit_transform(hexagonal())
+    np.testing.assert_array_equal(graph.sum(axis=1), np.full((72, 1), 5))
+
+
+def test_ties_of_spots_at_one_place_stay_few():
+    graph = SpatialKNNGraph(3, include_ties=True).fit_transform(np.ones((400, 2)))
+    assert graph.diagonal().sum() == 0
+    assert graph.sum(axis=1).max() <= 3 + 13
+
+
 def test_symmetry_options():
     directed = SpatialKNNGraph(4, mode="distance").fit_transform(COORDS).toarray()
     union = SpatialKNNGraph(4, mode="distance", symmetry="union").fit_transform(COORDS).toarray()
@@ -90,6 +124,7 @@ def test_symmetry_options():
     [
         SpatialKNNGraph(4),
         SpatialKNNGraph(4, symmetry="union", mode="gaussian", include_self=True),
+        SpatialKNNGraph(4, include_ties=True),
         SpatialRadiusGraph(25.0, mode="distance"),
         SpatialRadiusGraph(mode="gaussian"),
         SpatialDelaunayGraph(30.0, mode="distance"),
