@@ -3,6 +3,7 @@
 from .clusterer import IEHERCLClusterer
 from .graph import SpatialDelaunayGraph, SpatialKNNGraph, SpatialRadiusGraph
 from .image import PatchExtractor, ResNet50PatchFeaturizer
+from .mixture import SmoothedMixture
 
 __version__ = "0.1.0"
 
@@ -10,6 +11,7 @@ __all__ = [
     "IEHERCLClusterer",
     "PatchExtractor",
     "ResNet50PatchFeaturizer",
+    "SmoothedMixture",
     "SpatialDelaunayGraph",
     "SpatialKNNGraph",
     "SpatialRadiusGraph",

@@ -83,6 +83,10 @@ class DomainMixture:
         """Return the posterior (n, K) of the embedding Z (n, k)."""
         return self.mixture_.predict_proba(self._project(np.asarray(Z, dtype=np.float64)))
 
+    def score(self, Z):
+        """Return the mean log-likelihood of the embedding Z (n, k), in the mixture's own unit."""
+        return self.mixture_.score(self._project(np.asarray(Z, dtype=np.float64)))
+
     def _project(self, Z):
         return (Z - self.center_) @ self.axes_ / self.scale_
 

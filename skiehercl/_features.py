@@ -76,6 +76,8 @@ class SpotFeatures:
         """Learn the neighbourhoods' sizes, genes, axes and scales from Spots."""
         self.graphs_ = _choose_graphs(self.graph, spots) if spots.coords is not None else []
         adjacency = self.link(spots)
+        # Spots that a row of the pooled components is the mean of.
+        self.n_pooled_ = 1.0 + float(np.mean([graph.nnz for graph in adjacency])) / len(spots)
         if self.kind == "counts":
             self._fit_counts(spots)
         else:

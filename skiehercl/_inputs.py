@@ -16,6 +16,8 @@ __all__ = [
     "gather_spots",
     "is_anndata",
     "recognise_input",
+    "settle_input",
+    "split_second",
     "unpack_anndata",
     "warn_of_empty",
 ]
@@ -88,6 +90,18 @@ def gather_spots(estimator, X, coords, image_features, sections, *, reset):
     elif genes is not None and estimator._anndata_genes is not None:
         _compare_genes(genes, estimator._anndata_genes)
     return spots
+
+
+def split_second(y, coords):
+    """Read a 2-D second argument as the coordinates, and leave anything else to be ignored."""
+    # Sparse matrices and tensors know their dimensions; numpy would take them for one object.
+    if y is None or (y.ndim if hasattr(y, "ndim") else np.asarray(y).ndim) != 2:
+        return coords
+    if coords is not None:
+        raise ValueError(
+            "coords was passed twice, as the second argument and by name: pass it once"
+        )
+    return y
 
 
 def _unpack_by_keys(estimator, adata, given):
@@ -309,7 +323,26 @@ def _compare_genes(genes, fitted):
         )
 
 
-def warn_of_empty(counts, axes=((1, "spots"), (0, "genes"))):
+def settle_input(genes, X, kind):
+    """Return what the genes of ``fit`` are taken for, as ``recognise_input``, and tell oddities.
+
+    Raises
+    ------
+    TypeError
+        If X, which they come from, is a sparse matrix of ready features. An AnnData may hold one.
+    """
+    kind = recognise_input(genes, kind)
+    if kind == "features" and sp.issparse(X):
+        raise TypeError(
+            "X is a sparse matrix of ready features, which become dense anyway: pass "
+            "X.toarray(), or an AnnData; sparse matrices are for counts (input='counts')"
+        )
+    if kind == "counts":
+        warn_of_empty(genes, stacklevel=4)
+    return kind
+
+
+def warn_of_empty(counts, axes=((1, "spots"), (0, "genes")), stacklevel=3):
     """Warn of spots and genes without any counts, naming how many there are."""
     for axis, name in axes:
         n_empty = int((np.asarray(counts.sum(axis=axis)).ravel() == 0).sum())
@@ -317,5 +350,5 @@ def warn_of_empty(counts, axes=((1, "spots"), (0, "genes"))):
             warnings.warn(
                 f"{n_empty} {name} have no counts at all: they are kept, but carry nothing",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=stacklevel,
             )

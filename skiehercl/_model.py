@@ -8,6 +8,7 @@ from tqdm.auto import tqdm
 from ._distributed import choose_device
 from ._domains import DomainConsensus, DomainMixture, refine_probabilities
 from ._features import SpotFeatures
+from ._n_clusters import choose_n_clusters, measure_curve
 from ._training import TrainingOptions, encode, reconstruct, train
 from .graph import SpatialKNNGraph, neighbor_mean_matrix
 
@@ -25,7 +26,7 @@ _SPOTS_PER_DIMENSION = 20
 class HeadOptions:
     """How embeddings become domains; the names are those of IEHERCLClusterer's parameters."""
 
-    n_clusters: int
+    n_clusters: int | tuple  # several: to choose from
     head_dimensions: tuple
     covariance_type: str
     refine_neighbors: int | str | None
@@ -76,6 +77,7 @@ class DomainModel:
                 self.trained_.append(train(section, options, int(seed), device, report))
                 bar.update(self.training.max_iter - self.trained_[-1].n_iter)
         latents, attention = self._encode(section, device)
+        self._choose_n_clusters(latents, int(seeds[0]))
         depths = _choose_depths(self.head.head_dimensions, len(spots))
         self.mixtures_ = [
             [
@@ -137,6 +139,14 @@ class DomainModel:
             for z, mixtures in zip(self._voters(latents), self.mixtures_, strict=True)
             for mixture in mixtures
         ]
+
+    def _choose_n_clusters(self, latents, seed):
+        if isinstance(self.head.n_clusters, int):
+            return
+        self.n_clusters_curve_ = measure_curve(
+            self._voters(latents), self.head.n_clusters, self.features.n_pooled_, seed
+        )
+        self.head = replace(self.head, n_clusters=choose_n_clusters(self.n_clusters_curve_))
 
     def _fit_refinement(self, spots):
         n_neighbors = self.head.refine_neighbors

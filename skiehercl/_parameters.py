@@ -45,7 +45,11 @@ PRESETS = {
 }
 
 CONSTRAINTS = {
-    "n_clusters": [Interval(Integral, 1, None, closed="left")],
+    "n_clusters": [
+        Interval(Integral, 1, None, closed="left"),
+        StrOptions({"auto"}),
+        "array-like",
+    ],
     "lambda_rec": [Interval(Real, 0, None, closed="left")],
     "lambda_contrast": [Interval(Real, 0, None, closed="left")],
     "lambda_ot": [Interval(Real, 0, None, closed="left")],
@@ -108,6 +112,11 @@ def check_parameters(estimator):
     n_clusters, graph = estimator.n_clusters, estimator.graph
     if isinstance(n_clusters, bool | np.bool_):
         raise ValueError(f"n_clusters={n_clusters} must be the number of domains, an integer >= 1")
+    if estimator.lambda_ot and not isinstance(n_clusters, Integral):
+        raise ValueError(
+            f"n_clusters={n_clusters!r} leaves the number to be chosen after the training, but "
+            "lambda_ot > 0 trains for a given one: choose it with lambda_ot=0 first, and pass it"
+        )
     auto = isinstance(estimator.head_dimensions, str)
     sizes = np.asarray([1] if auto else estimator.head_dimensions)
     if sizes.ndim != 1 or not sizes.size or sizes.dtype.kind not in "iu" or sizes.min() < 1:

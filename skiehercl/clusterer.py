@@ -4,7 +4,6 @@ import copy
 from dataclasses import fields
 
 import numpy as np
-import scipy.sparse as sp
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -15,7 +14,8 @@ from sklearn.base import (
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ._inputs import gather_spots, recognise_input, warn_of_empty
+from ._inputs import gather_spots, settle_input, split_second, warn_of_empty
+from ._n_clusters import list_candidates
 from ._parameters import CONSTRAINTS, HEAD_DIMENSIONS, POOLING, PRESETS, check_parameters
 
 __all__ = ["IEHERCLClusterer"]
@@ -38,8 +38,10 @@ class IEHERCLClusterer(
 
     Parameters
     ----------
-    n_clusters : int, default=8
-        Number of domains K.
+    n_clusters : int, sequence of int or "auto", default=8
+        Number of domains K. Several, such as ``range(4, 12)``, are compared on the trained
+        embedding, without training again: of those that are found alike in subsamples of the
+        spots, K has the lowest BIC. "auto": 2 to 20. Needs ``lambda_ot=0``.
     lambda_rec : float, default=1.0
         Weight lambda_1 of the reconstruction losses (9) in the objective (18).
     lambda_contrast : float, default=0.1
@@ -157,6 +159,13 @@ class IEHERCLClusterer(
         For each training, every term of the loss by epoch.
     n_iter_ : int
         Epochs of the longest training.
+    n_clusters_ : int
+        Number of domains in use.
+    n_clusters_curve_ : dict of str to ndarray
+        "n_clusters", "bic" and "stability" of the numbers compared, if there were several; see
+        :func:`skiehercl.model_selection.n_clusters_curve`.
+    n_pooled_ : float
+        Mean number of spots in a neighbourhood, the spot itself included.
     input_ : {"counts", "features"}
         What X was taken for.
     graph_ : csr_matrix of shape (n_spots, n_spots)
@@ -350,28 +359,19 @@ class IEHERCLClusterer(
             doesn't have or that overlap.
         """
         check_parameters(self)
-        coords = _split_second(y, coords)
+        coords = split_second(y, coords)
         spots = gather_spots(self, X, coords, image_features, sections, reset=True)
-        n_spots = len(spots)
-        if self.n_clusters > n_spots:
-            raise ValueError(
-                f"n_clusters={self.n_clusters} but X has only n_samples={n_spots}: "
-                "ask for at most as many domains as there are spots"
-            )
-        kind = recognise_input(spots.genes, self.input)
-        if kind == "features" and sp.issparse(X):
-            raise TypeError(
-                "X is a sparse matrix of ready features, which become dense anyway: pass "
-                "X.toarray(), or an AnnData; sparse matrices are for counts (input='counts')"
-            )
-        if kind == "counts":
-            warn_of_empty(spots.genes)
+        candidates = list_candidates(self.n_clusters, len(spots))
+        kind = settle_input(spots.genes, X, self.input)
         seeds = check_random_state(self.random_state).randint(2**31 - 1, size=self.n_init)
-        model = self._build_model(kind, int(seeds[0]))
+        model = self._build_model(kind, candidates, int(seeds[0]))
         self.probabilities_, self.embedding_, self.attention_, section = model.fit(
             spots, seeds, self.device
         )
         self.model_, self.input_ = model, kind
+        self.n_clusters_, self.n_pooled_ = model.head.n_clusters, model.features.n_pooled_
+        if len(candidates) > 1:
+            self.n_clusters_curve_ = model.n_clusters_curve_
         self.graph_ = section.neighbor_mean
         self.labels_ = self.probabilities_.argmax(axis=1)
         self.cluster_centers_ = _group_means(self.embedding_, self.probabilities_)
@@ -527,7 +527,7 @@ class IEHERCLClusterer(
             )
         return spots
 
-    def _build_model(self, kind, seed):
+    def _build_model(self, kind, candidates, seed):
         # Imported here: a user who only reads or plots a section needn't load torch.
         from ._features import SpotFeatures
         from ._model import DomainModel, HeadOptions
@@ -553,10 +553,12 @@ class IEHERCLClusterer(
             "init": self.init,
             "normalize_views": self.normalize_views,
         }
-        names = {field.name for field in fields(TrainingOptions)} - {"network"}
-        training = TrainingOptions(**{n: getattr(self, n) for n in names}, network=network)
+        names = {field.name for field in fields(TrainingOptions)} - {"n_clusters", "network"}
+        given = {name: getattr(self, name) for name in names}
+        # With several to choose from, no loss depends on the number.
+        training = TrainingOptions(n_clusters=candidates[0], network=network, **given)
         head = HeadOptions(
-            self.n_clusters,
+            candidates if len(candidates) > 1 else candidates[0],
             HEAD_DIMENSIONS[kind]
             if isinstance(self.head_dimensions, str)
             else tuple(self.head_dimensions),
@@ -571,18 +573,6 @@ class IEHERCLClusterer(
         tags.input_tags.sparse = False
         tags.transformer_tags.preserves_dtype = []
         return tags
-
-
-def _split_second(y, coords):
-    """Read a 2-D second argument as the coordinates, and leave anything else to be ignored."""
-    # Sparse matrices and tensors know their dimensions; numpy would take them for one object.
-    if y is None or (y.ndim if hasattr(y, "ndim") else np.asarray(y).ndim) != 2:
-        return coords
-    if coords is not None:
-        raise ValueError(
-            "coords was passed twice, as the second argument and by name: pass it once"
-        )
-    return y
 
 
 def _group_means(embedding, probabilities):
