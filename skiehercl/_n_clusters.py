@@ -18,13 +18,12 @@ _SPOTS_PER_DOMAIN = 10
 # Leading directions of the embedding that are looked at, at most one for this many spots.
 _N_DIMENSIONS = 15
 _SPOTS_PER_DIMENSION = 20
-# Ward's algorithm needs all pairwise distances: rows for BIC, and for each of the subsamples.
-_BIC_ROWS = 4500
-_SUBSAMPLE_ROWS = 2000
+# Ward's algorithm needs all pairwise distances.
+_MOST_ROWS = 4500
 _SUBSAMPLE_SHARE = 0.7
 _N_SUBSAMPLES = 4
 # Numbers of domains that come out less alike from one subsample to the next aren't chosen.
-_STABLE = 0.85
+_STABLE = 0.8
 
 
 def list_candidates(n_clusters, n_spots):
@@ -86,7 +85,7 @@ def measure_curve(embeddings, candidates, n_pooled=1.0, random_state=None):
     rng = check_random_state(random_state)
     candidates = np.asarray(candidates)
     n = len(embeddings[0])
-    rows = rng.permutation(n)[:_BIC_ROWS]
+    rows = rng.permutation(n)[:_MOST_ROWS]
     # All labelings are compared on the same spots.
     common = [np.asarray(z, dtype=np.float64)[rows] for z in embeddings]
     n_independent = max(2.0, n / n_pooled)
@@ -97,7 +96,7 @@ def measure_curve(embeddings, candidates, n_pooled=1.0, random_state=None):
     labelings = []
     for draw in range(_N_SUBSAMPLES):
         z = common[draw % len(common)]
-        size = min(_SUBSAMPLE_ROWS, max(candidates[-1], int(_SUBSAMPLE_SHARE * len(z))))
+        size = max(candidates[-1], int(_SUBSAMPLE_SHARE * len(z)))
         mixtures = _fit_mixtures(z[rng.permutation(len(z))[:size]], candidates)
         labelings.append([mixture.predict_proba(z).argmax(axis=1) for mixture in mixtures])
     agreement = [

@@ -289,7 +289,7 @@ def n_clusters_curve(estimator, n_clusters="auto", *, random_state=None):
         overlap, so n spots count as n / ``n_pooled_`` independent ones; with n, BIC would
         grow ever finer domains. "stability": mean ARI between the domains found in four
         subsamples of 70 % of the spots. "chosen": True for the lowest BIC among the numbers with
-        a stability of at least 0.85 (among all, if none has).
+        a stability of at least 0.8 (among all, if none has).
 
     Raises
     ------
