@@ -8,6 +8,7 @@ from tqdm.auto import tqdm
 from ._distributed import choose_device
 from ._domains import DomainConsensus, DomainMixture, refine_probabilities
 from ._features import SpotFeatures
+from ._memory import NO_MEMORY, recall
 from ._training import TrainingOptions, encode, reconstruct, train
 from .graph import SpatialKNNGraph, neighbor_mean_matrix
 
@@ -51,11 +52,11 @@ class DomainModel:
         self.head = head
         self.device = device
 
-    def fit(self, spots, seeds):
+    def fit(self, spots, seeds, memory=NO_MEMORY):
         """Learn from Spots, with one training per seed; return what `describe` returns."""
         device = choose_device(self.device)
-        self.features.fit(spots)
-        section = self.features.transform(spots)
+        self.features = recall(memory, SpotFeatures.fit, self.features, spots)
+        section = recall(memory, SpotFeatures.transform, self.features, spots)
         options = self.training
         if "image" in section.inputs:
             network = {**options.network, "image_prior": self.features.image_.prior_}
@@ -74,7 +75,7 @@ class DomainModel:
                     bar.update()
                     bar.set_postfix(loss=f"{loss:.4g}")
 
-                self.trained_.append(train(section, options, int(seed), device, report))
+                self.trained_.append(train(section, options, int(seed), device, report, memory))
                 bar.update(self.training.max_iter - self.trained_[-1].n_iter)
         latents, attention = self._encode(section)
         depths = _choose_depths(self.head.head_dimensions, len(spots))
@@ -92,15 +93,15 @@ class DomainModel:
         self._fit_refinement(spots)
         return self._assign(latents, spots), self._join(latents), attention, section
 
-    def describe(self, spots):
+    def describe(self, spots, memory=NO_MEMORY):
         """Return probabilities (n, K), embedding (n, k), attention and the section of Spots."""
-        section = self.features.transform(spots)
+        section = recall(memory, SpotFeatures.transform, self.features, spots)
         latents, attention = self._encode(section)
         return self._assign(latents, spots), self._join(latents), attention, section
 
-    def embed(self, spots):
+    def embed(self, spots, memory=NO_MEMORY):
         """Return the embedding (n, k) of Spots."""
-        latents, _ = self._encode(self.features.transform(spots))
+        latents, _ = self._encode(recall(memory, SpotFeatures.transform, self.features, spots))
         return self._join(latents)
 
     def reconstruct(self, embedding, neighbor_mean):
