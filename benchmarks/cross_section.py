@@ -20,7 +20,7 @@ from accuracy import SECTIONS, find_data
 from sklearn.cluster import KMeans
 from sklearn.pipeline import make_pipeline
 
-from skiehercl import IEHERCLClusterer
+from skiehercl import IEHERCLClusterer, SmoothedMixture
 from skiehercl.io import read_section
 from skiehercl.metrics import domain_scores
 from skiehercl.preprocessing import ExpressionPreprocessor
@@ -51,7 +51,11 @@ class KMeansPipeline:
         return self.pipeline.predict(adata.X)
 
 
-METHODS = {"kmeans": KMeansPipeline, "iehercl": IEHERCLClusterer}
+METHODS = {
+    "kmeans": KMeansPipeline,
+    "smoothed_mixture": SmoothedMixture,
+    "iehercl": IEHERCLClusterer,
+}
 
 
 def score(adata, labels):

@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 
+from ._alignment import find_shift
 from ._image_components import ImageComponents
 from ._training import SectionTensors
 from .graph import SpatialKNNGraph, neighbor_mean_matrix
@@ -26,6 +27,8 @@ _SCALES = (6, 12, 18, 30)
 _FULL_SCALE_SPOTS = 1800
 # Principal axes of ready features are learned from at most this many spots.
 _PCA_ROWS = 50_000
+# Spots of each section that the sections are aligned by.
+_ALIGNED_ROWS = 2000
 
 
 class SpotFeatures:
@@ -50,6 +53,8 @@ class SpotFeatures:
     image_prior : float or "auto"
         Attention that the image starts with; "auto": by its evidence.
     random_state : int
+    align_sections : bool
+        Whether the components of several sections are shifted onto one another.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class SpotFeatures:
         smooth_target,
         image_prior,
         random_state,
+        align_sections=True,
     ):
         self.kind = kind
         self.graph = graph
@@ -71,6 +77,7 @@ class SpotFeatures:
         self.smooth_target = smooth_target
         self.image_prior = image_prior
         self.random_state = random_state
+        self.align_sections = align_sections
 
     def fit(self, spots):
         """Learn the neighbourhoods' sizes, genes, axes and scales from Spots."""
@@ -86,6 +93,8 @@ class SpotFeatures:
             projects = self.n_components is not None
             self.axes_ = self._find_axes(base, self.n_components) if projects else None
         own, pooled = self._describe_genes(spots, adjacency)
+        self._fit_alignment(pooled, spots)
+        own, pooled = self._align(own, pooled, spots)
         target = np.mean(pooled, axis=0) if self.smooth_target else own
         self.center_ = target.mean(axis=0)
         self.scale_ = 1.0
@@ -103,7 +112,7 @@ class SpotFeatures:
     def transform(self, spots):
         """Return the SectionTensors of Spots."""
         adjacency = self.link(spots)
-        own, pooled = self._describe_genes(spots, adjacency)
+        own, pooled = self._align(*self._describe_genes(spots, adjacency), spots)
         own = self._standardise(own)
         pooled = [self._standardise(part) for part in pooled]
         target = np.mean(pooled, axis=0, dtype=np.float32) if self.smooth_target else own
@@ -149,6 +158,43 @@ class SpotFeatures:
             return own, pooled
         rows = self._prepare_rows(spots.genes)
         return self._project(rows), [self._project(p) for p in self._average(rows, adjacency)]
+
+    def _fit_alignment(self, pooled, spots):
+        """Learn the shift of each section, the largest first, onto those before it."""
+        self.shifts_, self.reference_ = {}, None
+        if not self.align_sections or spots.sections is None or spots.sections.max() == 0:
+            return
+        sizes = np.bincount(spots.sections)
+        for code in np.argsort(-sizes, kind="stable"):
+            components = self._sample(pooled, spots.sections == code)
+            if self.reference_ is None:
+                self.reference_, shift = components, np.zeros(components.shape[1])
+            else:
+                shift = find_shift(self.reference_, components)
+                self.reference_ = np.vstack([self.reference_, components + shift])
+            self.shifts_[spots.section_names[code]] = shift
+        self.reference_ = self._sample([self.reference_], slice(None))
+
+    def _align(self, own, pooled, spots):
+        """Shift a known section as in ``fit``, another one onto those of ``fit``."""
+        if self.reference_ is None:
+            return own, pooled
+        names = spots.section_names or [None]
+        codes = np.zeros(len(spots), dtype=np.intp) if spots.sections is None else spots.sections
+        shifts = np.empty((len(names), own.shape[1]))
+        for code, name in enumerate(names):
+            shifts[code] = self.shifts_.get(name, 0.0)
+            if name not in self.shifts_:
+                components = self._sample(pooled, codes == code)
+                shifts[code] = find_shift(self.reference_, components)
+        return own + shifts[codes], [part + shifts[codes] for part in pooled]
+
+    def _sample(self, parts, members):
+        """Return the mean of the parts (n, d) for at most 2,000 of the member rows."""
+        rows = np.arange(len(parts[0]))[members]
+        if len(rows) > _ALIGNED_ROWS:
+            rows = np.random.RandomState(self.random_state).permutation(rows)[:_ALIGNED_ROWS]
+        return np.mean([part[rows] for part in parts], axis=0, dtype=np.float64)
 
     def _prepare_rows(self, features):
         # float64: rounding must not depend on the order of the spots.

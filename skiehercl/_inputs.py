@@ -39,12 +39,15 @@ class Spots:
     image : ndarray of shape (n, d_image), float32, or None
     sections : ndarray of shape (n,), int, or None
         Codes 0, 1, ... of the sections.
+    section_names : list of str, or None
+        Name of each code.
     """
 
     genes: object
     coords: np.ndarray | None
     image: np.ndarray | None
     sections: np.ndarray | None
+    section_names: list | None = None
 
     def __len__(self):
         return self.genes.shape[0]
@@ -220,13 +223,15 @@ def check_spots(estimator, X, coords, image_features, sections, *, reset, packed
         if sp.issparse(image_features):  # dense ones may have as many columns by chance
             _refuse_graph(image_features, "image_features")
         image_features = _check_block(image_features, "image_features", n, np.float32)
+    names = None
     if sections is not None:
-        sections = np.unique(check_sections(sections, n), return_inverse=True)[1]
+        found, sections = np.unique(check_sections(sections, n), return_inverse=True)
+        names = [str(name) for name in found]
     if reset and coords is not None:
         _warn_of_duplicates(coords, sections)
     # One layout: rounding and the keys of a cache depend on it.
     X = X.astype(np.float32, copy=False) if sp.issparse(X) else np.ascontiguousarray(X, np.float32)
-    return Spots(X, coords, image_features, sections)
+    return Spots(X, coords, image_features, sections, names)
 
 
 def _refuse_graph(block, name):

@@ -68,6 +68,7 @@ CONSTRAINTS = {
     "smooth_target": ["boolean"],
     "views": [StrOptions({"both", "ae", "sage"})],
     "attention": ["boolean"],
+    "align_sections": ["boolean"],
     "hidden_size": [Interval(Integral, 1, None, closed="left")],
     "latent_size": [Interval(Integral, 1, None, closed="left")],
     "activation": [StrOptions({"linear", "relu", "elu"})],

@@ -78,6 +78,9 @@ class IEHERCLClusterer(
         length; "plain": as they are, equation (3); "auto": "counts" for counts, else "unit".
     smooth_target : bool, default=True
         Whether the decoder reconstructs the neighbourhood's expression, or the spot's own.
+    align_sections : bool, default=True
+        Whether the components of sections fitted together are shifted onto one another, by mutual
+        nearest neighbours: staining, depth or day would make domains of their own otherwise.
     views : {"both", "ae", "sage"}, default="both"
         Views of each modality; one alone is an ablation of the paper's.
     attention : bool, default=True
@@ -240,6 +243,7 @@ class IEHERCLClusterer(
         n_components=50,
         pooling="auto",
         smooth_target=True,
+        align_sections=True,
         views="both",
         attention=True,
         hidden_size=128,
@@ -288,6 +292,7 @@ class IEHERCLClusterer(
         self.n_components = n_components
         self.pooling = pooling
         self.smooth_target = smooth_target
+        self.align_sections = align_sections
         self.views = views
         self.attention = attention
         self.hidden_size = hidden_size
@@ -554,6 +559,7 @@ class IEHERCLClusterer(
             self.smooth_target,
             self.image_prior,
             seed,
+            self.align_sections,
         )
         network = {
             "views": ("ae", "sage") if self.views == "both" else (self.views,),

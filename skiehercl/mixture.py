@@ -38,7 +38,7 @@ class SmoothedMixture(
         :class:`~skiehercl.IEHERCLClusterer`.
     n_components : int, default=15
         Principal components.
-    graph, input, preprocessor, covariance_type
+    graph, input, preprocessor, align_sections, covariance_type
         As in :class:`~skiehercl.IEHERCLClusterer`.
     coords_columns, image_columns, section_column, coords_key, section_key, layer
         As in :class:`~skiehercl.IEHERCLClusterer`; image columns are left out of the genes.
@@ -83,8 +83,9 @@ class SmoothedMixture(
 
     image_key = None  # an AnnData's image is not read
     _shared = (
-        *("n_clusters", "graph", "input", "preprocessor", "covariance_type", "coords_columns"),
-        *("image_columns", "section_column", "coords_key", "section_key", "layer", "random_state"),
+        *("n_clusters", "graph", "input", "preprocessor", "align_sections", "covariance_type"),
+        *("coords_columns", "image_columns", "section_column", "coords_key", "section_key"),
+        *("layer", "random_state"),
     )
     _parameter_constraints: dict = {  # noqa: RUF012
         **{name: CONSTRAINTS[name] for name in _shared},
@@ -99,6 +100,7 @@ class SmoothedMixture(
         graph=None,
         input="auto",
         preprocessor=None,
+        align_sections=True,
         covariance_type="tied",
         coords_columns=None,
         image_columns=None,
@@ -113,6 +115,7 @@ class SmoothedMixture(
         self.graph = graph
         self.input = input
         self.preprocessor = preprocessor
+        self.align_sections = align_sections
         self.covariance_type = covariance_type
         self.coords_columns = coords_columns
         self.image_columns = image_columns
@@ -159,7 +162,7 @@ class SmoothedMixture(
         candidates = list_candidates(self.n_clusters, len(spots))
         kind = settle_input(spots.genes, X, self.input)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        options = (self.n_components, POOLING[kind], True, 0.0, seed)
+        options = (self.n_components, POOLING[kind], True, 0.0, seed, self.align_sections)
         self.features_ = SpotFeatures(kind, self.graph, self.preprocessor, *options).fit(spots)
         self.input_, self.n_pooled_ = kind, self.features_.n_pooled_
         self.embedding_ = self.features_.transform(spots).target
