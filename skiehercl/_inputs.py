@@ -47,6 +47,14 @@ class Spots:
     def __len__(self):
         return self.genes.shape[0]
 
+    def __getstate__(self):
+        # Caches are keyed on this: without the notes that scipy makes in a matrix as it is used.
+        state = dict(vars(self))
+        if sp.issparse(self.genes):
+            parts = (self.genes.data, self.genes.indices, self.genes.indptr)
+            state["genes"] = type(self.genes)(parts, shape=self.genes.shape)
+        return state
+
 
 def gather_spots(estimator, X, coords, image_features, sections, *, reset):
     """Return the checked Spots of arrays, of a packed X or of an AnnData.
@@ -202,7 +210,9 @@ def check_spots(estimator, X, coords, image_features, sections, *, reset, packed
         sections = np.unique(check_sections(sections, n), return_inverse=True)[1]
     if reset and coords is not None:
         _warn_of_duplicates(coords, sections)
-    return Spots(X.astype(np.float32, copy=False), coords, image_features, sections)
+    # One layout: rounding and the keys of a cache depend on it.
+    X = X.astype(np.float32, copy=False) if sp.issparse(X) else np.ascontiguousarray(X, np.float32)
+    return Spots(X, coords, image_features, sections)
 
 
 def _refuse_graph(block, name):
@@ -239,7 +249,7 @@ def _check_block(block, name, n_spots, dtype):
             "(did you filter one of them?)"
         )
     _check_values(block, name)
-    return block.astype(dtype, copy=False)
+    return np.ascontiguousarray(block, dtype)
 
 
 def _check_values(X, name):

@@ -8,6 +8,7 @@ from tqdm.auto import tqdm
 from ._distributed import choose_device
 from ._domains import DomainConsensus, DomainMixture, refine_probabilities
 from ._features import SpotFeatures
+from ._memory import NO_MEMORY, recall
 from ._training import TrainingOptions, encode, reconstruct, train
 from .graph import SpatialKNNGraph, neighbor_mean_matrix
 
@@ -47,11 +48,11 @@ class DomainModel:
         self.training = training
         self.head = head
 
-    def fit(self, spots, seeds, device):
+    def fit(self, spots, seeds, device, memory=NO_MEMORY):
         """Learn from Spots, with one training per seed; return what `describe` returns."""
         device = choose_device(device)
-        self.features.fit(spots)
-        section = self.features.transform(spots)
+        self.features = recall(memory, SpotFeatures.fit, self.features, spots)
+        section = recall(memory, SpotFeatures.transform, self.features, spots)
         if self._starts_alike:
             size = self.training.network["latent_size"]
             section.directions = self.features.find_directions(section.target, size)
@@ -73,7 +74,7 @@ class DomainModel:
                     bar.update()
                     bar.set_postfix(loss=f"{loss:.4g}")
 
-                self.trained_.append(train(section, options, int(seed), device, report))
+                self.trained_.append(train(section, options, int(seed), device, report, memory))
                 bar.update(self.training.max_iter - self.trained_[-1].n_iter)
         latents, attention = self._encode(section, device)
         depths = _choose_depths(self.head.head_dimensions, len(spots))
@@ -91,16 +92,16 @@ class DomainModel:
         self._fit_refinement(spots)
         return self._assign(latents, spots), self._join(latents), attention, section
 
-    def describe(self, spots, device):
+    def describe(self, spots, device, memory=NO_MEMORY):
         """Return probabilities (n, K), embedding (n, k), attention and the section of Spots."""
-        section = self.features.transform(spots)
+        section = recall(memory, SpotFeatures.transform, self.features, spots)
         latents, attention = self._encode(section, choose_device(device, or_cpu=True))
         return self._assign(latents, spots), self._join(latents), attention, section
 
-    def embed(self, spots, device):
+    def embed(self, spots, device, memory=NO_MEMORY):
         """Return the embedding (n, k) of Spots."""
-        device = choose_device(device, or_cpu=True)
-        return self._join(self._encode(self.features.transform(spots), device)[0])
+        section = recall(memory, SpotFeatures.transform, self.features, spots)
+        return self._join(self._encode(section, choose_device(device, or_cpu=True))[0])
 
     def reconstruct(self, embedding, neighbor_mean, device):
         """Return the genes (n, d_genes) that the decoders see in an embedding, equation (7)."""

@@ -1,5 +1,6 @@
 """The estimator's parameters: what each may be, and the presets."""
 
+import os
 from numbers import Integral, Real
 
 import numpy as np
@@ -93,6 +94,7 @@ CONSTRAINTS = {
     "image_key": [str, None],
     "section_key": [str, None],
     "layer": [str, None],
+    "memory": [None, str, os.PathLike, HasMethods("cache")],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
 }

@@ -8,16 +8,12 @@ unknown origin can hold wrong numbers, but can't run code.
 import contextlib
 import json
 import os
-import platform
 import secrets
-import sys
 from pathlib import Path
 
 import numpy as np
 import safetensors
-import scipy
 import scipy.sparse as sp
-import sklearn
 import torch
 from safetensors.numpy import save
 from sklearn.base import BaseEstimator
@@ -28,6 +24,7 @@ from sklearn.utils.validation import check_is_fitted
 from ._domains import DomainConsensus, DomainMixture
 from ._features import SpotFeatures
 from ._image_components import ImageComponents
+from ._memory import list_versions
 from ._model import DomainModel, HeadOptions
 from ._network import IEHERCLNetwork
 from ._training import Trained, TrainingOptions
@@ -56,11 +53,13 @@ def save_estimator(estimator, path):
     """Write a fitted estimator, whole or not at all; see ``IEHERCLClusterer.save``."""
     check_is_fitted(estimator)
     path, tensors = Path(path), _Tensors()
-    state = {name: _encode(v, name, tensors) for name, v in estimator.__getstate__().items()}
+    # Where the memory is means nothing elsewhere, and a fit would trust what lies there.
+    state = {**estimator.__getstate__(), "memory": None}
+    state = {name: _encode(value, name, tensors) for name, value in state.items()}
     metadata = {
         "format": _FORMAT,
         "format_version": str(FORMAT_VERSION),
-        "versions": json.dumps(_versions()),
+        "versions": json.dumps(list_versions()),
         "estimator": json.dumps({"class": type(estimator).__name__, "state": state}),
     }
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
@@ -110,13 +109,6 @@ def _check_origin(metadata, cls):
             f"has format version {version}, written by skiehercl {by}, but this skiehercl reads "
             f"version {FORMAT_VERSION}: use the one that wrote it, or fit and save again"
         )
-
-
-def _versions():
-    # Not imported, since the package's own module imports the estimator above this one.
-    packages = (sys.modules[__package__], np, scipy, sklearn, torch)
-    versions = {package.__name__: package.__version__ for package in packages}
-    return {"python": platform.python_version(), **versions}
 
 
 class _Tensors:
@@ -226,7 +218,8 @@ def _build(cls, state):
 def _decode_estimator(stored, cls, read):
     if stored["class"] != cls.__name__:
         raise _WrongFileError(f"holds a {stored['class']}, not a {cls.__name__}: load it with that")
-    estimator = _build(cls, {name: _decode(item, read) for name, item in stored["state"].items()})
+    state = {name: _decode(item, read) for name, item in stored["state"].items()}
+    estimator = _build(cls, {**state, "memory": None})
     estimator.get_params(deep=False)
     if not isinstance(estimator.model_, DomainModel):
         raise TypeError("model_ is no DomainModel")

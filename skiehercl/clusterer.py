@@ -16,6 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ._inputs import gather_spots, recognise_input, warn_of_empty
+from ._memory import open_memory
 from ._parameters import CONSTRAINTS, HEAD_DIMENSIONS, POOLING, PRESETS, check_parameters
 
 __all__ = ["IEHERCLClusterer"]
@@ -133,6 +134,12 @@ class IEHERCLClusterer(
         there are an error, image features aren't; None leaves them out.
     section_key, layer : str or None, default=None
         Where an AnnData has the sections, in ``obs``, and X, in ``layers``.
+    memory : str, path, joblib.Memory or None, default=None
+        Folder that keeps what does not depend on the lambdas, ``walk_length`` and the like:
+        neighbour graphs, pooled features, image evidence and the walk's anchors. Fits and
+        predictions of the same spots compute it once, in all processes of a search. Needs a
+        ``random_state``, else no two fits have it in common. joblib reads the folder by
+        unpickling: name one that only you can write to.
     random_state : int, RandomState instance or None, default=None
         Seed of weights, batches and samples. An int gives the same labels on every run.
     verbose : bool or int, default=False
@@ -252,6 +259,7 @@ class IEHERCLClusterer(
         image_key="X_image",
         section_key=None,
         layer=None,
+        memory=None,
         random_state=None,
         verbose=False,
     ):
@@ -299,6 +307,7 @@ class IEHERCLClusterer(
         self.image_key = image_key
         self.section_key = section_key
         self.layer = layer
+        self.memory = memory
         self.random_state = random_state
         self.verbose = verbose
 
@@ -366,10 +375,11 @@ class IEHERCLClusterer(
             )
         if kind == "counts":
             warn_of_empty(spots.genes)
+        memory = open_memory(self.memory, self.random_state)
         seeds = check_random_state(self.random_state).randint(2**31 - 1, size=self.n_init)
         model = self._build_model(kind, int(seeds[0]))
         self.probabilities_, self.embedding_, self.attention_, section = model.fit(
-            spots, seeds, self.device
+            spots, seeds, self.device, memory
         )
         self.model_, self.input_ = model, kind
         self.graph_ = section.neighbor_mean
@@ -413,7 +423,8 @@ class IEHERCLClusterer(
             Rows sum to 1.
         """
         spots = self._gather_new(X, coords, image_features, sections)
-        return self.model_.describe(spots, self.device)[0]
+        memory = open_memory(self.memory, self.random_state)
+        return self.model_.describe(spots, self.device, memory)[0]
 
     def transform(self, X, coords=None, image_features=None, *, sections=None):
         """Return the embedding of spots; parameters as in ``predict``.
@@ -423,13 +434,14 @@ class IEHERCLClusterer(
         embedding : ndarray of shape (n_spots, latent_size), float64
         """
         spots = self._gather_new(X, coords, image_features, sections)
-        return self.model_.embed(spots, self.device)
+        memory = open_memory(self.memory, self.random_state)
+        return self.model_.embed(spots, self.device, memory)
 
     def save(self, path):
         """Write the fitted estimator to one file, without pickle.
 
         The file is in safetensors format: arrays as tensors, all else as text. An existing file
-        is replaced only once the new one is complete.
+        is replaced only once the new one is complete. All is stored but ``memory``.
 
         Parameters
         ----------
