@@ -7,7 +7,7 @@ import scipy.sparse as sp
 from sklearn.utils import _safe_indexing
 from sklearn.utils._indexing import _get_column_indices
 
-__all__ = ["PARAMETERS", "find_blocks", "take_block"]
+__all__ = ["PARAMETERS", "find_blocks", "find_columns", "take_block"]
 
 # Block of columns: the parameter that names them.
 PARAMETERS = {
@@ -39,7 +39,7 @@ def find_blocks(X, selections):
     blocks, owners = {}, {}
     for block, columns in selections.items():
         parameter = PARAMETERS[block]
-        blocks[block] = _find_columns(X, columns, parameter)
+        blocks[block] = find_columns(X, columns, parameter)
         for position in blocks[block].tolist():
             other = owners.setdefault(position, block)
             if other != block or (blocks[block] == position).sum() > 1:
@@ -63,7 +63,8 @@ def take_block(X, positions):
     return _safe_indexing(X.tocsr() if sp.issparse(X) else X, positions, axis=1)
 
 
-def _find_columns(X, columns, parameter):
+def find_columns(X, columns, parameter):
+    """Return the positions (k,) of columns of X; ``parameter`` is what errors call them."""
     columns = columns(X) if callable(columns) else columns
     n_columns = X.shape[1]
     try:

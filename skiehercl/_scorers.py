@@ -11,6 +11,7 @@ from sklearn.utils.validation import _num_samples
 from ._coherence import chaos_score, morans_i_labels, pas_score, silhouette_embedding
 from ._inputs import is_anndata
 from ._labels import UNLABELLED, encode_labels
+from ._packed import find_columns, take_block
 from .graph import SpatialKNNGraph
 
 __all__ = ["BLIND", "SCORES", "label_pair", "make_domain_scorer", "take_coords"]
@@ -81,7 +82,7 @@ def make_domain_scorer(metric="ari", *, ignore=UNLABELLED, coords_columns=None):
         A sequence gives all of them from one prediction; say which one chooses by `refit=`.
     ignore : sequence, default=("NA", "N/A", "nan", "NaN", "None", "<NA>", "", -1)
         Values of `y` that mean "unlabelled". NaN, None and `pandas.NA` always do.
-    coords_columns : sequence of int or str, or None, default=None
+    coords_columns : columns or None, default=None
         Columns of a packed `X` that hold the coordinates for the blind scores. None: those that
         the estimator itself names, the routed `coords`, or the `obsm` of an AnnData.
 
@@ -276,15 +277,7 @@ def _last_step(estimator):
 
 
 def take_coords(X, columns):
-    """Return the coordinates (n, k) in the named columns of a packed X."""
-    if hasattr(X, "iloc"):
-        by_name = any(isinstance(column, str) for column in columns)
-        return (X.loc[:, list(columns)] if by_name else X.iloc[:, list(columns)]).to_numpy()
-    if any(isinstance(column, str) for column in columns):
-        raise ValueError(
-            f"coords_columns={list(columns)!r} names columns, but X is a {type(X).__name__} "
-            "without column names: pass a DataFrame, or the positions of the columns"
-        )
-    if sparse.issparse(X):
-        return X.tocsc()[:, list(columns)].toarray()
-    return np.asarray(X)[:, list(columns)]
+    """Return the coordinates (n, k) in the columns of a packed X that ``coords_columns`` names."""
+    X = X if hasattr(X, "shape") else np.asarray(X)
+    block = take_block(X, find_columns(X, columns, "coords_columns"))
+    return block.toarray() if sparse.issparse(block) else np.asarray(block)

@@ -85,8 +85,8 @@ class SpatialBlockSplit(BaseCrossValidator):
         None: four per fold, or fewer where that would leave tiles of less than 20 spots.
     coords : array-like of shape (n_spots, n_dims) or None, default=None
         Coordinates of the spots that will be split.
-    coords_columns : sequence of int or str, or None, default=None
-        Columns of `X` with the coordinates: positions, or names where `X` is a DataFrame.
+    coords_columns : columns or None, default=None
+        Columns of a packed `X` with the coordinates, as in :class:`~skiehercl.IEHERCLClusterer`.
     random_state : int, RandomState instance or None, default=None
         Seed of the assignment of tiles to folds. None: a new assignment at each call.
 

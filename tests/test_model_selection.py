@@ -88,6 +88,7 @@ def test_coordinates_from_every_source_give_the_same_folds(coords):
         ({"coords_columns": [-2, -1]}, sparse.csr_matrix(packed), None),
         ({"coords_columns": ["x", "y"]}, frame, None),
         ({"coords_columns": [3, 4]}, frame, None),
+        ({"coords_columns": slice(3, 5)}, packed, None),
         ({}, genes, coords),
         ({}, adata, None),
     ]
@@ -144,7 +145,7 @@ def test_block_split_in_cross_validation(coords):
         ({"n_splits": 1, "coords_columns": [0, 1]}, None, "n_splits must be from 2 to n_spots=203"),
         ({"n_blocks": 3, "coords_columns": [0, 1]}, None, "n_blocks must be from n_splits=5"),
         ({"n_blocks": 204, "coords_columns": [0, 1]}, None, "n_blocks must be .* n_spots=203"),
-        ({"coords_columns": ["x", "y"]}, None, "names columns, but X is a ndarray"),
+        ({"coords_columns": ["x", "y"]}, None, r"coords_columns=\['x', 'y'\] doesn't fit X"),
     ],
 )
 def test_errors_name_the_cure(coords, kwargs, groups, message):
