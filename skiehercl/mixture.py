@@ -171,7 +171,7 @@ class SmoothedMixture(
             found = measure_curve([self.embedding_], candidates, self.n_pooled_, seed)
             self.n_clusters_curve_, self.n_clusters_ = found, choose_n_clusters(found)
         self.mixture_ = DomainMixture(
-            self.n_clusters_, self.n_components, self.covariance_type, seed
+            self.n_clusters_, self.n_components, self.covariance_type, random_state=seed
         ).fit(self.embedding_)
         self.probabilities_ = self.mixture_.predict_proba(self.embedding_)
         self.labels_ = self.probabilities_.argmax(axis=1)
