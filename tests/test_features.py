@@ -28,7 +28,7 @@ POOLINGS = [("counts", "counts"), ("counts", "plain"), ("features", "unit"), ("f
 
 def make_spots(kind="counts", coords=COORDS, image=None, sections=None, genes=None):
     genes = (COUNTS if kind == "counts" else READY) if genes is None else genes
-    return Spots(genes, coords, image, sections)
+    return Spots(genes, coords, image, sections, None if sections is None else ["0", "1"])
 
 
 def make_features(kind="counts", **changes):
@@ -52,7 +52,8 @@ def flatten(section):
 
 def take(spots, rows):
     blocks = (spots.genes, spots.coords, spots.image, spots.sections)
-    return Spots(*(block if block is None else block[rows] for block in blocks))
+    parts = (block if block is None else block[rows] for block in blocks)
+    return Spots(*parts, spots.section_names)
 
 
 @pytest.mark.parametrize(("kind", "pooling"), POOLINGS)
@@ -122,7 +123,8 @@ def test_one_section_of_two_is_transformed_as_it_is_alone(kind, pooling):
     features = make_features(kind, pooling=pooling).fit(spots)
     together = flatten(features.transform(spots))[HALVES == 1]
     alone = take(spots, HALVES == 1)
-    alone.sections = None
+    # By its name; without one, it would be aligned anew.
+    alone.sections, alone.section_names = np.zeros(len(alone), dtype=int), ["1"]
     np.testing.assert_allclose(flatten(features.transform(alone)), together, rtol=1e-4, atol=1e-5)
 
 
@@ -290,7 +292,8 @@ def test_target_is_the_spots_or_their_neighbourhoods(kind, smooth):
 def test_default_neighbourhoods_grow_with_the_section_up_to_a_limit():
     def sizes(n, sections=None):
         coords = np.random.RandomState(0).rand(n, 2)
-        spots = Spots(np.zeros((n, 2), dtype=np.float32), coords, None, sections)
+        names = None if sections is None else [str(code) for code in np.unique(sections)]
+        spots = Spots(np.zeros((n, 2), dtype=np.float32), coords, None, sections, names)
         features = make_features("features", graph=None).fit(spots)
         return [graph.n_neighbors for graph in features.graphs_]
 
