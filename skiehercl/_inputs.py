@@ -9,8 +9,13 @@ from sklearn.utils.validation import validate_data
 
 from ._graph_ops import check_all_finite, check_sections, find_first
 
-__all__ = ["Spots", "check_spots", "is_anndata", "recognise_input", "unpack_anndata"]
+__all__ = ["IMAGE_KEY", "Spots", "check_spots", "is_anndata", "recognise_input", "unpack_anndata"]
 
+# Where an AnnData may have image features: the only key of the estimator's that may be absent.
+IMAGE_KEY = "X_image"
+
+# What scikit-learn and numpy say of X that isn't made of real numbers.
+_NOT_NUMBERS = ("could not convert", "must be a string or a real number", "Complex data")
 # log1p of any count that fits a 64-bit integer is below 45; of real ones, below 20.
 _LARGEST_LOGARITHM = 20.0
 # Squares of larger values, and their sums over the spots, overflow in single precision.
@@ -75,6 +80,8 @@ def unpack_anndata(adata, *, layer, coords_key, image_key, section_key):
 
 def check_spots(estimator, X, coords, image_features, sections, *, reset):
     """Return the checked Spots of arrays; ``estimator`` learns or compares the feature names."""
+    if getattr(getattr(X, "dtype", None), "kind", None) in ("m", "M"):
+        raise ValueError(f"X must be numeric, but holds {X.dtype}: pass counts or ready features")
     try:
         X = validate_data(
             estimator,
@@ -85,10 +92,12 @@ def check_spots(estimator, X, coords, image_features, sections, *, reset):
             ensure_min_samples=2 if reset else 1,
             reset=reset,
         )
-    except ValueError as error:
-        if "could not convert" not in str(error):
+    except (TypeError, ValueError) as error:
+        rule = _find_rule(str(error))
+        if rule is None:
             raise
-        raise ValueError(f"X must be numeric, leave columns of names out: {error}") from error
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"X {rule}: {_leave_array_out(str(error))}") from error
     _check_values(X, "X")
     n = X.shape[0]
     if coords is not None:
@@ -102,9 +111,30 @@ def check_spots(estimator, X, coords, image_features, sections, *, reset):
         image_features = _check_block(image_features, "image_features", n, np.float32)
     if sections is not None:
         sections = np.unique(check_sections(sections, n), return_inverse=True)[1]
-    if reset and coords is not None:
-        _warn_of_duplicates(coords, sections)
+    if reset:
+        if coords is not None:
+            _warn_of_duplicates(coords, sections)
+        if _is_constant(X):
+            warnings.warn(
+                "all spots are alike in X, so it can't tell domains apart: check that it holds the "
+                "expression",
+                UserWarning,
+                stacklevel=5,
+            )
     return Spots(X.astype(np.float32, copy=False), coords, image_features, sections)
+
+
+def _find_rule(message):
+    """Return the rule on X that an error of scikit-learn is about, or None if it tells enough."""
+    if any(sign in message for sign in _NOT_NUMBERS):
+        return "must be numeric, leave columns of names out"
+    return "must be 2-dimensional, one row per spot" if "Expected 2D array" in message else None
+
+
+def _leave_array_out(message):
+    """Return a message in one line, without the array that scikit-learn prints into some."""
+    lines = message.splitlines()
+    return " ".join(line for line in lines if not line.startswith(("array=", "[", " ")))
 
 
 def _check_block(block, name, n_spots, dtype):
@@ -151,11 +181,16 @@ def _warn_of_duplicates(coords, sections):
     if same.any():
         warnings.warn(
             f"{int(same.sum())} of {len(coords)} spots lie exactly where another spot of their "
-            "section lies, and count as its neighbours: if these are several sections, pass "
-            "sections=",
+            "section lies, and count as its neighbours: if these are several sections, name each "
+            "spot's (sections)",
             UserWarning,
             stacklevel=6,
         )
+
+
+def _is_constant(X):
+    # Two spots nearly always settle it, without a pass over X.
+    return all((rows.max(axis=0) != rows.min(axis=0)).sum() == 0 for rows in (X[:2], X))
 
 
 def recognise_input(X, kind):
@@ -166,7 +201,8 @@ def recognise_input(X, kind):
     X : ndarray or csr_matrix of shape (n, d)
     kind : {"auto", "counts", "features"}
         "auto" takes non-negative values as counts if all are integers, or if they reach beyond
-        20, which no logarithm of a count does (normalised but not yet logged abundances).
+        20, which no logarithm of a count does (normalised but not yet logged abundances). It warns
+        of integers of which some are negative.
 
     Raises
     ------
@@ -186,4 +222,13 @@ def recognise_input(X, kind):
                 f"holds {value:g}: pass raw counts, or input='features' for ready features"
             )
         return kind
+    if lowest < 0 and whole:
+        row, column, value = find_first(X, lambda v: v < 0)
+        warnings.warn(
+            f"X holds whole numbers, as counts do, but some are negative: row {row}, column "
+            f"{column} holds {value:g}. It is taken for ready features; pass input='features' if "
+            "it is, else repair it",
+            UserWarning,
+            stacklevel=4,
+        )
     return "counts" if lowest >= 0 and (whole or highest > _LARGEST_LOGARITHM) else "features"

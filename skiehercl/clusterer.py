@@ -16,8 +16,8 @@ from sklearn.base import (
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ._inputs import check_spots, is_anndata, recognise_input, unpack_anndata
-from ._parameters import CONSTRAINTS, HEAD_DIMENSIONS, POOLING, PRESETS, check_parameters
+from ._inputs import IMAGE_KEY, check_spots, is_anndata, recognise_input, unpack_anndata
+from ._parameters import CONSTRAINTS, HEAD_DIMENSIONS, PRESETS, check_parameters, choose_pooling
 
 __all__ = ["IEHERCLClusterer"]
 
@@ -72,8 +72,9 @@ class IEHERCLClusterer(
     n_components : int or None, default=50
         Principal components that the network sees of the genes; None: all of them.
     pooling : {"auto", "counts", "unit", "plain"}, default="auto"
-        How neighbours are averaged. "counts": sums before the logarithm; "unit": rows of unit
-        length; "plain": as they are, equation (3); "auto": "counts" for counts, else "unit".
+        How neighbours are averaged. "counts", of counts only: sums before the logarithm; "unit", of
+        ready features only: rows of unit length; "plain": as they are, equation (3); "auto":
+        "counts" for counts, else "unit".
     smooth_target : bool, default=True
         Whether the decoder reconstructs the neighbourhood's expression, or the spot's own.
     views : {"both", "ae", "sage"}, default="both"
@@ -124,8 +125,8 @@ class IEHERCLClusterer(
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Precision of the training; "auto": bfloat16 on CUDA devices that have it.
     coords_key, image_key : str or None, default="spatial", "X_image"
-        Where an AnnData has coordinates and image features, in ``obsm``. Coordinates that aren't
-        there are an error, image features aren't; None leaves them out.
+        Where an AnnData has coordinates and image features, in ``obsm``; None leaves them out.
+        What isn't there is an error, but for image features under the default key.
     section_key, layer : str or None, default=None
         Where an AnnData has the sections, in ``obs``, and X, in ``layers``.
     random_state : int, RandomState instance or None, default=None
@@ -148,6 +149,10 @@ class IEHERCLClusterer(
         normalised counts. Computed at each access.
     cluster_centers_ : ndarray of shape (n_clusters, latent_size)
         Mean embedding of each domain.
+    image_evidence_ : float or None
+        Share of the genes' variance that the image predicts in left-out blocks of tissue, in
+        [0, 1], on which ``image_prior="auto"`` decides: below 0.03 the image is left out, and all
+        of ``attention_["modality"]`` is on the genes. None without an image.
     loss_history_ : list of dict of str to list of float
         For each training, every term of the loss by epoch.
     n_iter_ : int
@@ -334,11 +339,20 @@ class IEHERCLClusterer(
         ------
         ValueError
             If the blocks differ in length, hold NaN or infinite values, or don't suit
-            ``n_clusters`` or ``input``.
+            ``n_clusters`` or ``input``. The estimator stays as it was before.
+        KeyError
+            If an AnnData lacks what a key names.
+
+        Warns
+        -----
+        UserWarning
+            If spots or genes have no counts, spots share a place, or domains end without spots.
         """
         check_parameters(self)
         coords = _split_second(y, coords)
-        spots = self._gather(X, coords, image_features, sections, reset=True)
+        # A copy learns the columns of X: a fit that fails then leaves nothing behind.
+        fitted = copy.copy(self)
+        spots = fitted._gather(X, coords, image_features, sections, reset=True)
         n_spots = len(spots)
         if self.n_clusters > n_spots:
             raise ValueError(
@@ -355,16 +369,19 @@ class IEHERCLClusterer(
             _warn_of_empty(spots.genes)
         seeds = check_random_state(self.random_state).randint(2**31 - 1, size=self.n_init)
         model = self._build_model(kind, int(seeds[0]))
-        self.probabilities_, self.embedding_, self.attention_, section = model.fit(
-            spots, seeds, self.device
-        )
+        results = model.fit(spots, seeds, self.device)
+        self.__dict__ = vars(fitted)
+        self.probabilities_, self.embedding_, self.attention_, section = results
         self.model_, self.input_ = model, kind
         self.graph_ = section.neighbor_mean
         self.labels_ = self.probabilities_.argmax(axis=1)
         self.cluster_centers_ = _group_means(self.embedding_, self.probabilities_)
+        image = model.features.image_
+        self.image_evidence_ = None if image is None else image.evidence_
         self.loss_history_ = [trained.loss_history for trained in self.model_.trained_]
         self.n_iter_ = max(trained.n_iter for trained in self.model_.trained_)
         self._n_features_out = self.embedding_.shape[1]
+        _warn_of_missing_domains(self.labels_, self.probabilities_.shape[1])
         return self
 
     def fit_predict(self, X, y=None, image_features=None, *, coords=None, sections=None):
@@ -513,6 +530,11 @@ class IEHERCLClusterer(
                     f"coords_key={self.coords_key!r} is not in adata.obsm: name the entry that "
                     "holds the coordinates, pass coords=, or set coords_key=None to do without"
                 )
+            if image_features is None and self.image_key not in (None, IMAGE_KEY):
+                raise KeyError(
+                    f"image_key={self.image_key!r} is not in adata.obsm: name the entry that holds "
+                    "the image features, pass image_features=, or set image_key=None to do without"
+                )
         spots = check_spots(self, X, coords, image_features, sections, reset=reset)
         if reset:
             self._anndata_genes = genes
@@ -552,7 +574,7 @@ class IEHERCLClusterer(
             self.graph,
             self.preprocessor,
             self.n_components,
-            self.pooling if self.pooling != "auto" else POOLING[kind],
+            choose_pooling(self.pooling, kind),
             self.smooth_target,
             self.image_prior,
             seed,
@@ -589,9 +611,12 @@ class IEHERCLClusterer(
 
 def _split_second(y, coords):
     """Read a 2-D second argument as the coordinates, and leave anything else to be ignored."""
-    # Sparse matrices and tensors know their dimensions; numpy would take them for one object.
-    if y is None or (y.ndim if hasattr(y, "ndim") else np.asarray(y).ndim) != 2:
-        return coords
+    try:
+        # Sparse matrices and tensors know their dimensions; numpy would take them for one object.
+        if y is None or (y.ndim if hasattr(y, "ndim") else np.asarray(y).ndim) != 2:
+            return coords
+    except ValueError:
+        pass  # rows that differ in length are no labels: the check of coordinates tells
     if coords is not None:
         raise ValueError(
             "coords was passed twice, as the second argument and by name: pass it once"
@@ -617,8 +642,20 @@ def _warn_of_empty(counts, axes=((1, "spots"), (0, "genes"))):
             warnings.warn(
                 f"{n_empty} {name} have no counts at all: they are kept, but carry nothing",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
+
+
+def _warn_of_missing_domains(labels, n_clusters):
+    n_found = len(np.unique(labels))
+    if n_found < n_clusters:
+        warnings.warn(
+            f"only {n_found} of n_clusters={n_clusters} domains have spots, since trainings and "
+            f"neighbours agree on no more: ask for n_clusters={n_found}, or smooth less with "
+            "refine_neighbors=None",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def _group_means(embedding, probabilities):
