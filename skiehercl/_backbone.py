@@ -205,8 +205,11 @@ def read_state_dict(path, sha256=None):
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, pickle, zipfile and safetensors each have their own
+        # The rest of torch's message tells how to load unsafely.
+        reason = str(error).split(". ")[0].splitlines()[:1]
+        reason = ": ".join([type(error).__name__, *reason])
         raise ValueError(
-            f"weights file {path!r} cannot be read ({type(error).__name__}: {error}): expected a "
+            f"weights file {path!r} cannot be read ({reason}): expected a "
             "state dict of tensors saved by torch.save(network.state_dict(), path), or .safetensors"
         ) from error
     for key in ("state_dict", "model_state_dict", "model"):
