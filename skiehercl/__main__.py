@@ -76,14 +76,12 @@ def main(argv=None):
     # Read when torch is loaded: threads that spin while they wait make training many times slower
     # on a machine that has other work too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from . import _commands
-
     with warnings.catch_warnings():
         for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
             warnings.simplefilter("ignore", category)  # addressed to programmers
         warnings.showwarning = _show_warning
         try:
-            (_commands.run_demo if args.command == "demo" else _commands.run_fit)(args)
+            _find_command(args.command)(args)
         except KeyboardInterrupt:
             return _report("interrupted", 130)
         except _BAD_INPUT as error:
@@ -98,6 +96,16 @@ def main(argv=None):
             name = type(error).__name__
             return _report(f"unexpected {name}: {error} (--debug shows where it arose)", 1)
     return 0
+
+
+def _find_command(name):
+    if name == "demo":
+        from ._demo import run_demo
+
+        return run_demo
+    from ._commands import run_fit
+
+    return run_fit
 
 
 def _report(message, status):
@@ -195,6 +203,12 @@ def _add_fit_arguments(fit):
         help="what X holds; default: auto, which says on stderr what it took it for",
     )
     genes.add_argument("--layer", metavar="KEY", help="take layers[KEY] in place of X")
+    genes.add_argument(
+        "--sections",
+        metavar="COLUMN",
+        help="column of obs that names each spot's section, where the file holds several: spots of "
+        "two sections are never neighbours",
+    )
 
     image = fit.add_argument_group("image")
     source = image.add_mutually_exclusive_group()
@@ -213,6 +227,12 @@ def _add_fit_arguments(fit):
         metavar="PATH",
         help="file with the network's weights; default: torchvision's, from torch hub's folder "
         "or the network",
+    )
+    image.add_argument(
+        "--library",
+        metavar="KEY",
+        help="take the image of uns['spatial'][KEY]; default: the only one, or of each of several "
+        "sections the one of its name",
     )
     image.add_argument(
         "--patch-size",

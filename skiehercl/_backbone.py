@@ -1,10 +1,13 @@
 """Image networks: build one, give it weights, adapt it to the channels, run it over patches."""
 
+import contextlib
 import copy
 import difflib
 import hashlib
+import io
 import os
 import pickle
+import sys
 import warnings
 from typing import NamedTuple
 
@@ -152,8 +155,11 @@ def _build_torchvision(name, weights, random_state, verbose):
 
 def _fetch_model(models, name, member, verbose):
     """Let torchvision load its weights, from torch hub's folder or the network."""
+    # torch hub tells of a download on stdout, where programs have their results.
+    talk = contextlib.redirect_stdout(sys.stderr if verbose else io.StringIO())
     try:
-        return models.get_model(name, weights=member, progress=bool(verbose))
+        with talk:
+            return models.get_model(name, weights=member, progress=bool(verbose))
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         folder = os.path.join(torch.hub.get_dir(), "checkpoints")
         file_name = os.path.basename(member.url)
@@ -199,8 +205,11 @@ def read_state_dict(path, sha256=None):
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, pickle, zipfile and safetensors each have their own
+        # The rest of torch's message tells how to load unsafely.
+        reason = str(error).split(". ")[0].splitlines()[:1]
+        reason = ": ".join([type(error).__name__, *reason])
         raise ValueError(
-            f"weights file {path!r} cannot be read ({type(error).__name__}: {error}): expected a "
+            f"weights file {path!r} cannot be read ({reason}): expected a "
             "state dict of tensors saved by torch.save(network.state_dict(), path), or .safetensors"
         ) from error
     for key in ("state_dict", "model_state_dict", "model"):

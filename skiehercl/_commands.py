@@ -1,68 +1,61 @@
-"""What the commands do: `run_fit` labels a user's section, `run_demo` a synthetic one."""
+"""``skiehercl fit``: a section's file in, the labelled file out."""
 
 import contextlib
 import os
 import sys
-import time
 import warnings
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.cluster import KMeans
-from sklearn.pipeline import make_pipeline
 
 from . import IEHERCLClusterer, __version__, _drawing, io
-from ._inputs import check_spots, recognise_input, unpack_anndata
-from .datasets import make_tissue
+from ._inputs import IMAGE_KEY, check_spots, recognise_input, unpack_anndata
 from .image import ResNet50PatchFeaturizer
 from .metrics import domain_scores, labelled_mask
 from .plotting import plot_domains, save_figure
-from .preprocessing import ExpressionPreprocessor
 
-__all__ = ["run_demo", "run_fit"]
+__all__ = [
+    "choose_voice",
+    "format_scores",
+    "judge_image",
+    "limited_threads",
+    "run_fit",
+    "store_results",
+]
 
 _DECISIONS = {
     "counts": "counts, normalised and pooled over neighbours (if that is wrong: --input features)",
     "features": "ready features, used as they are (if that is wrong: --input counts)",
 }
 _FIGURES = (".png", ".pdf", ".svg")
-_DEMO_DOMAINS = 6
-_DEMO_COLUMNS = {
-    "K-means on the genes": "kmeans",
-    "IE-HERCL without image": "without_image",
-    "IE-HERCL with image": "domain_pred",
-}
-_IMAGE_KEY = "X_image"
-
-
-# ------------------------------------------------------------------ fit
 
 
 def run_fit(args):
     """Read a section, find its domains and write it, by the options of ``skiehercl fit``."""
-    say = _choose_voice(args.quiet)
+    say = choose_voice(args.quiet)
     _check_arguments(args)
     adata = io.read_section(args.section)
     truth = _take_truth(adata, args.truth)
+    sections = _take_column(adata, "--sections", args.sections)
     estimator = _make_estimator(args)
-    genes, coords, kind = _take_genes(adata, estimator, args)
+    genes, coords, kind = _take_genes(adata, sections, estimator, args)
     say(f"section: {args.section}, {adata.n_obs} spots x {genes.shape[1]} variables")
     say(f"genes: {_DECISIONS[kind]}")
     if kind == "features" and args.layer is None and "counts" in adata.layers:
         say("(layers['counts'] is there: --layer counts takes it)")
-    with _limited_threads(args.device) as (device, n_threads):
-        image_features = _take_image(adata, args, say)
+    with limited_threads(args.device) as (device, n_threads):
+        image_features = _take_image(adata, sections, args, say)
         say(f"training on {device}" + (f", threads: {n_threads}" if device == "cpu" else ""))
-        estimator.fit(genes, coords, image_features)
+        estimator.fit(genes, coords, image_features, sections=sections)
     if image_features is not None:
-        say(_judge_image(estimator))
+        say(judge_image(estimator))
     if truth is not None:
-        print(_format_scores({"IE-HERCL": domain_scores(truth, estimator.labels_)}))
-    _store(adata, estimator)
+        print(format_scores({"IE-HERCL": domain_scores(truth, estimator.labels_)}))
+    store_results(adata, estimator)
     io.write_labelled(adata, args.out)
     say(f"wrote {args.out}: {_count_domains(estimator)} in obs['domain_pred']")
     if args.plot:
-        figure = plot_domains(adata, key="domain_pred", truth=truth)
+        figure = _draw(adata, truth, sections, args)
         save_figure(figure, args.plot)
         _drawing.import_pyplot().close(figure)
         say(f"wrote {args.plot}")
@@ -72,8 +65,10 @@ def _check_arguments(args):
     """Find contradictions, and what would stop the writing, before the training."""
     if args.weights and not args.backbone:
         raise ValueError("--weights needs its network: add --backbone, such as resnet50")
-    if args.patch_size and (args.no_image or args.image_features):
-        raise ValueError("--patch-size is for computing image features: leave it out")
+    for option in ("patch_size", "library"):
+        if getattr(args, option) and (args.no_image or args.image_features):
+            name = option.replace("_", "-")
+            raise ValueError(f"--{name} is for computing image features: leave it out")
     if not args.out.lower().endswith(".h5ad"):
         raise ValueError(f"--out must name an .h5ad file, got {args.out!r}")
     io.check_writable(args.out)
@@ -90,16 +85,21 @@ def _check_arguments(args):
         _drawing.import_pyplot()
 
 
-def _take_truth(adata, column):
+def _take_column(adata, option, column):
+    """Return a copy of the column of obs that an option names, or None if it names none."""
     if column is None:
         return None
     if column not in adata.obs:
         raise ValueError(
-            f"--truth {column!r} is not a column of obs, which has: "
+            f"{option} {column!r} is not a column of obs, which has: "
             f"{', '.join(map(str, adata.obs.columns)) or 'none'}"
         )
-    truth = adata.obs[column].copy()
-    if not labelled_mask(truth).any():
+    return adata.obs[column].copy()
+
+
+def _take_truth(adata, column):
+    truth = _take_column(adata, "--truth", column)
+    if truth is not None and not labelled_mask(truth).any():
         raise ValueError(f"--truth {column!r} has no labelled spot: take another column")
     return truth
 
@@ -114,6 +114,7 @@ def _make_estimator(args):
         n_clusters=args.n_clusters,
         input=args.input,
         layer=args.layer,
+        section_key=args.sections,
         device=args.device,
         random_state=args.seed,
         verbose=not args.quiet,
@@ -121,7 +122,7 @@ def _make_estimator(args):
     )
 
 
-def _take_genes(adata, estimator, args):
+def _take_genes(adata, sections, estimator, args):
     """Return the genes (n, d), the coordinates and what X holds, all checked."""
     if args.n_clusters > adata.n_obs:
         raise ValueError(
@@ -129,35 +130,37 @@ def _take_genes(adata, estimator, args):
             "at most as many domains as there are spots"
         )
     X, coords, *_ = unpack_anndata(
-        adata, layer=args.layer, coords_key="spatial", image_key=_IMAGE_KEY, section_key=None
+        adata, layer=args.layer, coords_key="spatial", image_key=None, section_key=None
     )
-    spots = check_spots(estimator, X, coords, None, None, reset=True)
-    kind = recognise_input(spots.genes, args.input)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # fit will tell them
+        spots = check_spots(estimator, X, coords, None, sections, reset=True)
+        kind = recognise_input(spots.genes, args.input)
     if kind == "features" and sp.issparse(X):
         X = X.toarray()
     return X, coords, kind
 
 
-def _take_image(adata, args, say):
+def _take_image(adata, sections, args, say):
     """Return image features (n, d) or None, and say which; computed ones are kept in `adata`."""
     if args.no_image:
         say("image: left out")
         return None
     key = args.image_features
     if key is None:
-        features = _describe_image(adata, args, say)
+        features = _describe_image(adata, sections, args, say)
         if features is not None:
-            adata.obsm[_IMAGE_KEY] = features
+            adata.obsm[IMAGE_KEY] = features
             return features
-        if args.backbone or args.patch_size:
+        if args.backbone or args.patch_size or args.library:
             raise ValueError(
                 f"{args.section!r} has no image in uns['spatial'] to describe: leave out "
-                "--backbone and --patch-size"
+                "--backbone, --patch-size and --library"
             )
-        if _IMAGE_KEY not in adata.obsm:
+        if IMAGE_KEY not in adata.obsm:
             say("image: the section has none")
             return None
-        key = _IMAGE_KEY
+        key = IMAGE_KEY
     if key not in adata.obsm:
         raise ValueError(
             f"--image-features {key!r} is not in obsm, which has: {', '.join(sorted(adata.obsm))}"
@@ -166,8 +169,8 @@ def _take_image(adata, args, say):
     return adata.obsm[key]
 
 
-def _describe_image(adata, args, say):
-    """Return features of the section's image (n, d), or None if it has none."""
+def _describe_image(adata, sections, args, say):
+    """Return features (n, d) of the image, or of each section's own, or None if there is none."""
     featurizer = None
     if args.backbone:
         featurizer = ResNet50PatchFeaturizer(
@@ -177,18 +180,43 @@ def _describe_image(adata, args, say):
             random_state=args.seed,
             verbose=not args.quiet,
         )
-    try:
-        features = io.section_image_features(
-            adata, featurizer, args.patch_size, verbose=not args.quiet
+
+    def describe(spots, library):
+        return io.section_image_features(
+            spots, featurizer, args.patch_size, library=library, verbose=not args.quiet
         )
+
+    try:
+        if _have_own_libraries(adata, sections, args.library):
+            features = _apply_by_section(describe, adata, sections)
+        else:
+            features = describe(adata, args.library)
     except ValueError as error:
-        raise ValueError(f"{error}; or leave the image out, --no-image") from error
+        told = str(error).replace("library=", "--library")
+        raise ValueError(f"{told}; or leave the image out, --no-image") from error
     if features is not None and featurizer is None:
         say("(colour and texture statistics; the paper's network: --backbone resnet50)")
     return features
 
 
-def _store(adata, estimator):
+def _have_own_libraries(adata, sections, library):
+    """Whether each of several sections has a library of its name in uns['spatial']."""
+    if sections is None or library is not None:
+        return False
+    return set(sections.astype(str)) <= set(adata.uns.get("spatial") or ())
+
+
+def _apply_by_section(describe, adata, sections):
+    """Return the rows (n, d) that describe(spots of a section, its name) gives, or None."""
+    names = sections.astype(str).to_numpy()
+    rows = [np.flatnonzero(names == name) for name in np.unique(names)]
+    parts = [describe(adata[own], names[own[0]]) for own in rows]
+    if any(part is None for part in parts):
+        return None
+    return np.concatenate(parts)[np.argsort(np.concatenate(rows))]
+
+
+def store_results(adata, estimator):
     """Put the fitted estimator's results into `adata`."""
     parameters = {**estimator.get_params(deep=False), "input": estimator.input_}
     parameters |= {"n_iter": estimator.n_iter_, "skiehercl": __version__}
@@ -198,11 +226,11 @@ def _store(adata, estimator):
         adata.obsm[f"X_iehercl_attention_{name}"] = np.asarray(weights, dtype=np.float32)
 
 
-def _judge_image(estimator):
+def judge_image(estimator):
     """Return words on what the image had to say, and how far it was heard."""
-    evidence = estimator.model_.features.image_.evidence_
     attention = estimator.attention_["modality"][:, 1].mean()
-    told = f"the image predicts {evidence:.0%} of the genes' variance in left-out tissue: "
+    share = f"{estimator.image_evidence_:.0%} of the genes' variance"
+    told = f"the image predicts {share} in left-out tissue: "
     return told + (f"it got {attention:.0%} of the attention" if attention > 0 else "not used")
 
 
@@ -213,97 +241,31 @@ def _count_domains(estimator):
     return f"{count} of {sizes.min()} to {sizes.max()} spots"
 
 
-# ------------------------------------------------------------------ demo
+def _draw(adata, truth, sections, args):
+    """Return the figure of the domains: on the image, or of several sections side by side."""
+    if sections is not None and sections.nunique() > 1:
+        coords = _lay_out(np.asarray(adata.obsm["spatial"], dtype=float), sections)
+        return plot_domains(coords, adata.obs["domain_pred"], truth=truth)
+    place = {}
+    if args.library is not None:
+        place["image"], place["scale"], _ = io.find_image(adata, args.library)
+    return plot_domains(adata, key="domain_pred", truth=truth, **place)
 
 
-def run_demo(args):
-    """Compare IE-HERCL with K-means on a synthetic section, by the options of the command."""
-    start = time.perf_counter()
-    say = _choose_voice(args.quiet)
-    if os.path.exists(args.out) and not os.path.isdir(args.out):
-        raise NotADirectoryError(f"--out {args.out!r} is a file: name a folder")
-    os.makedirs(args.out, exist_ok=True)
-    table, picture = (os.path.join(args.out, name) for name in ("labelled.h5ad", "domains.png"))
-    for path in (table, picture):
-        io.check_writable(path)
-    adata = make_tissue(args.n_spots, _DEMO_DOMAINS, random_state=args.seed)
-    say(f"synthetic section: {adata.n_obs} spots x {adata.n_vars} genes, {_DEMO_DOMAINS} domains")
-    # A section this small gains nothing from a second thread.
-    with _limited_threads(args.device, 1):
-        _label_demo(adata, args, say)
-    scores = {
-        name: domain_scores(adata.obs["domain"], adata.obs[key])
-        for name, key in _DEMO_COLUMNS.items()
-    }
-    print(_format_scores(scores))
-    io.write_labelled(adata, table)
-    say(f"wrote {table}")
-    try:
-        figure = _draw_demo(adata, scores)
-    except ImportError as error:
-        warnings.warn(f"no figure: {error}", stacklevel=2)
-    else:
-        save_figure(figure, picture, dpi=150)
-        _drawing.import_pyplot().close(figure)
-        say(f"wrote {picture}")
-    say(f"done in {time.perf_counter() - start:.0f} s")
+def _lay_out(coords, sections):
+    """Return coordinates (n, 2) at which the sections lie in a row."""
+    coords, start = coords.copy(), 0.0
+    for name in sections.unique():
+        own = (sections == name).to_numpy()
+        coords[own] += [start, 0.0] - coords[own].min(axis=0)
+        start = 1.1 * coords[own, 0].max()
+    return coords
 
 
-def _label_demo(adata, args, say):
-    """Put the domains by K-means and by IE-HERCL without and with the image into `adata`."""
-    features = io.section_image_features(adata, verbose=not args.quiet)
-    say("(for the paper's ResNet50 on your section: skiehercl fit ... --backbone resnet50)")
-    kmeans = make_pipeline(
-        ExpressionPreprocessor(n_components=30, random_state=args.seed),
-        KMeans(_DEMO_DOMAINS, n_init=10, random_state=args.seed),
-    )
-    adata.obs["kmeans"] = kmeans.fit_predict(adata.X).astype(str)
-    estimator = IEHERCLClusterer(
-        _DEMO_DOMAINS, device=args.device, random_state=args.seed, verbose=not args.quiet
-    )
-    coords = adata.obsm["spatial"]
-    say("IE-HERCL without the image")
-    adata.obs["without_image"] = estimator.fit_predict(adata.X, coords).astype(str)
-    say("IE-HERCL with the image")
-    estimator.fit(adata.X, coords, features)
-    say(_judge_image(estimator))
-    adata.obsm[_IMAGE_KEY] = features
-    _store(adata, estimator)
+# ------------------------------------------------------------------ what both commands do
 
 
-def _draw_demo(adata, scores):
-    """Draw tissue, truth, K-means and IE-HERCL side by side; return the figure."""
-    figure, axes = _drawing.import_pyplot().subplots(1, 4, figsize=(15, 3.9), layout="constrained")
-    image, scale, _ = io.find_image(adata)
-    coords = adata.obsm["spatial"]
-    spot_size = 0.95 * _drawing.measure_spots(coords)
-    _drawing.draw_tissue(axes[0], coords, spot_size, image, scale)
-    axes[0].images[0].set_alpha(1.0)
-    axes[0].set_title("tissue image")
-    truth = _drawing.sort_labels(adata.obs["domain"], "domain", adata.n_obs)
-    panels = {"truth": "domain"}
-    for row in ("K-means on the genes", "IE-HERCL with image"):
-        panels[f"{row.split()[0]} (ARI {scores[row]['ARI']:.2f})"] = _DEMO_COLUMNS[row]
-    for axis, (title, key) in zip(axes[1:], panels.items(), strict=True):
-        labels = _drawing.sort_labels(adata.obs[key], key, adata.n_obs)
-        (_, domains, shades), (codes, names, colours) = _drawing.match_panels(truth, labels, None)
-        plot_domains(
-            adata,
-            labels=np.take(names, codes),
-            palette=dict(zip(names, colours, strict=True)),
-            spot_size=spot_size,
-            title=title,
-            ax=axis,
-        )
-        axis.get_legend().remove()
-    _drawing.draw_legend(axes[-1], dict(zip(domains, shades, strict=True)))
-    return figure
-
-
-# ------------------------------------------------------------------ both
-
-
-def _choose_voice(quiet):
+def choose_voice(quiet):
     """Return a function that tells a line on stderr, or doesn't."""
 
     def say(line):
@@ -314,7 +276,7 @@ def _choose_voice(quiet):
 
 
 @contextlib.contextmanager
-def _limited_threads(device, most=None):
+def limited_threads(device, most=None):
     """Check the device and use no more threads than `most` and than this process has cores.
 
     In a container with a share of a large host, torch and BLAS count the host's cores; so many
@@ -337,7 +299,7 @@ def _limited_threads(device, most=None):
         torch.set_num_threads(before)
 
 
-def _format_scores(rows):
+def format_scores(rows):
     """Return a table of the scores {row: {metric: value}}."""
     width = max(map(len, rows))
     metrics = list(next(iter(rows.values())))

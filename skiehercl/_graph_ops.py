@@ -55,6 +55,7 @@ def check_sections(sections, n_spots):
         )
     if sections.dtype == object:  # pandas strings and categories; mixed types don't sort
         sections = sections.astype(str)
+    if sections.dtype.kind == "U":  # a list of texts and NaN is one of texts to numpy
         missing = np.isin(sections, ["nan", "None", "<NA>", "NaT"])
     else:
         missing = sections != sections

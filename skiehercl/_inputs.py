@@ -11,6 +11,7 @@ from ._graph_ops import check_all_finite, check_sections, find_first
 from ._packed import PARAMETERS, find_blocks, take_block
 
 __all__ = [
+    "IMAGE_KEY",
     "Spots",
     "check_spots",
     "gather_spots",
@@ -22,6 +23,11 @@ __all__ = [
     "warn_of_empty",
 ]
 
+# Where an AnnData may have image features: the only key of the estimator's that may be absent.
+IMAGE_KEY = "X_image"
+
+# What scikit-learn and numpy say of X that isn't made of real numbers.
+_NOT_NUMBERS = ("could not convert", "must be a string or a real number", "Complex data")
 # log1p of any count that fits a 64-bit integer is below 45; of real ones, below 20.
 _LARGEST_LOGARITHM = 20.0
 # Squares of larger values, and their sums over the spots, overflow in single precision.
@@ -105,9 +111,12 @@ def gather_spots(estimator, X, coords, image_features, sections, *, reset):
 
 def split_second(y, coords):
     """Read a 2-D second argument as the coordinates, and leave anything else to be ignored."""
-    # Sparse matrices and tensors know their dimensions; numpy would take them for one object.
-    if y is None or (y.ndim if hasattr(y, "ndim") else np.asarray(y).ndim) != 2:
-        return coords
+    try:
+        # Sparse matrices and tensors know their dimensions; numpy would take them for one object.
+        if y is None or (y.ndim if hasattr(y, "ndim") else np.asarray(y).ndim) != 2:
+            return coords
+    except ValueError:
+        pass  # rows that differ in length are no labels: the check of coordinates tells
     if coords is not None:
         raise ValueError(
             "coords was passed twice, as the second argument and by name: pass it once"
@@ -129,6 +138,11 @@ def _unpack_by_keys(estimator, adata, given):
         raise KeyError(
             f"coords_key={estimator.coords_key!r} is not in adata.obsm: name the entry that "
             "holds the coordinates, pass coords=, or set coords_key=None to do without"
+        )
+    if given["image_features"] is None and estimator.image_key not in (None, IMAGE_KEY):
+        raise KeyError(
+            f"image_key={estimator.image_key!r} is not in adata.obsm: name the entry that holds "
+            "the image features, pass image_features=, or set image_key=None to do without"
         )
     return X, given
 
@@ -194,6 +208,8 @@ def check_spots(estimator, X, coords, image_features, sections, *, reset, packed
     ``estimator`` learns or compares the names of X's columns, unless X is the genes of a packed
     X, whose columns it knows already.
     """
+    if getattr(getattr(X, "dtype", None), "kind", None) in ("m", "M"):
+        raise ValueError(f"X must be numeric, but holds {X.dtype}: pass counts or ready features")
     checks = {
         "accept_sparse": "csr",
         "dtype": [np.float64, np.float32],
@@ -205,10 +221,12 @@ def check_spots(estimator, X, coords, image_features, sections, *, reset, packed
             X = check_array(X, **checks, estimator=estimator, input_name="X")
         else:
             X = validate_data(estimator, X, **checks, reset=reset)
-    except ValueError as error:
-        if "could not convert" not in str(error):
+    except (TypeError, ValueError) as error:
+        rule = _find_rule(str(error))
+        if rule is None:
             raise
-        raise ValueError(f"X must be numeric, leave columns of names out: {error}") from error
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"X {rule}: {_leave_array_out(str(error))}") from error
     _check_values(X, "X")
     n = X.shape[0]
     if coords is not None:
@@ -227,8 +245,16 @@ def check_spots(estimator, X, coords, image_features, sections, *, reset, packed
     if sections is not None:
         found, sections = np.unique(check_sections(sections, n), return_inverse=True)
         names = [str(name) for name in found]
-    if reset and coords is not None:
-        _warn_of_duplicates(coords, sections)
+    if reset:
+        if coords is not None:
+            _warn_of_duplicates(coords, sections)
+        if _is_constant(X):
+            warnings.warn(
+                "all spots are alike in X, so it can't tell domains apart: check that it holds the "
+                "expression",
+                UserWarning,
+                stacklevel=5,
+            )
     # One layout: rounding and the keys of a cache depend on it.
     X = X.astype(np.float32, copy=False) if sp.issparse(X) else np.ascontiguousarray(X, np.float32)
     return Spots(X, coords, image_features, sections, names)
@@ -243,6 +269,19 @@ def _refuse_graph(block, name):
             f"{name} themselves, one row per spot; the neighbours are found from the coordinates "
             "by the transformer graph=, such as SpatialKNNGraph()"
         )
+
+
+def _find_rule(message):
+    """Return the rule on X that an error of scikit-learn is about, or None if it tells enough."""
+    if any(sign in message for sign in _NOT_NUMBERS):
+        return "must be numeric, leave columns of names out"
+    return "must be 2-dimensional, one row per spot" if "Expected 2D array" in message else None
+
+
+def _leave_array_out(message):
+    """Return a message in one line, without the array that scikit-learn prints into some."""
+    lines = message.splitlines()
+    return " ".join(line for line in lines if not line.startswith(("array=", "[", " ")))
 
 
 def _check_block(block, name, n_spots, dtype):
@@ -289,11 +328,16 @@ def _warn_of_duplicates(coords, sections):
     if same.any():
         warnings.warn(
             f"{int(same.sum())} of {len(coords)} spots lie exactly where another spot of their "
-            "section lies, and count as its neighbours: if these are several sections, pass "
-            "sections=",
+            "section lies, and count as its neighbours: if these are several sections, name each "
+            "spot's (sections)",
             UserWarning,
             stacklevel=6,
         )
+
+
+def _is_constant(X):
+    # Two spots nearly always settle it, without a pass over X.
+    return all((rows.max(axis=0) != rows.min(axis=0)).sum() == 0 for rows in (X[:2], X))
 
 
 def recognise_input(X, kind):
@@ -304,7 +348,8 @@ def recognise_input(X, kind):
     X : ndarray or csr_matrix of shape (n, d)
     kind : {"auto", "counts", "features"}
         "auto" takes non-negative values as counts if all are integers, or if they reach beyond
-        20, which no logarithm of a count does (normalised but not yet logged abundances).
+        20, which no logarithm of a count does (normalised but not yet logged abundances). It warns
+        of integers of which some are negative.
 
     Raises
     ------
@@ -324,6 +369,15 @@ def recognise_input(X, kind):
                 f"holds {value:g}: pass raw counts, or input='features' for ready features"
             )
         return kind
+    if lowest < 0 and whole:
+        row, column, value = find_first(X, lambda v: v < 0)
+        warnings.warn(
+            f"X holds whole numbers, as counts do, but some are negative: row {row}, column "
+            f"{column} holds {value:g}. It is taken for ready features; pass input='features' if "
+            "it is, else repair it",
+            UserWarning,
+            stacklevel=5,
+        )
     return "counts" if lowest >= 0 and (whole or highest > _LARGEST_LOGARITHM) else "features"
 
 
@@ -353,7 +407,7 @@ def settle_input(genes, X, kind):
             "X.toarray(), or an AnnData; sparse matrices are for counts (input='counts')"
         )
     if kind == "counts":
-        warn_of_empty(genes, stacklevel=4)
+        warn_of_empty(genes, stacklevel=5)
     return kind
 
 

@@ -9,10 +9,11 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from .graph import SpatialRadiusGraph
 from .preprocessing import ExpressionPreprocessor
 
-__all__ = ["CONSTRAINTS", "POOLING", "PRESETS", "check_parameters"]
+__all__ = ["CONSTRAINTS", "PRESETS", "check_parameters", "choose_pooling"]
 
-# What pooling="auto" means for each kind of input (see benchmarks/NOTES.md).
-POOLING = {"counts": "counts", "features": "unit"}
+# What pooling="auto" means for each kind of input (see benchmarks/NOTES.md); the other kind has no
+# such mean.
+_POOLING = {"counts": "counts", "features": "unit"}
 
 PRESETS = {
     "default": {},
@@ -142,3 +143,21 @@ def check_parameters(estimator):
             "lambda_rec, lambda_contrast and lambda_ot are all 0: there is nothing to learn from, "
             "give one of them a weight"
         )
+
+
+def choose_pooling(pooling, kind):
+    """Return the pooling that "auto" or a name stands for, given the kind of input.
+
+    Raises
+    ------
+    ValueError
+        If the name belongs to the other kind.
+    """
+    own = _POOLING[kind]
+    if pooling not in ("auto", "plain", own):
+        other = {"counts": "ready features", "features": "counts"}[kind]
+        raise ValueError(
+            f"pooling={pooling!r} is for {other}, but X was taken for {kind}: use pooling='auto', "
+            f"{own!r} or 'plain', or say what X holds with input="
+        )
+    return own if pooling == "auto" else pooling

@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -97,19 +98,26 @@ def find_image(adata, library=None, prefer=()):
         warnings.warn(f"images without a scale factor are not used: {left}", stacklevel=2)
     key = max(usable, key=lambda k: (_get_factor(factors, k), _count_colours(images[k])))
     scale = _get_factor(factors, key)
-    diameter = factors.get("spot_diameter_fullres")
-    return SectionImage(
-        np.asarray(images[key]), scale, None if diameter is None else float(diameter) * scale
-    )
+    diameter = None
+    if factors.get("spot_diameter_fullres") is not None:
+        diameter = _read_positive(factors, "spot_diameter_fullres") * scale
+    return SectionImage(np.asarray(images[key]), scale, diameter)
 
 
 def _choose_library(adata, library):
     """Return one library's entry of ``uns["spatial"]``, or an empty one."""
-    libraries = adata.uns.get("spatial") or {}
+    libraries = adata.uns.get("spatial", {})
+    entries = list(libraries.values()) if isinstance(libraries, Mapping) else [libraries]
+    if not all(isinstance(entry, Mapping) for entry in entries):
+        raise ValueError(
+            "uns['spatial'] must map each library to a dict of 'images' and 'scalefactors', as "
+            f"scanpy and squidpy store them, but is {libraries!r:.80}"
+        )
     if library is None:
         if len(libraries) > 1:
             raise ValueError(
-                f"uns['spatial'] has {len(libraries)} libraries, {sorted(libraries)}: pass library="
+                f"uns['spatial'] has {len(libraries)} libraries, {sorted(libraries)}: name one, "
+                "library="
             )
         return next(iter(libraries.values()), {})
     if library not in libraries:
@@ -118,10 +126,17 @@ def _choose_library(adata, library):
 
 
 def _get_factor(factors, key):
-    factor = float(factors[f"tissue_{key}_scalef"])
-    if not (np.isfinite(factor) and factor > 0):
-        raise ValueError(f"scalefactors['tissue_{key}_scalef'] is {factor}: expected above 0")
-    return factor
+    return _read_positive(factors, f"tissue_{key}_scalef")
+
+
+def _read_positive(factors, name):
+    try:
+        value = float(factors[name])
+    except (TypeError, ValueError):
+        value = np.nan
+    if not (np.isfinite(value) and value > 0):
+        raise ValueError(f"scalefactors[{name!r}] is {factors[name]!r}: expected a number above 0")
+    return value
 
 
 def _count_colours(image):
@@ -169,7 +184,7 @@ def section_image_features(
     Raises
     ------
     ValueError
-        A spot lies outside the image, or there is no scale factor.
+        A spot lies outside the image, the patch is larger than it, or there is no scale factor.
     """
     found = find_image(adata, library, prefer)
     if found is None:
@@ -185,6 +200,12 @@ def section_image_features(
         patch_size = "auto"
         if found.spot_diameter:
             patch_size = max(MIN_AUTO_PATCH, round(_PATCH_PER_SPOT * found.spot_diameter))
+    longest = max(found.image.shape[:2], default=0)
+    if patch_size != "auto" and patch_size > longest:
+        raise ValueError(
+            f"patch_size={patch_size} is larger than the image, whose longer side has {longest} "
+            "pixels: choose a smaller patch"
+        )
     place = {"image": found.image, "patch_size": patch_size, "scale": found.scale}
     if verbose:
         height, width = found.image.shape[:2]

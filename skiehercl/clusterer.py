@@ -1,6 +1,7 @@
 """IEHERCLClusterer: the estimator in front of the engine."""
 
 import copy
+import warnings
 from dataclasses import fields
 
 import numpy as np
@@ -17,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from ._inputs import gather_spots, settle_input, split_second, warn_of_empty
 from ._memory import open_memory
 from ._n_clusters import list_candidates
-from ._parameters import CONSTRAINTS, POOLING, PRESETS, check_parameters
+from ._parameters import CONSTRAINTS, PRESETS, check_parameters, choose_pooling
 
 __all__ = ["IEHERCLClusterer"]
 
@@ -74,8 +75,9 @@ class IEHERCLClusterer(
     n_components : int or None, default=50
         Principal components that the network sees of the genes; None: all of them.
     pooling : {"auto", "counts", "unit", "plain"}, default="auto"
-        How neighbours are averaged. "counts": sums before the logarithm; "unit": rows of unit
-        length; "plain": as they are, equation (3); "auto": "counts" for counts, else "unit".
+        How neighbours are averaged. "counts", of counts only: sums before the logarithm; "unit", of
+        ready features only: rows of unit length; "plain": as they are, equation (3); "auto":
+        "counts" for counts, else "unit".
     smooth_target : bool, default=True
         Whether the decoder reconstructs the neighbourhood's expression, or the spot's own.
     align_sections : bool, default=True
@@ -138,8 +140,8 @@ class IEHERCLClusterer(
     section_column : str, int or None, default=None
         Where a packed X has the sections.
     coords_key, image_key : str or None, default="spatial", "X_image"
-        Where an AnnData has coordinates and image features, in ``obsm``. Coordinates that aren't
-        there are an error, image features aren't; None leaves them out.
+        Where an AnnData has coordinates and image features, in ``obsm``; None leaves them out.
+        What isn't there is an error, but for image features under the default key.
     section_key, layer : str or None, default=None
         Where an AnnData has the sections, in ``obs``, and X, in ``layers``.
     memory : str, path, joblib.Memory or None, default=None
@@ -168,6 +170,10 @@ class IEHERCLClusterer(
         normalised counts. Computed at each access.
     cluster_centers_ : ndarray of shape (n_clusters, latent_size)
         Mean embedding of each domain.
+    image_evidence_ : float or None
+        Share of the genes' variance that the image predicts in left-out blocks of tissue, in
+        [0, 1], on which ``image_prior="auto"`` decides: below 0.03 the image is left out, and all
+        of ``attention_["modality"]`` is on the genes. None without an image.
     loss_history_ : list of dict of str to list of float
         For each training, every term of the loss by epoch.
     n_iter_ : int
@@ -375,19 +381,28 @@ class IEHERCLClusterer(
         ValueError
             If the blocks differ in length, hold NaN or infinite values, don't suit
             ``n_clusters`` or ``input``, come both packed and beside X, or name columns that X
-            doesn't have or that overlap.
+            doesn't have or that overlap. The estimator stays as it was before.
+        KeyError
+            If an AnnData lacks what a key names.
+
+        Warns
+        -----
+        UserWarning
+            If spots or genes have no counts, spots share a place, or domains end without spots.
         """
         check_parameters(self)
         coords = split_second(y, coords)
-        spots = gather_spots(self, X, coords, image_features, sections, reset=True)
+        # A copy learns the columns of X: a fit that fails then leaves nothing behind.
+        fitted = copy.copy(self)
+        spots = gather_spots(fitted, X, coords, image_features, sections, reset=True)
         candidates = list_candidates(self.n_clusters, len(spots))
         kind = settle_input(spots.genes, X, self.input)
         memory = open_memory(self.memory, self.random_state)
         seeds = check_random_state(self.random_state).randint(2**31 - 1, size=self.n_init)
         model = self._build_model(kind, candidates, int(seeds[0]))
-        self.probabilities_, self.embedding_, self.attention_, section = model.fit(
-            spots, seeds, self.device, memory
-        )
+        results = model.fit(spots, seeds, self.device, memory)
+        self.__dict__ = vars(fitted)
+        self.probabilities_, self.embedding_, self.attention_, section = results
         self.model_, self.input_ = model, kind
         self.n_clusters_, self.n_pooled_ = model.head.n_clusters, model.features.n_pooled_
         if len(candidates) > 1:
@@ -395,9 +410,12 @@ class IEHERCLClusterer(
         self.graph_ = section.neighbor_mean
         self.labels_ = self.probabilities_.argmax(axis=1)
         self.cluster_centers_ = _group_means(self.embedding_, self.probabilities_)
+        image = model.features.image_
+        self.image_evidence_ = None if image is None else image.evidence_
         self.loss_history_ = [trained.loss_history for trained in self.model_.trained_]
         self.n_iter_ = max(trained.n_iter for trained in self.model_.trained_)
         self._n_features_out = self.embedding_.shape[1]
+        _warn_of_missing_domains(self.labels_, self.probabilities_.shape[1])
         return self
 
     def fit_predict(self, X, y=None, image_features=None, *, coords=None, sections=None):
@@ -560,7 +578,7 @@ class IEHERCLClusterer(
             self.graph,
             self.preprocessor,
             self.n_components,
-            self.pooling if self.pooling != "auto" else POOLING[kind],
+            choose_pooling(self.pooling, kind),
             self.smooth_target,
             self.image_prior,
             seed,
@@ -595,6 +613,18 @@ class IEHERCLClusterer(
         tags.input_tags.sparse = False
         tags.transformer_tags.preserves_dtype = []
         return tags
+
+
+def _warn_of_missing_domains(labels, n_clusters):
+    n_found = len(np.unique(labels))
+    if n_found < n_clusters:
+        warnings.warn(
+            f"only {n_found} of n_clusters={n_clusters} domains have spots, since trainings and "
+            f"neighbours agree on no more: ask for n_clusters={n_found}, or smooth less with "
+            "refine_neighbors=None",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def _group_means(embedding, probabilities):

@@ -122,17 +122,15 @@ def _read_h5ad(name):
     try:
         with h5py.File(name, "r") as file:
             keys = sorted(file)
-        if not {"obs", "var"} <= set(keys):
-            cure = "pass the folder around it" if "matrix" in keys else "write it with write_h5ad"
-            raise ValueError(f"not an .h5ad: {name!r} is HDF5 but holds {keys}, no AnnData: {cure}")
-        return anndata.read_h5ad(name)
-    except ValueError:
-        raise
+        if {"obs", "var"} <= set(keys):
+            return anndata.read_h5ad(name)
     except Exception as error:  # h5py and anndata raise many kinds on damaged bytes
         raise OSError(
             f"{name!r} is damaged or truncated ({type(error).__name__}: {error}): copy or write it "
             "again"
         ) from error
+    cure = "pass the folder around it" if "matrix" in keys else "write it with write_h5ad"
+    raise ValueError(f"not an .h5ad: {name!r} is HDF5 but holds {keys}, no AnnData: {cure}")
 
 
 def read_visium(

@@ -142,6 +142,15 @@ def test_anndata_without_the_named_coordinates_is_refused():
     )
 
 
+def test_anndata_without_the_named_image_features_is_refused():
+    with pytest.raises(KeyError, match=r"image_key='look' is not in adata.obsm.*image_key=None"):
+        make_quick(image_key="look").fit(make_anndata())
+    # The default key is only where they may be; and passed ones need no key.
+    assert make_quick().fit(make_anndata(image=False)).image_evidence_ is None
+    model = make_quick(image_key="look").fit(make_anndata(), image_features=IMAGE)
+    assert "image" in model.attention_
+
+
 def test_a_second_argument_is_coordinates_only_if_it_is_2d():
     ignored = make_quick().fit(X, TRUTH)
     np.testing.assert_array_equal(ignored.labels_, make_quick().fit(X).labels_)
@@ -152,6 +161,8 @@ def test_a_second_argument_is_coordinates_only_if_it_is_2d():
         )
     with pytest.raises(ValueError, match="coords was passed twice"):
         make_quick().fit(X, COORDS, coords=COORDS)
+    with pytest.raises(ValueError, match=r"coords must be numeric.*inhomogeneous"):
+        make_quick().fit(X, [[1, 2], [3], *COORDS[2:].tolist()])
 
 
 def test_metadata_is_routed_by_default():
@@ -196,7 +207,7 @@ def test_shapes_and_sums_of_the_attributes(fitted):
         assert weights.min() >= 0.0
     assert fitted.reconstruction_.shape == (220, 60)
     assert fitted.cluster_centers_.shape == (K, fitted.latent_size)
-    for label in range(K):
+    for label in np.unique(fitted.labels_):
         np.testing.assert_allclose(
             fitted.cluster_centers_[label],
             fitted.embedding_[fitted.labels_ == label].mean(axis=0),
@@ -206,6 +217,7 @@ def test_shapes_and_sums_of_the_attributes(fitted):
     assert len(fitted.loss_history_) == 2
     for history in fitted.loss_history_:
         assert {len(values) for values in history.values()} == {2}
+    assert fitted.image_evidence_ == fitted.model_.features.image_.evidence_
     assert fitted.input_ == "counts"
     assert fitted.n_features_in_ == 60
     assert fitted.graph_.shape == (220, 220)
@@ -263,6 +275,30 @@ def test_every_domain_has_a_finite_center_even_if_empty():
     assert len(np.unique(model.labels_)) < 5  # otherwise this test says nothing
     assert np.isfinite(model.cluster_centers_).all()
     assert np.linalg.norm(model.cluster_centers_, axis=1).min() > 0
+
+
+@pytest.mark.filterwarnings("ignore:all spots are alike:UserWarning")
+def test_domains_without_spots_are_told():
+    with pytest.warns(UserWarning, match=r"only 1 of n_clusters=5 domains have spots") as w:
+        model = make_quick(5).fit(np.full((40, 3), 2), COORDS[:40])
+    assert set(model.labels_) == {model.labels_[0]}
+    told = [str(warning.message) for warning in w if "domains have spots" in str(warning.message)]
+    assert len(told) == 1 and "n_clusters=1" in told[0]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*domains have spots")
+        assert len(set(make_quick().fit(READY, COORDS).labels_)) == K
+
+
+def test_image_evidence_tells_whether_the_image_is_used():
+    noise = np.random.RandomState(3).normal(size=(220, 4))
+    informative = noise + 4.0 * np.eye(4)[TRUTH]
+    evidence = []
+    for image in (noise, informative):
+        model = make_quick(image_prior="auto").fit(X, COORDS, image)
+        evidence.append(model.image_evidence_)
+        used = model.attention_["modality"][:, 1].any()
+        assert used == (model.image_evidence_ > 0.03)
+    assert 0.0 <= evidence[0] < 0.03 < evidence[1] <= 1.0
 
 
 def test_feature_names_of_the_embedding(fitted):
@@ -619,6 +655,24 @@ def test_a_failed_fit_leaves_nothing_half_done():
         model.predict(X, COORDS)
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"X": READY[:, :5], "coords": COORDS[:9]},
+        {"X": pd.DataFrame(READY).rename(columns=str), "device": "toaster"},
+    ],
+)
+def test_a_failed_refit_leaves_the_fit_before(bad):
+    model = make_quick().fit(X, COORDS)
+    before = set(vars(model))
+    parameters = {"device": bad.pop("device", "cpu")}
+    with pytest.raises(ValueError, match=r"coords has 9 rows|toaster"):
+        model.set_params(**parameters).fit(**bad)
+    assert set(vars(model)) == before
+    model.set_params(device="cpu")
+    np.testing.assert_array_equal(model.predict(X, COORDS), model.labels_)
+
+
 @pytest.mark.parametrize("method", ["predict", "predict_proba", "transform"])
 def test_unfitted_estimators_say_so(method):
     with pytest.raises(NotFittedError):
@@ -661,6 +715,18 @@ def test_bad_values_are_refused_before_anything_is_learned():
         make_quick(input="counts").fit(READY, COORDS)
     with pytest.raises(NotFittedError):
         model.predict(X, COORDS)
+
+
+@pytest.mark.parametrize(("genes", "pooling"), [(X, "unit"), (READY, "counts")])
+def test_pooling_of_the_other_kind_of_input_is_refused(genes, pooling):
+    with pytest.raises(ValueError, match=rf"pooling='{pooling}' is for .*pooling='auto'"):
+        make_quick(pooling=pooling).fit(genes, COORDS)
+
+
+@pytest.mark.parametrize(("genes", "pooling"), [(X, "counts"), (READY, "unit")])
+def test_pooling_by_name_is_what_auto_takes(genes, pooling):
+    named = make_quick(pooling=pooling).fit(genes, COORDS)
+    np.testing.assert_array_equal(named.embedding_, make_quick().fit(genes, COORDS).embedding_)
 
 
 def test_sparse_features_are_refused_with_a_cure():

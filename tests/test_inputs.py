@@ -124,7 +124,12 @@ def test_sections_of_a_wrong_shape_are_named(sections):
 
 
 @pytest.mark.parametrize(
-    "missing", [np.array([1.0, np.nan] * 6), np.array(["a", None] * 6, dtype=object)]
+    "missing",
+    [
+        np.array([1.0, np.nan] * 6),
+        np.array(["a", None] * 6, dtype=object),
+        ["a", np.nan] * 6,  # numpy makes the text "nan" of it
+    ],
 )
 def test_spots_without_a_section_are_refused(missing):
     with pytest.raises(ValueError, match=r"sections has no label .* 6 spots, first in row 1"):
@@ -175,6 +180,25 @@ def test_text_in_X_is_named(dtype):
         check(frame)
 
 
+@pytest.mark.parametrize(
+    ("X", "error", "rule"),
+    [
+        (COUNTS + 1j, ValueError, "numeric"),
+        (np.full((N, D), np.datetime64("2026-01-01")), ValueError, "numeric"),
+        (np.full((N, D), {"a": 1}), TypeError, "numeric"),
+        (np.arange(2000.0), ValueError, "2-dimensional"),
+        (3.0, ValueError, "2-dimensional"),
+        (None, ValueError, "2-dimensional"),
+    ],
+    ids=["complex", "dates", "dicts", "flat", "number", "None"],
+)
+def test_what_is_no_matrix_of_numbers_is_refused_in_one_line(X, error, rule):
+    with pytest.raises(error, match=rf"^X must be {rule}") as caught:
+        check(X, None, None)
+    told = str(caught.value)
+    assert "\n" not in told and "[" not in told.replace("datetime64[D]", "")
+
+
 def test_one_spot_is_too_few_to_fit_and_enough_to_predict():
     one = COUNTS[:1], COORDS[:1], IMAGE[:1]
     with pytest.raises(ValueError, match=r"1 sample.*minimum of 2"):
@@ -198,9 +222,20 @@ def test_duplicate_coordinates_are_kept_with_a_warning_that_counts_them():
     np.testing.assert_array_equal(spots.coords, coords)
 
 
+@pytest.mark.parametrize("X", [np.full((N, D), 0.1), sp.csr_matrix(np.full((N, D), 2.0))])
+def test_spots_that_are_all_alike_are_told(X):
+    with pytest.warns(UserWarning, match="all spots are alike in X"):
+        check(X)
+    X = X.copy()
+    X[-1, 0] = 3.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check(X)
+
+
 def test_equal_coordinates_in_two_sections_are_no_duplicates():
     coords = np.vstack([COORDS[: N // 2]] * 2)
-    with pytest.warns(UserWarning, match="sections="):
+    with pytest.warns(UserWarning, match=r"\(sections\)"):
         check(coords=coords)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -233,10 +268,22 @@ def test_feature_names_are_compared():
         (COUNTS + 0.5, "features"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:X holds whole numbers:UserWarning")
 @pytest.mark.parametrize("convert", [np.asarray, sp.csr_matrix])
 def test_auto_recognises_counts(X, expected, convert):
     assert recognise_input(convert(X), "auto") == expected
     assert recognise_input(convert(X), "features") == "features"
+
+
+@pytest.mark.parametrize("convert", [np.asarray, sp.csr_matrix])
+def test_negative_whole_numbers_are_told(convert):
+    X = convert(with_entry(COUNTS, 6, 2, -1.0))
+    with pytest.warns(UserWarning, match=r"some are negative: row 6, column 2 holds -1"):
+        assert recognise_input(X, "auto") == "features"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        recognise_input(X, "features")
+        recognise_input(X + convert(np.full((N, D), 0.5)), "auto")
 
 
 def test_an_empty_sparse_matrix_counts_nothing():

@@ -312,6 +312,11 @@ def test_bad_h5ad_files(tmp_path, outs):
         path.write_bytes(whole[: int(share * len(whole))])
         with pytest.raises(OSError, match="damaged or truncated"):
             io.read_section(path)
+    with h5py.File(path, "w") as file:
+        file.create_group("obs"), file.create_group("var")
+        file["X"] = [1.0]
+    with pytest.raises(OSError, match=rf"'{path}' is damaged"):
+        io.read_section(path)
     with pytest.raises(ValueError, match="pass the folder around it"):
         io.read_section(outs / "filtered_feature_bc_matrix.h5")
 
@@ -362,8 +367,12 @@ def test_find_image_without_image_or_factor():
         io.find_image(make_adata(images={"raw": image}))
     with pytest.warns(UserWarning, match=r"not used: \['raw'\]"):
         assert io.find_image(make_adata(images={"raw": image, "hires": image})).scale == 0.5
-    with pytest.raises(ValueError, match="expected above 0"):
-        io.find_image(make_adata(images={"a": image}, factors={"tissue_a_scalef": 0}))
+    for factor in (0, -1.0, np.nan, "x", None):
+        with pytest.raises(ValueError, match=r"'tissue_a_scalef'.*expected a number above 0"):
+            io.find_image(make_adata(images={"a": image}, factors={"tissue_a_scalef": factor}))
+    factors = {"tissue_a_scalef": 1.0, "spot_diameter_fullres": np.nan}
+    with pytest.raises(ValueError, match=r"'spot_diameter_fullres'.*expected a number above 0"):
+        io.find_image(make_adata(images={"a": image}, factors=factors))
     adata = make_adata(images={"hires": image})
     adata.uns["spatial"]["other"] = adata.uns["spatial"]["lib"]
     with pytest.raises(ValueError, match=r"2 libraries, \['lib', 'other'\]"):
@@ -371,6 +380,14 @@ def test_find_image_without_image_or_factor():
     assert io.find_image(adata, "other").scale == 0.5
     with pytest.raises(ValueError, match="'third' is not in"):
         io.find_image(adata, "third")
+
+
+@pytest.mark.parametrize("odd", [np.zeros(3), {"lib": "image.png"}, "lib"])
+def test_another_layout_of_libraries_is_explained(odd):
+    adata = make_adata()
+    adata.uns["spatial"] = odd
+    with pytest.raises(ValueError, match=r"uns\['spatial'\] must map each library to a dict"):
+        io.find_image(adata)
 
 
 class MeanColour(TransformerMixin, BaseEstimator):
@@ -397,6 +414,8 @@ def test_section_image_features(outs, capsys):
     patches = PatchExtractor(image, 5, scale=0.5).fit_transform(coords)
     np.testing.assert_allclose(means, patches.mean(axis=(1, 2)), rtol=1e-6)
     assert "MeanColour on 5 px patches of the 200 x 100 image" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"patch_size=201 is larger than the image.* 200 pixels"):
+        io.section_image_features(adata, patch_size=201)
     given = ColorTextureFeaturizer(patch_size=9)
     own = io.section_image_features(adata, given)
     assert not np.allclose(own, features) and given.image is None and not hasattr(given, "image_")

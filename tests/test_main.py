@@ -11,6 +11,7 @@ import pytest
 from skiehercl import __version__
 from skiehercl.__main__ import main
 from skiehercl.datasets import make_tissue
+from skiehercl.io import section_image_features
 
 QUICK = ("--max-iter", "3", "--n-init", "1", "--device", "cpu")
 N_SPOTS, N_DOMAINS = 240, 4
@@ -157,6 +158,67 @@ def test_paper_preset_and_refinement_reach_the_estimator(fit, tmp_path):
     assert parameters["lambda_rec"] == 10 and parameters["refine_neighbors"] == "None"
 
 
+@pytest.fixture(scope="module")
+def pair():
+    """Two sections in one AnnData, spots shuffled, each with an image of its own."""
+    sections = {}
+    for number, name in enumerate(("left", "right")):
+        adata = make_tissue(N_SPOTS, N_DOMAINS, n_genes=60, section=number, random_state=0)
+        adata.uns["spatial"] = {name: adata.uns["spatial"].pop("synthetic")}
+        sections[name] = adata
+    both = anndata.concat(sections, label="slide", index_unique="-", uns_merge="unique")
+    return both[np.random.RandomState(0).permutation(both.n_obs)].copy()
+
+
+def test_sections_are_kept_apart_each_with_its_own_image(fit, pair, tmp_path, capsys):
+    pair.write_h5ad(tmp_path / "pair.h5ad")
+    arguments = ("--sections", "slide", "--plot", tmp_path / "pair.png", "--truth", "domain")
+    assert fit("-q", *arguments, section=tmp_path / "pair.h5ad") == 0
+    assert float(capsys.readouterr().out.splitlines()[1].split()[1]) > 0.3  # ARI
+    written = anndata.read_h5ad(tmp_path / "out.h5ad")
+    assert written.uns["iehercl"]["params"]["section_key"] == "slide"
+    for name in ("left", "right"):
+        own = (pair.obs["slide"] == name).to_numpy()
+        expected = section_image_features(pair[own].copy(), library=name)
+        np.testing.assert_array_equal(written.obsm["X_image"][own], expected)
+    assert (tmp_path / "pair.png").read_bytes().startswith(b"\x89PNG")
+    # Where a section lies doesn't matter to the other, unless both are taken for one.
+    pair = pair.copy()
+    pair.obsm["spatial"][(pair.obs["slide"] == "left").to_numpy()] += 5000.0
+    pair.write_h5ad(tmp_path / "moved.h5ad")
+    same = []
+    for arguments in (("--sections", "slide"), ()):
+        assert fit("-q", "--no-image", *arguments, section=tmp_path / "pair.h5ad") == 0
+        here = anndata.read_h5ad(tmp_path / "out.h5ad").obsm["X_iehercl"]
+        assert fit("-q", "--no-image", *arguments, section=tmp_path / "moved.h5ad") == 0
+        moved = anndata.read_h5ad(tmp_path / "out.h5ad").obsm["X_iehercl"]
+        same.append(np.allclose(here, moved, atol=1e-4))
+    assert same == [True, False]
+
+
+def test_one_of_several_images_is_chosen(fit, tissue, tmp_path, capsys):
+    def edit(adata):
+        own = adata.uns["spatial"]["synthetic"]
+        blank = {**own, "images": {"hires": np.zeros_like(own["images"]["hires"])}}
+        adata.uns["spatial"]["blank"] = blank
+
+    change(tissue, tmp_path / "two.h5ad", edit)
+    before = sorted(os.listdir(tmp_path))
+    assert fit("-q", section=tmp_path / "two.h5ad") == 2
+    told = read_error(capsys)
+    assert "['blank', 'synthetic']" in told and "--library" in told
+    assert fit("-q", "--library", "grey", section=tmp_path / "two.h5ad") == 2
+    assert "'grey' is not in uns['spatial']" in read_error(capsys)
+    assert sorted(os.listdir(tmp_path)) == before
+    assert fit("--library", "blank", section=tmp_path / "two.h5ad") == 0
+    assert "predicts 0% of the genes' variance in left-out tissue: not used" in (
+        capsys.readouterr().err
+    )
+    arguments = ("--library", "synthetic", "--plot", tmp_path / "one.png")
+    assert fit(*arguments, section=tmp_path / "two.h5ad") == 0
+    assert "predicts 0%" not in capsys.readouterr().err
+
+
 def test_an_older_output_is_replaced(fit, tmp_path):
     (tmp_path / "out.h5ad").write_text("old")
     assert fit("-q", "--no-image") == 0
@@ -168,12 +230,14 @@ def test_empty_spots_are_kept_with_a_warning_of_one_line(fit, tissue, tmp_path, 
         X = adata.X.tolil()
         X[3] = 0
         adata.X = X.tocsr()
+        adata.obsm["spatial"][7] = adata.obsm["spatial"][8]
 
     change(tissue, tmp_path / "empty.h5ad", edit)
     assert fit("-q", "--no-image", section=tmp_path / "empty.h5ad") == 0
     lines = capsys.readouterr().err.splitlines()
     assert lines and all(line.startswith("skiehercl: warning: ") for line in lines)
-    assert any("1 spots" in line for line in lines)
+    assert sum("1 spots" in line for line in lines) == 1
+    assert sum("1 of 240 spots lie exactly" in line for line in lines) == 1
     assert anndata.read_h5ad(tmp_path / "out.h5ad").n_obs == N_SPOTS
 
 
@@ -226,6 +290,11 @@ BAD_SECTIONS = {
         ["spot 4"],
     ),
     "no X": (lambda adata: setattr(adata, "X", None), (), ["X is empty", "layer"]),
+    "odd library": (
+        lambda adata: adata.uns.update(spatial={"lib": "image.png"}),
+        (),
+        ["uns['spatial'] must map", "--no-image"],
+    ),
     "outside the image": (put_far_away, (), ["--no-image"]),
     "no image": (
         lambda adata: adata.uns.pop("spatial"),
@@ -264,6 +333,9 @@ BAD_ARGUMENTS = {
     "negative seed": ({}, ("--seed", "-1"), ["--seed", "'-1'"]),
     "truth": ({}, ("--truth", "layer"), ["'layer'", "domain", "array_row"]),
     "layer": ({}, ("--layer", "raw"), ["'raw'", "layers"]),
+    "sections": ({}, ("--sections", "slide"), ["--sections 'slide'", "domain, in_tissue"]),
+    "library of nothing": ({}, ("--no-image", "--library", "x"), ["--library"]),
+    "patch of all": ({}, ("--patch-size", "100000"), ["100000 is larger than the image"]),
     "image features": ({}, ("--image-features", "resnet"), ["'resnet'", "spatial"]),
     "two images": ({}, ("--no-image", "--image-features", "X"), ["not allowed with"]),
     "weights alone": ({}, ("--weights", "x.pth"), ["--backbone"]),
@@ -383,12 +455,12 @@ def test_debug_raises(fit, section):
 @pytest.fixture
 def quick_demo(monkeypatch, tmp_path):
     """Function of further arguments -> exit status of a demo with a short training."""
-    from skiehercl import IEHERCLClusterer, _commands
+    from skiehercl import IEHERCLClusterer, _demo
 
     def shortened(n_clusters, **parameters):
         return IEHERCLClusterer(n_clusters, max_iter=3, n_init=1, **parameters)
 
-    monkeypatch.setattr(_commands, "IEHERCLClusterer", shortened)
+    monkeypatch.setattr(_demo, "IEHERCLClusterer", shortened)
 
     def run(*arguments):
         required = ["demo", "--out", str(tmp_path / "new" / "demo"), "--n-spots", "240"]
