@@ -380,9 +380,19 @@ def dump_with_joblib(model):
     return joblib.load(buffer)
 
 
-@pytest.mark.parametrize(
-    "way", [lambda m: pickle.loads(pickle.dumps(m)), copy.deepcopy, dump_with_joblib]
-)
+COPIES = [lambda m: pickle.loads(pickle.dumps(m)), copy.deepcopy, dump_with_joblib]
+
+
+@pytest.mark.parametrize("way", [*COPIES, clone])
+def test_unfitted_copies_fit_the_same(fitted, way):
+    model = make_quick(n_init=2, lambda_ot=0.1, ot_warmup=0.5, graph=None)
+    other = way(model)
+    assert other is not model
+    assert other.get_params() == model.get_params()
+    np.testing.assert_array_equal(other.fit(X, COORDS, IMAGE).embedding_, fitted.embedding_)
+
+
+@pytest.mark.parametrize("way", COPIES)
 def test_copies_predict_the_same(fitted, way):
     other = way(fitted)
     np.testing.assert_array_equal(
@@ -406,7 +416,9 @@ def test_another_process_predicts_the_same(fitted, tmp_path):
     )
     paths = [str(tmp_path / name) for name in ("model.joblib", "labels.npy")]
     subprocess.run([sys.executable, "-W", "ignore", "-c", code, *paths], check=True)
-    np.testing.assert_allclose(np.load(paths[1]), fitted.predict_proba(X, COORDS, IMAGE), rtol=1e-6)
+    there = np.load(paths[1])
+    np.testing.assert_allclose(there, fitted.predict_proba(X, COORDS, IMAGE), rtol=1e-6)
+    np.testing.assert_array_equal(there.argmax(axis=1), fitted.labels_)
 
 
 ABSENT_DEVICE = "cuda:99"

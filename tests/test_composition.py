@@ -287,6 +287,28 @@ def test_folds_of_spots_with_metadata_that_predict_does_not_get():
     folds = search(make_quick(), {"walk_length": [1]}, cv=KFold(3))
     with pytest.raises(ValueError, match=r"fitted on 120 spots, .*score 60 .*WholeSectionSplit"):
         folds.fit(X, TRUTH, coords=COORDS)
+    with pytest.warns(UserWarning, match=r"use cv=WholeSectionSplit\(\)"):
+        folds.set_params(error_score=np.nan, refit=False).fit(X, TRUTH, coords=COORDS)
+    assert np.isnan(folds.cv_results_["mean_test_score"]).all()
+    # Two folds are as large as each other: only a warning can tell.
+    with pytest.warns(UserWarning, match="right only if you fit and score the same spots"):
+        search(make_quick(), {"walk_length": [1]}, cv=KFold(2)).fit(X, TRUTH, coords=COORDS)
+
+
+def test_a_score_that_compares_labels_of_other_spots():
+    def score_labels(estimator, X, y):
+        return adjusted_rand_score(y, estimator.labels_)
+
+    folds = search(make_quick(), {"walk_length": [1]}, cv=KFold(3), scoring=score_labels)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        folds.fit(X, TRUTH, coords=COORDS)
+
+
+def test_predict_without_the_coordinates_of_fit():
+    pipeline = Pipeline([("same", FunctionTransformer()), ("clusterer", make_quick())])
+    pipeline.fit(X, clusterer__coords=COORDS)
+    with pytest.raises(ValueError, match=r"coords: .* had coords, so pass them here too"):
+        pipeline.predict(X)
 
 
 @pytest.mark.parametrize("graph", [np.eye(180), sp.eye(180).tocsr()], ids=["dense", "sparse"])

@@ -1,0 +1,134 @@
+"""Grid searches over the lambdas and the walk: what one candidate costs, alone and in a search.
+
+    python benchmarks/search.py            # 24 candidates with the default trainings
+    python benchmarks/search.py --quick    # the same with one short training each
+
+On dlpfc_151673, scored by the ARI on the whole section: the big grid with ``memory`` on two jobs,
+beside it some of its candidates without memory, two at a time on one core each as in the search;
+then K-means through the same function, and 8 candidates on one and on two jobs. Nothing else should
+run on the machine. Leave OMP_NUM_THREADS unset: joblib divides the cores by the jobs.
+"""
+
+import argparse
+import os
+import platform
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.base import clone
+from sklearn.cluster import KMeans
+from sklearn.compose import make_column_transformer
+from sklearn.model_selection import GridSearchCV, ParameterGrid
+from sklearn.pipeline import make_pipeline
+
+from skiehercl import IEHERCLClusterer
+from skiehercl.io import read_section
+from skiehercl.metrics import make_domain_scorer
+from skiehercl.model_selection import WholeSectionSplit
+from skiehercl.preprocessing import ExpressionPreprocessor
+
+BIG = {
+    "lambda_rec": [1.0, 10.0],
+    "lambda_contrast": [0.1, 1.0],
+    "lambda_ot": [0.0, 0.1],
+    "walk_length": [1, 5, 9],
+}
+SMALL = {"lambda_rec": [1.0, 10.0], "lambda_contrast": [0.1, 1.0], "walk_length": [1, 5]}
+QUICK = {"n_init": 1, "max_iter": 3}
+COORDS = [-2, -1]  # the last columns of the packed section
+
+
+def load(name):
+    """Return counts and coordinates in one sparse matrix, and the true domains."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    adata = read_section(Path(os.environ.get("SKIEHERCL_DATA", beside)) / f"{name}.h5ad")
+    packed = sp.hstack([adata.X, sp.csr_matrix(adata.obsm["spatial"])], format="csr")
+    return packed, adata.obs["domain"].astype(str).to_numpy()
+
+
+def search(estimator, grid, X, y, n_jobs=2, refit=True):
+    """Search with any clusterer or pipeline; return the search and its wall seconds."""
+    found = GridSearchCV(
+        estimator,
+        grid,
+        scoring=make_domain_scorer("ari"),
+        cv=WholeSectionSplit(),
+        n_jobs=n_jobs,
+        refit=refit,
+        error_score="raise",
+    )
+    start = time.perf_counter()
+    found.fit(X, y)
+    return found, time.perf_counter() - start
+
+
+def list_costs(found):
+    """Return the seconds of fit and score of each candidate of a search."""
+    return found.cv_results_["mean_fit_time"] + found.cv_results_["mean_score_time"]
+
+
+def report(name, found, seconds, n_jobs):
+    """Print a row of the table."""
+    scores, costs = found.cv_results_["mean_test_score"], list_costs(found)
+    finite = int(np.isfinite(scores).sum())
+    print(f"| {name} | {n_jobs} | {finite} of {len(scores)} | {scores.max():.3f} | ", end="")
+    print(f"{costs.mean():.1f} | {seconds:.0f} |", flush=True)
+
+
+def main():
+    """Run the searches and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one training of 3 epochs each")
+    parser.add_argument("--alone", type=int, default=4, help="candidates to run without memory")
+    args = parser.parse_args()
+    # Workers are told through the environment.
+    warnings.simplefilter("ignore")
+    os.environ["PYTHONWARNINGS"] = "ignore"
+
+    X, y = load("dlpfc_151673")
+    model = IEHERCLClusterer(7, coords_columns=COORDS, random_state=0)
+    model.set_params(**QUICK if args.quick else {})
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, ")
+    print(f"n_init={model.n_init}, max_iter={model.max_iter}; seconds\n")
+    print("| search | jobs | scored | best ARI | fit and score, each | all |\n" + 6 * "|---" + "|")
+
+    # The workers start and import before anything is measured.
+    search(clone(model).set_params(**QUICK), {"walk_length": [1, 5]}, X[:300], y[:300])
+    with tempfile.TemporaryDirectory() as memory:
+        big, seconds = search(model.set_params(memory=memory), BIG, X, y)
+        report("grid, memory, refit", big, seconds, 2)
+    candidates = list(ParameterGrid(BIG))
+    chosen = np.linspace(0, len(candidates) - 1, args.alone).round().astype(int)
+    grid = [{name: [value] for name, value in candidates[i].items()} for i in chosen]
+    alone, seconds = search(model.set_params(memory=None), grid, X, y, refit=False)
+    report("some candidates of it, no memory", alone, seconds, 2)
+
+    genes = make_column_transformer((ExpressionPreprocessor(n_components=30), slice(0, COORDS[0])))
+    baseline = make_pipeline(genes, KMeans(7, random_state=0))
+    kmeans, seconds = search(baseline, {"kmeans__n_init": [1, 10]}, X, y)
+    report("K-means on 30 components, refit", kmeans, seconds, 2)
+
+    walls = {}
+    for n_jobs in (2, 1):
+        with tempfile.TemporaryDirectory() as memory:
+            model.set_params(memory=memory)
+            small, walls[n_jobs] = search(model, SMALL, X, y, n_jobs, refit=False)
+            report("small grid, memory", small, walls[n_jobs], n_jobs)
+
+    ratio = np.mean(list_costs(big)[chosen] / list_costs(alone))
+    print(f"\nCost of a candidate with memory / without, mean of {len(chosen)}: {ratio:.2f}")
+    per_candidate = list_costs(big).mean() / list_costs(alone).mean()
+    print(f"Mean candidate of the grid / mean lone fit: {per_candidate:.2f}")
+    print(f"Small grid on 1 job / on 2: {walls[1] / walls[2]:.2f} times as long")
+    print(f"Best of the grid: {big.best_params_}")
+    complete = np.isfinite(big.cv_results_["mean_test_score"]).all()
+    refitted = np.array_equal(big.best_estimator_.labels_, big.predict(X))
+    print(f"All candidates scored: {complete}; the best is refitted: {refitted}")
+
+
+if __name__ == "__main__":
+    main()
