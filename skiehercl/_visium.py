@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import sparse
 from scipy.io import mmread
 
-from ._patches import read_image
+from ._image_files import read_image
 
 POSITION_COLUMNS = [
     "barcode",
