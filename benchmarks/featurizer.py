@@ -129,7 +129,7 @@ def measure_agreement():
         cosine = (found * exact).sum(1) / np.linalg.norm(found, axis=1)
         cosine = np.median(cosine / np.linalg.norm(exact, axis=1))
         a, b = found - found.mean(0), exact - exact.mean(0)
-        correlation = np.median(
+        correlation = np.nanmedian(
             (a * b).sum(0) / np.linalg.norm(a, axis=0) / np.linalg.norm(b, axis=0)
         )
         print(

@@ -144,6 +144,20 @@ def _decode(path):
         ) from error
 
 
+def shrink_image(image, side):
+    """Return an image (h, w, c) of about `side` pixels or less: every k-th pixel, few decoded."""
+    if not isinstance(image, np.ndarray):
+        for level in reversed(range(image.n_levels)):
+            coarse = RegionImage(image.path, level)
+            if max(coarse.shape[:2]) >= side:
+                break
+        step = max(1, max(coarse.shape[:2]) // side)
+        width, rows = coarse.shape[1], range(0, coarse.shape[0], step)
+        return np.concatenate([coarse.read(y, y + 1, 0, width)[:, ::step] for y in rows])
+    step = max(1, max(image.shape[:2]) // side)
+    return image[::step, ::step]
+
+
 def digest_image(pixels):
     """Return a digest of an image's content: of the array, or of the file read by region."""
     if isinstance(pixels, np.ndarray):

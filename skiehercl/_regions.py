@@ -23,8 +23,9 @@ class RegionImage:
     Parameters
     ----------
     path : str
-        A TIFF or OME-TIFF file (its first series at full resolution), or an OME-Zarr or Zarr
-        folder (its finest level).
+        A TIFF or OME-TIFF file (of which the first series is read), or an OME-Zarr or Zarr folder.
+    level : int, default=0
+        Level of the pyramid; 0 is the finest.
 
     Attributes
     ----------
@@ -32,7 +33,9 @@ class RegionImage:
         (height, width, channels).
     dtype : dtype
     mpp : float or None
-        Micrometres per pixel, where the file tells.
+        Micrometres per pixel of the finest level, where the file tells.
+    n_levels : int
+        Levels of the pyramid.
 
     Raises
     ------
@@ -42,13 +45,10 @@ class RegionImage:
         It is damaged, or has more axes than height, width and channels.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, level=0):
         self.path = path
-        self._open()
-
-    def _open(self):
-        opener = _open_zarr if os.path.isdir(self.path) else _open_tiff
-        self._array, axes, self.mpp, self._alpha = opener(self.path)
+        opener = _open_zarr if os.path.isdir(path) else _open_tiff
+        self._array, axes, self.mpp, self._alpha, self.n_levels = opener(path, level)
         self._set_axes(axes)
         y, x = self._axes["Y"], self._axes["X"]
         channels = self._array.shape[self._axes["C"]] if "C" in self._axes else 1
@@ -151,14 +151,15 @@ def lay_over_white(pixels):
     return (np.rint(mixed) if pixels.dtype.kind in "ui" else mixed).astype(pixels.dtype)
 
 
-def _open_tiff(path):
-    """Return (array-like, axes, mpp, has alpha) of a TIFF's first series at full resolution."""
+def _open_tiff(path, level):
+    """Return (array-like, axes, mpp, has alpha, levels) of a level of a TIFF's first series."""
     import tifffile
 
     try:
         file = tifffile.TiffFile(path)
-        series = file.series[0]
-        page = series.levels[0].keyframe
+        levels = file.series[0].levels
+        series = levels[level]
+        page = series.keyframe
         if page.photometric not in _TIFF_DECODED or page.bitspersample not in (8, 16, 32, 64):
             raise UnsupportedTiff
         # Every page of the series, since the channels of an OME-TIFF are pages of their own.
@@ -176,7 +177,7 @@ def _open_tiff(path):
         else:
             import zarr
 
-            array = zarr.open(series.aszarr(level=0), mode="r")
+            array = zarr.open(file.series[0].aszarr(level=level), mode="r")
     except (UnsupportedTiff, ImportError):
         raise
     except Exception as error:  # tifffile raises many kinds on damaged bytes
@@ -185,7 +186,7 @@ def _open_tiff(path):
             "TIFF file"
         ) from error
     alpha = page.photometric == 2 and any(kind in (1, 2) for kind in page.extrasamples)
-    return array, series.axes, _find_tiff_mpp(file, page), alpha
+    return array, series.axes, _find_tiff_mpp(file, levels[0].keyframe), alpha, len(levels)
 
 
 def _find_tiff_mpp(file, page):
@@ -208,8 +209,8 @@ def _keep_plausible(mpp):
     return mpp if mpp is not None and low <= mpp <= high else None
 
 
-def _open_zarr(path):
-    """Return (array, axes, mpp, has alpha) of a Zarr array or of OME-Zarr's finest level."""
+def _open_zarr(path, level):
+    """Return (array, axes, mpp, has alpha, levels) of a Zarr array or of a level of OME-Zarr."""
     import zarr
 
     try:
@@ -218,14 +219,14 @@ def _open_zarr(path):
             axes = {2: "YX", 3: "CYX" if node.shape[0] < node.shape[2] else "YXC"}.get(node.ndim)
             if axes is None:
                 raise ValueError(f"an array of shape {node.shape} is no image")
-            return node, axes, None, False
+            return node, axes, None, False, 1
         attributes = dict(node.attrs)
         scales = attributes.get("ome", attributes).get("multiscales")
         if not scales:
             raise ValueError(f"no OME-Zarr image: its attributes are {sorted(attributes)}")
         names = scales[0].get("axes") or list("tczyx")
-        finest = scales[0]["datasets"][0]
-        array = node[finest["path"]]
+        datasets = scales[0]["datasets"]
+        array, finest = node[datasets[level]["path"]], datasets[0]
     except Exception as error:  # zarr raises many kinds on damaged stores
         raise ValueError(
             f"image {path!r} cannot be read ({type(error).__name__}: {error}): expected an "
@@ -238,4 +239,4 @@ def _open_zarr(path):
         factor = _MICROMETRES.get(units[names.index("x")])
         if change.get("type") == "scale" and factor:
             mpp = _keep_plausible(factor * change["scale"][names.index("x")])
-    return array, "".join(name.upper() for name in names), mpp, False
+    return array, "".join(name.upper() for name in names), mpp, False, len(datasets)

@@ -121,8 +121,8 @@ def test_only_tiles_around_spots_are_decoded_each_about_once(tmp_path, monkeypat
     read = []
     original = _regions._open_tiff
 
-    def spy(path):
-        array, *rest = original(path)
+    def spy(path, level):
+        array, *rest = original(path, level)
 
         class Watched:
             shape, dtype, chunks, ndim = array.shape, array.dtype, array.chunks, array.ndim
