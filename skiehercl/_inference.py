@@ -86,7 +86,9 @@ def prepare_input(backbone, patches, input_size, ceiling, device):
 
 def run_network(network, x, dtype):
     """Return the network's output for `x` in a precision."""
-    with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
+    if dtype == torch.float32:
+        return network(x)
+    with torch.autocast(x.device.type, dtype):
         return network(x)
 
 

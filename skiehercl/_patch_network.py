@@ -50,7 +50,7 @@ class ResNet50PatchFeaturizer(ClassNamePrefixFeaturesOutMixin, PatchTransformer)
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         "auto": bfloat16 where the hardware multiplies it natively (CUDA, CPUs with AMX), which is
         several times faster and changes features by about 1 % of their largest.
-    memory : str or joblib.Memory, default=None
+    memory : str, path-like or joblib.Memory, default=None
         Folder in which features are kept between sessions, by the content of image, coordinates,
         weights and settings; None: they aren't.
     sha256 : str, default=None
@@ -184,7 +184,7 @@ class ResNet50PatchFeaturizer(ClassNamePrefixFeaturesOutMixin, PatchTransformer)
         self.n_features_out_ = features.shape[1]
         example = self._make_noise(patch)
         self.network_ = fold_batch_norm(self.network_, example)
-        self.map_ = find_map(self.network_, example) if self.dense else None
+        self._dense_map = find_map(self.network_, example) if self.dense else None
 
     def _describe_input(self):
         return {"input_size": self.input_size, "ceiling": self.pixel_max_}
@@ -226,8 +226,9 @@ class ResNet50PatchFeaturizer(ClassNamePrefixFeaturesOutMixin, PatchTransformer)
 
         if self.memory is None:
             return compute()
-        key = self._describe_run(source, how)
-        return check_memory(self.memory).cache(_remember, ignore=["compute"])(key, compute)
+        folder = os.fspath(self.memory) if isinstance(self.memory, os.PathLike) else self.memory
+        remember = check_memory(folder).cache(_remember, ignore=["compute"])
+        return remember(self._describe_run(source, how), compute)
 
     def _encode_patches(self, backbone, source, how):
         from ._inference import encode_patches
@@ -253,7 +254,7 @@ class ResNet50PatchFeaturizer(ClassNamePrefixFeaturesOutMixin, PatchTransformer)
                 spots = members[batch]
                 pixels = cut_patches(self.image_, windows[batch], WINDOW_PATCHES * size, self.pad)
                 starts = [offsets[rows] for rows in spots]
-                found = encode_windows(backbone, pixels, starts, self.map_, **how)
+                found = encode_windows(backbone, pixels, starts, self._dense_map, **how)
                 features[np.concatenate(spots)] = np.concatenate(found)
                 bar.update(sum(map(len, spots)))
         return features

@@ -1,15 +1,6 @@
-"""Pixels around spots: open an image, place spots on it, cut square windows.
+"""Pixels around spots: place spots on an image, cut square windows; the patch transformers' base.
 
-One coordinate contract holds in the whole package. Coordinates are (x, y), x to the right and
-y down, in any unit; ``scale`` is image pixels per that unit: ``x * scale`` is a pixel column and
-``y * scale`` a pixel row of the image that is cut. Patch sizes are pixels of that same image, or
-micrometres where ``mpp``, its micrometres per pixel, is given.
-
-| coordinates                                        | ``scale``                             |
-|----------------------------------------------------|---------------------------------------|
-| pixels of the image itself                         | 1                                     |
-| full-resolution pixels (Visium), on its hires image | ``scalefactors["tissue_hires_scalef"]`` |
-| micrometres (Xenium, CosMx, MERFISH)               | ``1 / mpp``                           |
+Coordinates, scale and patch size mean what `skiehercl.image` says.
 """
 
 import os

@@ -203,8 +203,14 @@ def test_other_colour_modes_become_rgb(tmp_path):
     rgb[:4] = [200, 30, 60]
     Image.fromarray(rgb).quantize(4).save(tmp_path / "palette.png")
     Image.fromarray(rgb).convert("CMYK").save(tmp_path / "cmyk.tiff")
+    Image.fromarray(rgb).convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
     Image.fromarray(rgb).save(tmp_path / "jpeg.png", format="JPEG", quality=95)
-    for name, tolerance in (("palette.png", 0), ("cmyk.tiff", 0), ("jpeg.png", 40)):
+    for name, tolerance in (
+        ("palette.png", 0),
+        ("cmyk.tiff", 0),
+        ("cmyk.jpg", 40),
+        ("jpeg.png", 40),
+    ):
         read = _image_files.read_image(tmp_path / name)
         assert read.shape == (8, 8, 3)
         assert np.abs(read.astype(int) - rgb).max() <= tolerance, name
@@ -699,7 +705,7 @@ def test_dense_mode_averages_the_map_of_the_window():
 def test_dense_mode_finds_the_map_of_other_families(name, found):
     settings = dict(image=make_image(), patch_size=32, input_size=64, random_state=0)
     featurizer = ResNet50PatchFeaturizer(name, None, dense=True, **settings).fit(make_coords(2))
-    assert featurizer.map_ == found
+    assert featurizer._dense_map == found
 
 
 def test_dense_mode_with_a_shared_activation():
@@ -735,7 +741,7 @@ def test_features_are_kept_by_content(tmp_path, monkeypatch):
 
     def describe(net=None, pixels=image, spots=coords, **settings):
         runs.clear()
-        settings = {"patch_size": 8, "input_size": None, "memory": str(tmp_path), **settings}
+        settings = {"patch_size": 8, "input_size": None, "memory": tmp_path, **settings}
         featurizer = ResNet50PatchFeaturizer(net or make_net(), image=pixels, **settings)
         return featurizer.fit_transform(spots), len(runs) > 1  # fit runs one patch
 
