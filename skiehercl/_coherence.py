@@ -7,22 +7,33 @@ from sklearn.metrics import silhouette_score
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array, check_random_state
 
-from skiehercl._labels import encode_labels
+from ._graph_ops import check_sections
+from ._labels import encode_labels
 
 
-def _check_spots(labels, coords, name="coords"):
+def _check_spots(labels, coords, name="coords", **checks):
     codes, _ = encode_labels(labels, "labels")
-    coords = check_array(coords, input_name=name, dtype=(np.float64, np.float32))
-    if len(codes) != len(coords):
+    coords = check_array(coords, input_name=name, dtype=(np.float64, np.float32), **checks)
+    if len(codes) != coords.shape[0]:
         raise ValueError(
-            f"{name} has {len(coords)} rows but labels has {len(codes)}: pass one row per spot "
+            f"{name} has {coords.shape[0]} rows but labels has {len(codes)}: pass one row per spot "
             "(did you filter one of them?)"
         )
     # A missing label is a label of its own here: nothing is left out.
     return np.unique(codes, return_inverse=True)[1], coords
 
 
-def pas_score(labels, coords, n_neighbors=10):
+def _average_sections(score, codes, coords, sections):
+    """Return the mean of a score over the sections, each with the weight of its spots."""
+    if sections is None:
+        return float(score(codes, coords))
+    sections = check_sections(sections, len(codes))
+    members = [sections == section for section in np.unique(sections)]
+    scores = [score(np.unique(codes[m], return_inverse=True)[1], coords[m]) for m in members]
+    return float(np.average(scores, weights=[m.sum() for m in members]))
+
+
+def pas_score(labels, coords, n_neighbors=10, *, sections=None):
     """Proportion of abnormal spots: spots unlike most of their neighbours. Lower is better.
 
     A spot is abnormal if more than half of its `n_neighbors` nearest spots (at least 6 of 10)
@@ -33,9 +44,11 @@ def pas_score(labels, coords, n_neighbors=10):
     labels : array-like of shape (n_spots,)
         Domains.
     coords : array-like of shape (n_spots, n_dims)
-        Coordinates of one section, any unit.
+        Coordinates, any unit.
     n_neighbors : int, default=10
         Nearest spots to look at, the spot itself not counted.
+    sections : array-like of shape (n_spots,), default=None
+        Section of each spot: each is scored alone, the result is the mean over the spots.
 
     Returns
     -------
@@ -45,7 +58,7 @@ def pas_score(labels, coords, n_neighbors=10):
     Raises
     ------
     ValueError
-        If the lengths differ or there are not more than `n_neighbors` spots.
+        If the lengths differ or a section has not more than `n_neighbors` spots.
 
     Examples
     --------
@@ -54,18 +67,22 @@ def pas_score(labels, coords, n_neighbors=10):
     0.0
     """
     codes, coords = _check_spots(labels, coords)
-    if not 1 <= n_neighbors < len(codes):
-        raise ValueError(
-            f"n_neighbors must be from 1 to n_spots - 1 = {len(codes) - 1}, got {n_neighbors}"
-        )
-    nearest = cKDTree(coords).query(coords, k=n_neighbors + 1)[1]
-    others = nearest != np.arange(len(codes))[:, None]
-    others[others.all(axis=1), -1] = False  # several spots on one point can crowd the spot out
-    differ = (codes[nearest] != codes[:, None]) & others
-    return float(np.mean(differ.sum(axis=1) > n_neighbors / 2))
+
+    def score(codes, coords):
+        if not 1 <= n_neighbors < len(codes):
+            raise ValueError(
+                f"n_neighbors must be from 1 to n_spots - 1 = {len(codes) - 1}, got {n_neighbors}"
+            )
+        nearest = cKDTree(coords).query(coords, k=n_neighbors + 1)[1]
+        others = nearest != np.arange(len(codes))[:, None]
+        others[others.all(axis=1), -1] = False  # several spots on one point can crowd a spot out
+        differ = (codes[nearest] != codes[:, None]) & others
+        return np.mean(differ.sum(axis=1) > n_neighbors / 2)
+
+    return _average_sections(score, codes, coords, sections)
 
 
-def chaos_score(labels, coords):
+def chaos_score(labels, coords, *, sections=None):
     """Spatial chaos: mean distance to the nearest spot of the same domain. Lower is better.
 
     Coordinates are standardised first, so that sections can be compared; domains of one or two
@@ -76,7 +93,9 @@ def chaos_score(labels, coords):
     labels : array-like of shape (n_spots,)
         Domains.
     coords : array-like of shape (n_spots, n_dims)
-        Coordinates of one section, any unit.
+        Coordinates, any unit.
+    sections : array-like of shape (n_spots,), default=None
+        As in :func:`pas_score`.
 
     Returns
     -------
@@ -96,14 +115,18 @@ def chaos_score(labels, coords):
     True
     """
     codes, coords = _check_spots(labels, coords)
-    scaled = StandardScaler().fit_transform(coords)
-    parts = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
-    total = sum(
-        cKDTree(scaled[part]).query(scaled[part], k=2)[0][:, 1].sum()
-        for part in parts
-        if len(part) > 2
-    )
-    return float(total / len(codes))
+
+    def score(codes, coords):
+        scaled = StandardScaler().fit_transform(coords)
+        parts = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+        total = sum(
+            cKDTree(scaled[part]).query(scaled[part], k=2)[0][:, 1].sum()
+            for part in parts
+            if len(part) > 2
+        )
+        return total / len(codes)
+
+    return _average_sections(score, codes, coords, sections)
 
 
 def morans_i_labels(labels, graph):
@@ -197,7 +220,7 @@ def silhouette_embedding(embedding, labels, *, sample_size=5000, random_state=No
     >>> silhouette_embedding([[0.0], [0.0], [1.0], [1.0]], [0, 0, 1, 1])
     1.0
     """
-    codes, embedding = _check_spots(labels, embedding, "embedding")
+    codes, embedding = _check_spots(labels, embedding, "embedding", accept_sparse="csr")
     size = np.bincount(codes)
     if not 2 <= len(size) < len(codes):
         raise ValueError(

@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import warnings
 
 import torch
 
@@ -10,13 +11,20 @@ __all__ = ["autocast", "choose_device", "isolated_random_state"]
 _GLOBAL_STATE = threading.Lock()
 
 
-def choose_device(device):
+def choose_device(device, or_cpu=False):
     """Return the torch device for "auto" (CUDA, then Apple's MPS, then the CPU) or a name.
+
+    Parameters
+    ----------
+    device : str
+    or_cpu : bool
+        Whether a device that isn't there is replaced by the CPU, with a warning: for what was
+        trained on another machine.
 
     Raises
     ------
     ValueError
-        If the name means nothing to torch or the device isn't there.
+        If the name means nothing to torch or, unless ``or_cpu``, the device isn't there.
     """
     if device == "auto":
         if torch.cuda.is_available():
@@ -24,14 +32,23 @@ def choose_device(device):
         if torch.backends.mps.is_available():
             return torch.device("mps")
         return torch.device("cpu")
+    chosen = None
     try:
         chosen = torch.device(device)
         torch.zeros(1, device=chosen).item()
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"device={str(device)!r} can't be used here ({_first_sentence(error)}): "
-            "pass device='auto', 'cpu' or a device that this machine has"
-        ) from error
+        problem = f"device={str(device)!r} can't be used here ({_first_sentence(error)})"
+        if not or_cpu or chosen is None:
+            raise ValueError(
+                f"{problem}: pass device='auto', 'cpu' or a device that this machine has"
+            ) from error
+        warnings.warn(
+            f"{problem}, so the CPU is used: set_params(device='auto') does that without this "
+            "warning",
+            UserWarning,
+            stacklevel=2,
+        )
+        return torch.device("cpu")
     return chosen
 
 

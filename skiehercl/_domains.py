@@ -107,6 +107,7 @@ class DomainMixture:
             weights_init=counts / counts.sum(),
             means_init=means,
             precisions_init=precision,
+            init_params="random",  # never drawn, and unlike k-means allowed with array API dispatch
             reg_covar=floor,
             max_iter=200,
             tol=1e-4,

@@ -80,7 +80,9 @@ class SpotFeatures:
             self._fit_counts(spots)
         else:
             middle = [adjacency[len(adjacency) // 2]]
-            self._fit_axes(*self._average(self._prepare_rows(spots.genes), middle))
+            base = next(self._average(self._prepare_rows(spots.genes), middle))
+            projects = self.n_components is not None
+            self.axes_ = self._find_axes(base, self.n_components) if projects else None
         own, pooled = self._describe_genes(spots, adjacency)
         target = np.mean(pooled, axis=0) if self.smooth_target else own
         self.center_ = target.mean(axis=0)
@@ -182,19 +184,20 @@ class SpotFeatures:
                 fitted.target_sum_ = _median_library(spots, pool)
             self.preprocessors_.append(fitted)
 
-    def _fit_axes(self, base):
-        self.axes_ = None
-        if self.n_components is None:
-            return
-        rows = base
-        if len(base) > _PCA_ROWS:
-            chosen = np.random.RandomState(self.random_state).choice(
-                len(base), _PCA_ROWS, replace=False
-            )
-            rows = base[chosen]
-        n_components = min(self.n_components, *rows.shape)
+    def find_directions(self, target, n_directions):
+        """Return the principal axes (k, d) of a target (n, d), or None if its columns are such."""
+        axes = self.preprocessors_[0].n_components if self.kind == "counts" else self.axes_
+        if axes is not None:
+            return None
+        return self._find_axes(target, n_directions).components_.astype(np.float32)
+
+    def _find_axes(self, rows, n_components):
+        if len(rows) > _PCA_ROWS:
+            rng = np.random.RandomState(self.random_state)
+            rows = rows[rng.choice(len(rows), _PCA_ROWS, replace=False)]
+        n_components = min(n_components, *rows.shape)
         with np.errstate(invalid="ignore"):  # shares of a variance that may be zero
-            self.axes_ = PCA(n_components, random_state=self.random_state).fit(rows)
+            return PCA(n_components, random_state=self.random_state).fit(rows)
 
     def _project(self, features):
         return features if self.axes_ is None else self.axes_.transform(features)
@@ -207,7 +210,8 @@ def _choose_graphs(graph, spots):
     if spots.sections is not None:
         n_spots = int(np.median(np.bincount(spots.sections)))
     share = min(1.0, n_spots / _FULL_SCALE_SPOTS)
-    return [SpatialKNNGraph(k) for k in sorted({max(1, round(share * k)) for k in _SCALES})]
+    sizes = sorted({max(1, round(share * k)) for k in _SCALES})
+    return [SpatialKNNGraph(k, include_ties=True) for k in sizes]
 
 
 def _median_library(spots, pool):

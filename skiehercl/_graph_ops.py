@@ -7,10 +7,14 @@ functions of this module.
 import numpy as np
 import scipy.sparse as sp
 from scipy.spatial import Delaunay, cKDTree
-from sklearn.utils import check_array
 
 # Beyond this a radius graph is a mistake in the unit, not a graph (2.4 GB of indices and weights).
 _MAX_EDGES = 200_000_000
+# Distances that differ by less than this share are equal: rounding of turned coordinates.
+_TIE = 1e-3
+# Most neighbours beyond the k-th that tie with it; the shells of hexagonal and square grids hold
+# no more, and spots all at one place can't link each to each.
+_MOST_TIES = 12
 
 
 def find_first(X, test):
@@ -62,18 +66,22 @@ def check_sections(sections, n_spots):
     return sections
 
 
-def find_nearest(tree, queries, own, n_neighbors, workers):
+def find_nearest(tree, queries, own, n_neighbors, workers, include_ties=False):
     """Return (query, point, distance) of the edges to the nearest points of a cKDTree.
 
     ``own[i]`` is the point that query i is itself, or -1: left out by identity, so that another
-    spot at the same place stays a neighbour.
+    spot at the same place stays a neighbour. With ``include_ties``, so do up to 12 points as far
+    as the last one.
     """
-    ranks = np.arange(1, min(n_neighbors + 1, tree.n) + 1)
-    dist, point = tree.query(queries, k=ranks, workers=workers)
-    keep = point != own[:, None]
-    # Who didn't meet itself (a query off the fitted spots, a spot under more than k duplicates)
-    # gives up its farthest candidate instead.
-    keep[keep.all(axis=1), n_neighbors:] = False
+    n_ranks = min(n_neighbors + 1 + include_ties * _MOST_TIES, tree.n)
+    dist, point = tree.query(queries, k=np.arange(1, n_ranks + 1), workers=workers)
+    other = point != own[:, None]
+    # Who doesn't meet itself (a query off the fitted spots, a spot under more than k duplicates)
+    # has one candidate too many.
+    keep = other & (np.cumsum(other, axis=1, dtype=np.int32) <= n_neighbors)
+    if include_ties:
+        last = np.max(dist, axis=1, where=keep, initial=0.0)
+        keep |= other & (dist <= (1.0 + _TIE) * last[:, None])
     return np.nonzero(keep)[0], point[keep], dist[keep]
 
 
@@ -110,55 +118,54 @@ def measure_spacing(coords):
     return float(np.median(cKDTree(distinct).query(distinct, k=[2])[0]))
 
 
-def delaunay_graph(coords, sections=None, *, max_edge=None):
-    """Return the Delaunay triangulation of scattered spots as a graph.
+def find_delaunay(tree, queries, own):
+    """Return (query, point, distance) of the edges to Delaunay neighbours among a cKDTree's points.
 
-    Spots on one line are linked in a chain; a spot under another one is linked to that one only.
-
-    Parameters
-    ----------
-    coords : array-like of shape (n_spots, 2) or (n_spots, 3)
-        Coordinates in one unit.
-    sections : array-like of shape (n_spots,), default=None
-        Section of each spot; each is triangulated alone.
-    max_edge : float, default=None
-        Longest edge to keep, in the unit of ``coords``: it removes the long edges along the rim
-        and across holes. None keeps all.
-
-    Returns
-    -------
-    graph : scipy.sparse.csr_matrix of shape (n_spots, n_spots), float
-        Symmetric, 1 for each edge.
+    A query that is no point (``own`` is -1) gets the corners of the triangle that it lies in, or,
+    outside of all triangles, the nearest point.
     """
-    coords = check_array(coords, dtype=np.float64, ensure_all_finite=False)
-    check_all_finite(coords, "coords")
-    if coords.shape[1] not in (2, 3):
-        raise ValueError(
-            f"coords has {coords.shape[1]} columns: a triangulation needs 2 or 3, such as x and y."
-        )
-    n = len(coords)
-    sections = np.zeros(n) if sections is None else check_sections(sections, n)
-    members = [np.flatnonzero(sections == label) for label in np.unique(sections)]
-    pairs = np.hstack([rows[_triangulate(coords[rows])] for rows in members])
-    if max_edge is not None:
-        pairs = pairs[:, np.linalg.norm(coords[pairs[0]] - coords[pairs[1]], axis=1) <= max_edge]
-    graph = sp.csr_matrix((np.ones(pairs.shape[1]), tuple(pairs)), shape=(n, n))
-    return graph.maximum(graph.T).tocsr()
+    points = np.asarray(tree.data)
+    graph, mesh, flatten = _triangulate(points)
+    known, new = np.flatnonzero(own >= 0), np.flatnonzero(own < 0)
+    links = graph[own[known]].tocoo()
+    row, point = [known[links.row]], [links.col]
+    if new.size:
+        cell = np.full(len(new), -1) if mesh is None else mesh.find_simplex(flatten(queries[new]))
+        inside, outside = np.flatnonzero(cell >= 0), np.flatnonzero(cell < 0)
+        corners = np.zeros((0, 1), dtype=np.intp) if mesh is None else mesh.simplices[cell[inside]]
+        row += [np.repeat(new[inside], corners.shape[1]), new[outside]]
+        point += [corners.ravel(), tree.query(queries[new[outside]])[1]]
+    row, point = np.concatenate(row), np.concatenate(point)
+    return row, point, np.linalg.norm(queries[row] - points[point], axis=1)
 
 
 def _triangulate(points):
-    """Return the Delaunay edges (2, n_edges) of (n, d) points, some of them in both directions."""
-    centred = points - points.mean(axis=0)
-    _, spread, axes = np.linalg.svd(centred, full_matrices=False)
+    """Return the symmetric Delaunay graph of (n, d) points, its mesh, and the map to its space.
+
+    Points on one line have no mesh (None) and are linked in a chain.
+    """
+    center = points.mean(axis=0)
+    _, spread, axes = np.linalg.svd(points - center, full_matrices=False)
     rank = int((spread > 1e-9 * max(spread[0], np.finfo(float).tiny)).sum())
+    # Qhull needs full-dimensional points, so flat ones are turned into their own plane, and few
+    # dimensions: its triangulation grows exponentially with them.
+    axes = axes[: min(max(rank, 1), 3)].T
+
+    def flatten(points):
+        return (points - center) @ axes
+
+    n, mesh = len(points), None
     if rank <= 1:
-        order = np.argsort(centred @ axes[0], kind="stable")
-        return np.stack([order[:-1], order[1:]])
-    # Qhull needs full-dimensional points: flat ones are turned into their own plane.
-    mesh = Delaunay(centred @ axes[:rank].T if rank < points.shape[1] else points)
-    indptr, indices = mesh.vertex_neighbor_vertices
-    corners = np.stack([np.repeat(np.arange(len(points)), np.diff(indptr)), indices])
-    return np.hstack([corners, mesh.coplanar[:, [0, 2]].T])
+        order = np.argsort(flatten(points)[:, 0], kind="stable")
+        row, column = order[:-1], order[1:]
+    else:
+        mesh = Delaunay(flatten(points))
+        indptr, column = mesh.vertex_neighbor_vertices
+        # A point under another one is no corner: it is linked to that one only.
+        row = np.r_[np.repeat(np.arange(n), np.diff(indptr)), mesh.coplanar[:, 0]]
+        column = np.r_[column, mesh.coplanar[:, 2]]
+    graph = sp.csr_matrix((np.ones(len(row), dtype=bool), (row, column)), shape=(n, n))
+    return graph + graph.T, mesh, flatten
 
 
 def check_graph(graph, n_spots):

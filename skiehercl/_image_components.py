@@ -130,7 +130,8 @@ def _predicted_share(x, y, blocks):
         out = blocks == block
         model = RidgeCV(len(x) * np.logspace(-4, 2, 7)).fit(x[~out], y[~out])
         # The level of a block is another matter than what varies in step with the image.
-        error += _scatter(y[out] - model.predict(x[out]))
+        # reshape: a single component comes back without its axis.
+        error += _scatter(y[out] - model.predict(x[out]).reshape(-1, y.shape[1]))
         within += _scatter(y[out])
     total = within.sum()
     return float(np.clip(within - error, 0.0, None).sum() / total) if total > 0 else 0.0

@@ -10,15 +10,6 @@ WINDOW_PATCHES = 6  # side of a dense window in patches; neighbours overlap by o
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def choose_device(device):
-    """Return the torch device that "auto" or a name stands for."""
-    if device != "auto":
-        return torch.device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
 def choose_precision(precision, device):
     """Return the torch dtype: for "auto" bfloat16 where the hardware multiplies it natively."""
     if precision != "auto":

@@ -5,11 +5,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_array, validate_data
 
 from ._graph_ops import check_all_finite, check_sections, find_first
+from ._packed import PARAMETERS, find_blocks, take_block
 
-__all__ = ["Spots", "check_spots", "is_anndata", "recognise_input", "unpack_anndata"]
+__all__ = [
+    "Spots",
+    "check_spots",
+    "gather_spots",
+    "is_anndata",
+    "recognise_input",
+    "unpack_anndata",
+    "warn_of_empty",
+]
 
 # log1p of any count that fits a 64-bit integer is below 45; of real ones, below 20.
 _LARGEST_LOGARITHM = 20.0
@@ -37,6 +46,95 @@ class Spots:
 
     def __len__(self):
         return self.genes.shape[0]
+
+    def __getstate__(self):
+        # Caches are keyed on this: without the notes that scipy makes in a matrix as it is used.
+        state = dict(vars(self))
+        if sp.issparse(self.genes):
+            parts = (self.genes.data, self.genes.indices, self.genes.indptr)
+            state["genes"] = type(self.genes)(parts, shape=self.genes.shape)
+        return state
+
+
+def gather_spots(estimator, X, coords, image_features, sections, *, reset):
+    """Return the checked Spots of arrays, of a packed X or of an AnnData.
+
+    Parameters
+    ----------
+    estimator : IEHERCLClusterer
+        Its parameters name the blocks of a packed X and the keys of an AnnData; it learns the
+        names and positions of X's columns if ``reset``, else they are compared.
+    X, coords, image_features, sections
+        As in its ``fit``.
+    reset : bool
+        Whether this is ``fit``.
+
+    Raises
+    ------
+    KeyError
+        If an AnnData lacks what a key names.
+    ValueError
+        If a block is bad, comes in two ways, or isn't in the columns that should hold it.
+    """
+    given = {"coords": coords, "image_features": image_features, "sections": sections}
+    selections = {block: getattr(estimator, name) for block, name in PARAMETERS.items()}
+    selections = {block: columns for block, columns in selections.items() if columns is not None}
+    genes = None
+    if is_anndata(X):
+        if selections:
+            raise ValueError(
+                f"{PARAMETERS[next(iter(selections))]} names columns of a packed X, but X is an "
+                "AnnData: use coords_key, image_key and section_key for its parts"
+            )
+        genes = np.asarray(X.var_names, dtype=object)
+        X, given = _unpack_by_keys(estimator, X, given)
+    elif selections:
+        X, given = _unpack_columns(estimator, X, selections, given, reset)
+    spots = check_spots(estimator, X, *given.values(), reset=reset, packed=bool(selections))
+    if reset:
+        estimator._anndata_genes = genes
+    elif genes is not None and estimator._anndata_genes is not None:
+        _compare_genes(genes, estimator._anndata_genes)
+    return spots
+
+
+def _unpack_by_keys(estimator, adata, given):
+    X, *found = unpack_anndata(
+        adata,
+        layer=estimator.layer,
+        coords_key=estimator.coords_key,
+        image_key=estimator.image_key,
+        section_key=estimator.section_key,
+    )
+    parts = zip(given.items(), found, strict=True)
+    given = {name: own if own is not None else other for (name, own), other in parts}
+    if given["coords"] is None and estimator.coords_key is not None:
+        raise KeyError(
+            f"coords_key={estimator.coords_key!r} is not in adata.obsm: name the entry that "
+            "holds the coordinates, pass coords=, or set coords_key=None to do without"
+        )
+    return X, given
+
+
+def _unpack_columns(estimator, X, selections, given, reset):
+    """Return the genes of a packed X, and its other blocks along with those given beside it."""
+    for block, columns in selections.items():
+        if given[block] is not None:
+            raise ValueError(
+                f"{block} was passed, but {PARAMETERS[block]}={columns!r} names it in X: pass it "
+                f"one way only, or set {PARAMETERS[block]}=None"
+            )
+    if not hasattr(X, "columns"):
+        X = check_array(X, accept_sparse=True, dtype=None, ensure_all_finite=False)
+    validate_data(estimator, X, skip_check_array=True, reset=reset)
+    if reset:
+        estimator._blocks = find_blocks(X, selections)
+    # By position: names are known to be those of fit, and an array may follow a DataFrame.
+    parts = {block: take_block(X, found) for block, found in estimator._blocks.items()}
+    if "sections" in parts:
+        column = parts["sections"]
+        parts["sections"] = (column.toarray() if sp.issparse(column) else np.asarray(column))[:, 0]
+    return parts.pop("genes"), {**given, **parts}
 
 
 def is_anndata(X):
@@ -73,18 +171,23 @@ def unpack_anndata(adata, *, layer, coords_key, image_key, section_key):
     return X, coords, image, sections
 
 
-def check_spots(estimator, X, coords, image_features, sections, *, reset):
-    """Return the checked Spots of arrays; ``estimator`` learns or compares the feature names."""
+def check_spots(estimator, X, coords, image_features, sections, *, reset, packed=False):
+    """Return the checked Spots of arrays.
+
+    ``estimator`` learns or compares the names of X's columns, unless X is the genes of a packed
+    X, whose columns it knows already.
+    """
+    checks = {
+        "accept_sparse": "csr",
+        "dtype": [np.float64, np.float32],
+        "ensure_all_finite": False,
+        "ensure_min_samples": 2 if reset else 1,
+    }
     try:
-        X = validate_data(
-            estimator,
-            X,
-            accept_sparse="csr",
-            dtype=[np.float64, np.float32],
-            ensure_all_finite=False,
-            ensure_min_samples=2 if reset else 1,
-            reset=reset,
-        )
+        if packed:
+            X = check_array(X, **checks, estimator=estimator, input_name="X")
+        else:
+            X = validate_data(estimator, X, **checks, reset=reset)
     except ValueError as error:
         if "could not convert" not in str(error):
             raise
@@ -92,6 +195,7 @@ def check_spots(estimator, X, coords, image_features, sections, *, reset):
     _check_values(X, "X")
     n = X.shape[0]
     if coords is not None:
+        _refuse_graph(coords, "coords")
         coords = _check_block(coords, "coords", n, np.float64)
         if coords.shape[1] != 2:
             raise ValueError(
@@ -99,12 +203,27 @@ def check_spots(estimator, X, coords, image_features, sections, *, reset):
                 "pass one section's plane, and several sections through sections="
             )
     if image_features is not None:
+        if sp.issparse(image_features):  # dense ones may have as many columns by chance
+            _refuse_graph(image_features, "image_features")
         image_features = _check_block(image_features, "image_features", n, np.float32)
     if sections is not None:
         sections = np.unique(check_sections(sections, n), return_inverse=True)[1]
     if reset and coords is not None:
         _warn_of_duplicates(coords, sections)
-    return Spots(X.astype(np.float32, copy=False), coords, image_features, sections)
+    # One layout: rounding and the keys of a cache depend on it.
+    X = X.astype(np.float32, copy=False) if sp.issparse(X) else np.ascontiguousarray(X, np.float32)
+    return Spots(X, coords, image_features, sections)
+
+
+def _refuse_graph(block, name):
+    """Tell a matrix between spots, maybe sliced by its rows as metadata are, from a block."""
+    shape = getattr(block, "shape", ())
+    if len(shape) == 2 and shape[1] >= shape[0] > 2:
+        raise ValueError(
+            f"{name} has shape {tuple(shape)}, which looks like a graph between the spots: pass "
+            f"{name} themselves, one row per spot; the neighbours are found from the coordinates "
+            "by the transformer graph=, such as SpatialKNNGraph()"
+        )
 
 
 def _check_block(block, name, n_spots, dtype):
@@ -130,7 +249,7 @@ def _check_block(block, name, n_spots, dtype):
             "(did you filter one of them?)"
         )
     _check_values(block, name)
-    return block.astype(dtype, copy=False)
+    return np.ascontiguousarray(block, dtype)
 
 
 def _check_values(X, name):
@@ -187,3 +306,26 @@ def recognise_input(X, kind):
             )
         return kind
     return "counts" if lowest >= 0 and (whole or highest > _LARGEST_LOGARITHM) else "features"
+
+
+def _compare_genes(genes, fitted):
+    differ = np.flatnonzero(genes != fitted)
+    if differ.size:
+        first = differ[0]
+        raise ValueError(
+            f"adata.var_names differ from those of fit in {differ.size} of {len(genes)} columns, "
+            f"the first is {genes[first]!r} where fit had {fitted[first]!r}: select the genes of "
+            "fit, in their order"
+        )
+
+
+def warn_of_empty(counts, axes=((1, "spots"), (0, "genes"))):
+    """Warn of spots and genes without any counts, naming how many there are."""
+    for axis, name in axes:
+        n_empty = int((np.asarray(counts.sum(axis=axis)).ravel() == 0).sum())
+        if n_empty:
+            warnings.warn(
+                f"{n_empty} {name} have no counts at all: they are kept, but carry nothing",
+                UserWarning,
+                stacklevel=3,
+            )

@@ -8,6 +8,7 @@ from tqdm.auto import tqdm
 from ._distributed import choose_device
 from ._domains import DomainConsensus, DomainMixture, refine_probabilities
 from ._features import SpotFeatures
+from ._memory import NO_MEMORY, recall
 from ._training import TrainingOptions, encode, reconstruct, train
 from .graph import SpatialKNNGraph, neighbor_mean_matrix
 
@@ -40,22 +41,21 @@ class DomainModel:
         Unfitted.
     training : TrainingOptions
     head : HeadOptions
-    device : str
     """
 
-    def __init__(
-        self, features: SpotFeatures, training: TrainingOptions, head: HeadOptions, device
-    ):
+    def __init__(self, features: SpotFeatures, training: TrainingOptions, head: HeadOptions):
         self.features = features
         self.training = training
         self.head = head
-        self.device = device
 
-    def fit(self, spots, seeds):
+    def fit(self, spots, seeds, device, memory=NO_MEMORY):
         """Learn from Spots, with one training per seed; return what `describe` returns."""
-        device = choose_device(self.device)
-        self.features.fit(spots)
-        section = self.features.transform(spots)
+        device = choose_device(device)
+        self.features = recall(memory, SpotFeatures.fit, self.features, spots)
+        section = recall(memory, SpotFeatures.transform, self.features, spots)
+        if self._starts_alike:
+            size = self.training.network["latent_size"]
+            section.directions = self.features.find_directions(section.target, size)
         options = self.training
         if "image" in section.inputs:
             network = {**options.network, "image_prior": self.features.image_.prior_}
@@ -74,9 +74,9 @@ class DomainModel:
                     bar.update()
                     bar.set_postfix(loss=f"{loss:.4g}")
 
-                self.trained_.append(train(section, options, int(seed), device, report))
+                self.trained_.append(train(section, options, int(seed), device, report, memory))
                 bar.update(self.training.max_iter - self.trained_[-1].n_iter)
-        latents, attention = self._encode(section)
+        latents, attention = self._encode(section, device)
         depths = _choose_depths(self.head.head_dimensions, len(spots))
         self.mixtures_ = [
             [
@@ -92,20 +92,20 @@ class DomainModel:
         self._fit_refinement(spots)
         return self._assign(latents, spots), self._join(latents), attention, section
 
-    def describe(self, spots):
+    def describe(self, spots, device, memory=NO_MEMORY):
         """Return probabilities (n, K), embedding (n, k), attention and the section of Spots."""
-        section = self.features.transform(spots)
-        latents, attention = self._encode(section)
+        section = recall(memory, SpotFeatures.transform, self.features, spots)
+        latents, attention = self._encode(section, choose_device(device, or_cpu=True))
         return self._assign(latents, spots), self._join(latents), attention, section
 
-    def embed(self, spots):
+    def embed(self, spots, device, memory=NO_MEMORY):
         """Return the embedding (n, k) of Spots."""
-        latents, _ = self._encode(self.features.transform(spots))
-        return self._join(latents)
+        section = recall(memory, SpotFeatures.transform, self.features, spots)
+        return self._join(self._encode(section, choose_device(device, or_cpu=True))[0])
 
-    def reconstruct(self, embedding, neighbor_mean):
+    def reconstruct(self, embedding, neighbor_mean, device):
         """Return the genes (n, d_genes) that the decoders see in an embedding, equation (7)."""
-        device = choose_device(self.device)
+        device = choose_device(device, or_cpu=True)
         trained = self.trained_ if self._starts_alike else self.trained_[:1]
         decoded = [reconstruct(t.network, embedding, neighbor_mean, device) for t in trained]
         return self.features.restore_genes(np.mean(decoded, axis=0))
@@ -122,8 +122,7 @@ class DomainModel:
     def _join(self, latents):
         return np.mean(latents, axis=0) if self._starts_alike else latents[0]
 
-    def _encode(self, section):
-        device = choose_device(self.device)
+    def _encode(self, section, device):
         results = [encode(t.network, section, device) for t in self.trained_]
         latents = [z for z, _ in results]
         names = results[0][1]
@@ -154,7 +153,7 @@ class DomainModel:
         probabilities = self.consensus_.predict_proba(self._posteriors(latents))
         if self.n_refine_neighbors_ is None:
             return probabilities
-        graph = SpatialKNNGraph(self.n_refine_neighbors_)
+        graph = SpatialKNNGraph(self.n_refine_neighbors_, include_ties=True)
         graph = graph.fit_transform(spots.coords, sections=spots.sections)
         return refine_probabilities(probabilities, neighbor_mean_matrix(graph))
 

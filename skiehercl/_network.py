@@ -157,7 +157,8 @@ class IEHERCLNetwork(nn.Module):
     normalize_views : bool
         Whether latents are scaled to unit length before the attention.
     init : {"pca", "random"}
-        Whether the linear parts start as projections on the inputs' leading columns.
+        Whether the linear parts start as projections on the inputs' leading columns; `start_at`
+        names other directions.
     ae_prior : float
         Attention that the autoencoder's view starts with.
     image_prior : float
@@ -181,25 +182,31 @@ class IEHERCLNetwork(nn.Module):
                 for name, (d, pooled) in modalities.items()
             }
         )
-        prior = (1.0 - image_prior, image_prior) if "image" in modalities else (1.0,)
+        self.gene_prior = 1.0 - image_prior if "image" in modalities else 1.0
+        prior = (self.gene_prior, image_prior) if "image" in modalities else (1.0,)
         self.attention = ViewAttention(latent, prior, options["attention"])
         self.decoder = MeanSAGE((latent, latent), modalities["gene"][0])
         if options["init"] == "pca":
-            self._start_at_leading_columns(modalities, latent, prior[0])
+            # Of principal components the leading columns are the directions to keep.
+            n_genes = modalities["gene"][0]
+            self.start_at(torch.eye(min(latent, n_genes), n_genes))
 
-    def _start_at_leading_columns(self, modalities, latent, gene_prior):
-        # Inputs are principal components, so their leading columns are the directions to keep;
-        # modalities get latent units of their own: the sum of their latents then loses nothing.
+    def start_at(self, gene_directions):
+        """Start the linear maps as projections on unit vectors (k, d) of the genes, best first.
+
+        The last ones are left out where latent units are short; the image's leading columns get
+        at most a quarter of them.
+        """
+        modalities, latent = self.arguments["modalities"], self.arguments["latent_size"]
+        # Modalities get latent units of their own: the sum of their latents then loses nothing.
         n_image = min(modalities["image"][0], latent // 4) if "image" in modalities else 0
-        n_gene = min(modalities["gene"][0], latent - n_image)
-        units = torch.arange(n_gene)
+        n_gene = min(len(gene_directions), latent - n_image)
         directions = torch.zeros(latent, modalities["gene"][0])
+        directions[:n_gene] = gene_directions[:n_gene]
         # The attention across modalities scales the genes down by its prior: undo that. The
         # image keeps four times its prior: as much as the mean gene unit at 1/4, nothing at 0.
-        directions[units, units] = 1.0 / gene_prior
-        self.encoders["gene"].start_at(directions)
-        backward = (directions > 0).T.float() / 2.0
-        self.decoder.start_at(backward, backward)
+        self.encoders["gene"].start_at(directions * (1.0 / self.gene_prior))
+        self.decoder.start_at(directions.T / 2.0, directions.T / 2.0)
         if n_image:
             units = torch.arange(n_image)
             directions = torch.zeros(latent, modalities["image"][0])

@@ -1,5 +1,6 @@
 """The estimator's parameters: what each may be, and the presets."""
 
+import os
 from numbers import Integral, Real
 
 import numpy as np
@@ -86,10 +87,14 @@ CONSTRAINTS = {
     "batch_size": [Interval(Integral, 2, None, closed="left"), None],
     "device": [str],
     "precision": [StrOptions({"auto", "float32", "bfloat16"})],
+    "coords_columns": ["array-like", slice, str, Integral, callable, None],
+    "image_columns": ["array-like", slice, str, Integral, callable, None],
+    "section_column": [str, Integral, None],
     "coords_key": [str, None],
     "image_key": [str, None],
     "section_key": [str, None],
     "layer": [str, None],
+    "memory": [None, str, os.PathLike, HasMethods("cache")],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
 }

@@ -9,10 +9,10 @@ import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin
 from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import check_memory
 from tqdm import tqdm
 
 from ._image_files import digest_image
+from ._memory import list_versions, open_memory
 from ._patches import PatchTransformer, cut_patches
 
 __all__ = ["ResNet50PatchFeaturizer"]
@@ -212,7 +212,8 @@ class ResNet50PatchFeaturizer(ClassNamePrefixFeaturesOutMixin, PatchTransformer)
             In the order of `X`.
         """
         from ._backbone import Backbone
-        from ._inference import choose_device, choose_precision, place_network
+        from ._distributed import choose_device
+        from ._inference import choose_precision, place_network
 
         source = self._open_source(X)
         device = choose_device(self.device)
@@ -226,9 +227,9 @@ class ResNet50PatchFeaturizer(ClassNamePrefixFeaturesOutMixin, PatchTransformer)
 
         if self.memory is None:
             return compute()
-        folder = os.fspath(self.memory) if isinstance(self.memory, os.PathLike) else self.memory
-        remember = check_memory(folder).cache(_remember, ignore=["compute"])
-        return remember(self._describe_run(source, how), compute)
+        key = self._describe_run(source, how)
+        # Weights are in the key, so it doesn't matter whether they were seeded.
+        return open_memory(self.memory, 0).cache(_remember, ignore=["compute"])(key, compute)
 
     def _encode_patches(self, backbone, source, how):
         from ._inference import encode_patches
@@ -261,13 +262,11 @@ class ResNet50PatchFeaturizer(ClassNamePrefixFeaturesOutMixin, PatchTransformer)
 
     def _describe_run(self, source, how):
         """Return a digest of all that the features depend on."""
-        import torch
-
         state = {name: value.numpy() for name, value in self.network_.state_dict().items()}
         pixels = source.patches if self.image_ is None else digest_image(self.image_)
         settings = (self.patch_size_, self.pad, self.input_size, self.pixel_max_, self.dense)
         norm = (self.pixel_mean_, self.pixel_std_)
-        run = (str(how["device"].type), str(how["dtype"]), torch.__version__)
+        run = (how["device"].type, str(how["dtype"]), list_versions())
         everything = (pixels, source.centres, settings, norm, run, repr(self.network_), state)
         return joblib.hash(everything)
 

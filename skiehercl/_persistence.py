@@ -8,16 +8,12 @@ unknown origin can hold wrong numbers, but can't run code.
 import contextlib
 import json
 import os
-import platform
 import secrets
-import sys
 from pathlib import Path
 
 import numpy as np
 import safetensors
-import scipy
 import scipy.sparse as sp
-import sklearn
 import torch
 from safetensors.numpy import save
 from sklearn.base import BaseEstimator
@@ -28,10 +24,11 @@ from sklearn.utils.validation import check_is_fitted
 from ._domains import DomainConsensus, DomainMixture
 from ._features import SpotFeatures
 from ._image_components import ImageComponents
+from ._memory import list_versions
 from ._model import DomainModel, HeadOptions
 from ._network import IEHERCLNetwork
 from ._training import Trained, TrainingOptions
-from .graph import SpatialKNNGraph, SpatialRadiusGraph
+from .graph import SpatialDelaunayGraph, SpatialKNNGraph, SpatialRadiusGraph
 from .preprocessing import ExpressionPreprocessor
 
 __all__ = ["FORMAT_VERSION", "load_estimator", "save_estimator"]
@@ -44,7 +41,8 @@ _SPARSE = (sp.csr_array, sp.csr_matrix)
 _ALLOWED = (
     *(DomainModel, HeadOptions, DomainMixture, DomainConsensus, GaussianMixture),
     *(Trained, TrainingOptions, IEHERCLNetwork, SpotFeatures, ImageComponents, PCA),
-    *(ExpressionPreprocessor, SpatialKNNGraph, SpatialRadiusGraph),
+    *(SpatialDelaunayGraph, SpatialKNNGraph, SpatialRadiusGraph),
+    ExpressionPreprocessor,
     *(np.random.RandomState, *_SPARSE),
 )
 _CLASSES = {cls.__name__: cls for cls in _ALLOWED}
@@ -55,11 +53,13 @@ def save_estimator(estimator, path):
     """Write a fitted estimator, whole or not at all; see ``IEHERCLClusterer.save``."""
     check_is_fitted(estimator)
     path, tensors = Path(path), _Tensors()
-    state = {name: _encode(v, name, tensors) for name, v in estimator.__getstate__().items()}
+    # Where the memory is means nothing elsewhere, and a fit would trust what lies there.
+    state = {**estimator.__getstate__(), "memory": None}
+    state = {name: _encode(value, name, tensors) for name, value in state.items()}
     metadata = {
         "format": _FORMAT,
         "format_version": str(FORMAT_VERSION),
-        "versions": json.dumps(_versions()),
+        "versions": json.dumps(list_versions()),
         "estimator": json.dumps({"class": type(estimator).__name__, "state": state}),
     }
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
@@ -111,13 +111,6 @@ def _check_origin(metadata, cls):
         )
 
 
-def _versions():
-    # Not imported, since the package's own module imports the estimator above this one.
-    packages = (sys.modules[__package__], np, scipy, sklearn, torch)
-    versions = {package.__name__: package.__version__ for package in packages}
-    return {"python": platform.python_version(), **versions}
-
-
 class _Tensors:
     """The file's arrays; one that several objects share is stored once."""
 
@@ -144,6 +137,9 @@ def _encode(value, where, tensors):
         return [_encode(item, f"{where}.{i}", tensors) for i, item in enumerate(value)]
     if type(value) is tuple:
         return {"type": "tuple", "items": _encode(list(value), where, tensors)}
+    if type(value) is slice:
+        ends = [value.start, value.stop, value.step]
+        return {"type": "slice", "items": _encode(ends, where, tensors)}
     if type(value) is dict:
         keys = [_encode(key, where, tensors) for key in value]
         items = [_encode(item, f"{where}.{key}", tensors) for key, item in value.items()]
@@ -222,7 +218,8 @@ def _build(cls, state):
 def _decode_estimator(stored, cls, read):
     if stored["class"] != cls.__name__:
         raise _WrongFileError(f"holds a {stored['class']}, not a {cls.__name__}: load it with that")
-    estimator = _build(cls, {name: _decode(item, read) for name, item in stored["state"].items()})
+    state = {name: _decode(item, read) for name, item in stored["state"].items()}
+    estimator = _build(cls, {**state, "memory": None})
     estimator.get_params(deep=False)
     if not isinstance(estimator.model_, DomainModel):
         raise TypeError("model_ is no DomainModel")
@@ -237,6 +234,8 @@ def _decode(stored, read):
     kind = stored["type"]
     if kind == "tuple":
         return tuple(_decode(stored["items"], read))
+    if kind == "slice":
+        return slice(*_decode(stored["items"], read))
     if kind == "dict":
         return {_decode(key, read): _decode(item, read) for key, item in stored["items"]}
     if kind == "scalar":

@@ -18,9 +18,10 @@ from ._losses import (
     target_distribution,
     total_reconstruction_loss,
 )
+from ._memory import NO_MEMORY, recall
 from ._network import IEHERCLNetwork
 from ._transport import sinkhorn_divergence
-from ._walk import make_walk
+from ._walk import EXACT_LIMIT, make_walk, place_anchors
 
 __all__ = ["SectionTensors", "Trained", "TrainingOptions", "encode", "reconstruct", "train"]
 
@@ -47,6 +48,9 @@ class SectionTensors:
     coords : ndarray of shape (n, 2) or None
         Place of each spot, for the tiles.
     sections : ndarray of shape (n,), int
+    directions : ndarray of shape (k, d) or None
+        Unit vectors of the genes that a network with ``init="pca"`` starts at, best first; None:
+        the leading columns.
     """
 
     inputs: dict
@@ -54,6 +58,7 @@ class SectionTensors:
     neighbor_mean: object
     coords: np.ndarray | None
     sections: np.ndarray
+    directions: np.ndarray | None = None
 
     def __len__(self):
         return len(self.target)
@@ -96,7 +101,7 @@ class Trained:
     n_iter: int
 
 
-def train(section, options, seed, device, progress=None):
+def train(section, options, seed, device, progress=None, memory=NO_MEMORY):
     """Train one network on the spots of a section (or of several).
 
     Parameters
@@ -107,6 +112,8 @@ def train(section, options, seed, device, progress=None):
     device : torch.device
     progress : callable or None
         Called with the epoch's total loss after each epoch.
+    memory : joblib.Memory
+        Keeps the walk's anchors.
 
     Returns
     -------
@@ -116,8 +123,10 @@ def train(section, options, seed, device, progress=None):
     sizes = {name: (x.shape[1], p.shape[1]) for name, (x, p) in section.inputs.items()}
     with isolated_random_state(seed):
         network = IEHERCLNetwork(sizes, **options.network)
+    if section.directions is not None:
+        network.start_at(torch.from_numpy(section.directions))
     network = network.to(device)
-    walk = _make_walk(section, options, seed) if options.lambda_contrast > 0 else None
+    walk = _make_walk(section, options, seed, memory) if options.lambda_contrast > 0 else None
     optimizer = torch.optim.Adam(
         network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
     )
@@ -239,18 +248,26 @@ def _start_centers(network, section, options, seed, device):
     return torch.from_numpy(means.astype(np.float32)).to(device)
 
 
-def _make_walk(section, options, seed):
+def _make_walk(section, options, seed, memory):
     # The affinity (10) is that of the expression: the target's principal components.
-    x, n_components = section.target, options.network["latent_size"]
-    if x.shape[1] > n_components:
-        x = PCA(min(n_components, len(x)), random_state=seed).fit_transform(x)
+    x, anchors = recall(memory, _prepare_walk, section.target, options.network["latent_size"], seed)
     return make_walk(
-        torch.from_numpy(x),
+        torch.tensor(x),
         options.walk_length,
         options.walk_alpha,
         options.sigma,
-        random_state=seed,
+        anchors=None if anchors is None else torch.tensor(anchors),
     )
+
+
+def _prepare_walk(target, n_components, seed):
+    """Return what walks of any length and width share: components (n, k) and anchors (m, k)."""
+    x = target
+    if x.shape[1] > n_components:
+        x = PCA(min(n_components, len(x)), random_state=seed).fit_transform(x)
+    if len(x) <= EXACT_LIMIT:
+        return x, None
+    return x, place_anchors(torch.tensor(x), random_state=seed).numpy()
 
 
 def encode(network, section, device):

@@ -18,7 +18,16 @@ As a diagonal plus a low-rank matrix M still has powers computable for a batch a
 import torch
 from sklearn.utils import check_random_state
 
-__all__ = ["AnchorWalk", "ExactWalk", "affinity", "make_walk", "transition", "walk_matrix"]
+__all__ = [
+    "EXACT_LIMIT",
+    "AnchorWalk",
+    "ExactWalk",
+    "affinity",
+    "make_walk",
+    "place_anchors",
+    "transition",
+    "walk_matrix",
+]
 
 # Up to here the exact walk (25 MB in float32) is cheaper than the anchors, and it is exact.
 EXACT_LIMIT = 2500
@@ -187,7 +196,7 @@ class AnchorWalk:
         self.walk_length, self.alpha = walk_length, alpha
         x = _unit_rows(x)
         if anchors is None:
-            anchors = _kmeans(x, min(n_anchors, len(x)), check_random_state(random_state))
+            anchors = place_anchors(x, n_anchors, random_state)
         self.cell = torch.unique(_nearest(x, anchors), return_inverse=True)[1]
         self.size = torch.bincount(self.cell).to(x)
         mean = _cell_sums(x, self.cell, self.size) / self.size[:, None]
@@ -269,6 +278,7 @@ def make_walk(
     mode="auto",
     n_anchors=200,
     n_nearest=64,
+    anchors=None,
     random_state=None,
 ):
     """Walk that suits the number of spots.
@@ -281,7 +291,7 @@ def make_walk(
         See :func:`walk_matrix` and :func:`affinity`.
     mode : {"auto", "exact", "anchors"}, default="auto"
         "auto" is exact up to 2,500 spots.
-    n_anchors, n_nearest, random_state
+    n_anchors, n_nearest, anchors, random_state
         See :class:`AnchorWalk`; not read by the exact walk.
 
     Returns
@@ -297,12 +307,29 @@ def make_walk(
         raise ValueError(f"mode must be 'auto', 'exact' or 'anchors', got {mode!r}")
     if mode == "exact" or (mode == "auto" and len(x) <= EXACT_LIMIT):
         return ExactWalk(x, walk_length, alpha, sigma)
-    return AnchorWalk(x, walk_length, alpha, sigma, n_anchors, n_nearest, random_state=random_state)
+    return AnchorWalk(x, walk_length, alpha, sigma, n_anchors, n_nearest, anchors, random_state)
 
 
-def _kmeans(x, n_anchors, random_state):
-    """Few Lloyd steps from randomly picked spots, on a sample where there are many spots."""
-    picks = random_state.permutation(len(x))[: n_anchors * _KMEANS_SPOTS_PER_ANCHOR]
+@torch.no_grad()
+def place_anchors(x, n_anchors=200, random_state=None):
+    """Place anchors by few Lloyd steps from randomly picked spots, on a sample of many spots.
+
+    Parameters
+    ----------
+    x : Tensor of shape (N, d)
+        Features, brought to unit length as in :func:`affinity`.
+    n_anchors : int, default=200
+        Number m of anchors, at most N.
+    random_state : int, RandomState or None, default=None
+
+    Returns
+    -------
+    Tensor of shape (m, d)
+    """
+    x, n_anchors = _unit_rows(x), min(n_anchors, len(x))
+    picks = check_random_state(random_state).permutation(len(x))[
+        : n_anchors * _KMEANS_SPOTS_PER_ANCHOR
+    ]
     x = x[torch.from_numpy(picks).to(x.device)]
     centers = x[:n_anchors].clone()
     for _ in range(_KMEANS_STEPS):

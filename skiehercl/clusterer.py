@@ -1,7 +1,6 @@
 """IEHERCLClusterer: the estimator in front of the engine."""
 
 import copy
-import warnings
 from dataclasses import fields
 
 import numpy as np
@@ -16,7 +15,8 @@ from sklearn.base import (
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ._inputs import check_spots, is_anndata, recognise_input, unpack_anndata
+from ._inputs import gather_spots, recognise_input, warn_of_empty
+from ._memory import open_memory
 from ._parameters import CONSTRAINTS, HEAD_DIMENSIONS, POOLING, PRESETS, check_parameters
 
 __all__ = ["IEHERCLClusterer"]
@@ -61,8 +61,8 @@ class IEHERCLClusterer(
         Share of ``max_iter`` before the divergence joins and pseudo-labels are drawn.
     graph : graph transformer, list of them, or None, default=None
         Neighbourhoods, such as :class:`SpatialKNNGraph` or :class:`SpatialRadiusGraph`; several
-        make GraphSAGE see several scales. None: the 6, 12, 18 and 30 nearest spots, fewer in
-        sections of less than 1,800 spots.
+        make GraphSAGE see several scales. None: the 6, 12, 18 and 30 nearest spots and those
+        that tie with the last, fewer in sections of less than 1,800 spots.
     input : {"auto", "counts", "features"}, default="auto"
         What X holds. Counts go through ``preprocessor``; ready features (principal components)
         are used as they are. "auto" takes non-negative integers, and non-negative values beyond
@@ -119,14 +119,27 @@ class IEHERCLClusterer(
     batch_size : int or None, default=1024
         Most spots in a batch, made of random tiles of the tissue; None: the full section.
     device : str, default="auto"
-        torch device; "auto": CUDA or Apple's GPU if there is one, else the CPU.
+        torch device; "auto": CUDA or Apple's GPU if there is one, else the CPU. It may be changed
+        after ``fit``; where the device of the training is absent, prediction takes the CPU.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Precision of the training; "auto": bfloat16 on CUDA devices that have it.
+    coords_columns, image_columns : columns or None, default=None
+        Where a packed X, array or DataFrame, has coordinates and image features: names,
+        positions, a slice, a mask or a callable, as in
+        :class:`sklearn.compose.ColumnTransformer`. All other columns are the genes.
+    section_column : str, int or None, default=None
+        Where a packed X has the sections.
     coords_key, image_key : str or None, default="spatial", "X_image"
         Where an AnnData has coordinates and image features, in ``obsm``. Coordinates that aren't
         there are an error, image features aren't; None leaves them out.
     section_key, layer : str or None, default=None
         Where an AnnData has the sections, in ``obs``, and X, in ``layers``.
+    memory : str, path, joblib.Memory or None, default=None
+        Folder that keeps what does not depend on the lambdas, ``walk_length`` and the like:
+        neighbour graphs, pooled features, image evidence and the walk's anchors. Fits and
+        predictions of the same spots compute it once, in all processes of a search. Needs a
+        ``random_state``, else no two fits have it in common. joblib reads the folder by
+        unpickling: name one that only you can write to.
     random_state : int, RandomState instance or None, default=None
         Seed of weights, batches and samples. An int gives the same labels on every run.
     verbose : bool or int, default=False
@@ -158,7 +171,7 @@ class IEHERCLClusterer(
     model_ : object
         The fitted pipeline.
     n_features_in_ : int
-        Columns of X.
+        Columns of X, of a packed X all of them.
     feature_names_in_ : ndarray of str
         Names of the columns, if X had any.
 
@@ -239,10 +252,14 @@ class IEHERCLClusterer(
         batch_size=1024,
         device="auto",
         precision="auto",
+        coords_columns=None,
+        image_columns=None,
+        section_column=None,
         coords_key="spatial",
         image_key="X_image",
         section_key=None,
         layer=None,
+        memory=None,
         random_state=None,
         verbose=False,
     ):
@@ -283,10 +300,14 @@ class IEHERCLClusterer(
         self.batch_size = batch_size
         self.device = device
         self.precision = precision
+        self.coords_columns = coords_columns
+        self.image_columns = image_columns
+        self.section_column = section_column
         self.coords_key = coords_key
         self.image_key = image_key
         self.section_key = section_key
         self.layer = layer
+        self.memory = memory
         self.random_state = random_state
         self.verbose = verbose
 
@@ -313,8 +334,9 @@ class IEHERCLClusterer(
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_spots, n_genes), DataFrame or AnnData
-            Counts or ready features (see ``input``). Of an AnnData, coordinates, image features
-            and sections are read by their keys, unless they are passed here.
+            Counts or ready features (see ``input``). Coordinates, image features and sections
+            are read from an AnnData by their keys, unless they are passed here, or from the
+            columns of a packed X that ``coords_columns`` and its like name.
         y : array-like of shape (n_spots, 2), default=None
             The coordinates, when called as ``fit(X_gene, coords, image_features)``. Anything
             1-dimensional is ignored, as scikit-learn's conventions ask for.
@@ -332,12 +354,13 @@ class IEHERCLClusterer(
         Raises
         ------
         ValueError
-            If the blocks differ in length, hold NaN or infinite values, or don't suit
-            ``n_clusters`` or ``input``.
+            If the blocks differ in length, hold NaN or infinite values, don't suit
+            ``n_clusters`` or ``input``, come both packed and beside X, or name columns that X
+            doesn't have or that overlap.
         """
         check_parameters(self)
         coords = _split_second(y, coords)
-        spots = self._gather(X, coords, image_features, sections, reset=True)
+        spots = gather_spots(self, X, coords, image_features, sections, reset=True)
         n_spots = len(spots)
         if self.n_clusters > n_spots:
             raise ValueError(
@@ -351,10 +374,13 @@ class IEHERCLClusterer(
                 "X.toarray(), or an AnnData; sparse matrices are for counts (input='counts')"
             )
         if kind == "counts":
-            _warn_of_empty(spots.genes)
+            warn_of_empty(spots.genes)
+        memory = open_memory(self.memory, self.random_state)
         seeds = check_random_state(self.random_state).randint(2**31 - 1, size=self.n_init)
         model = self._build_model(kind, int(seeds[0]))
-        self.probabilities_, self.embedding_, self.attention_, section = model.fit(spots, seeds)
+        self.probabilities_, self.embedding_, self.attention_, section = model.fit(
+            spots, seeds, self.device, memory
+        )
         self.model_, self.input_ = model, kind
         self.graph_ = section.neighbor_mean
         self.labels_ = self.probabilities_.argmax(axis=1)
@@ -397,7 +423,8 @@ class IEHERCLClusterer(
             Rows sum to 1.
         """
         spots = self._gather_new(X, coords, image_features, sections)
-        return self.model_.describe(spots)[0]
+        memory = open_memory(self.memory, self.random_state)
+        return self.model_.describe(spots, self.device, memory)[0]
 
     def transform(self, X, coords=None, image_features=None, *, sections=None):
         """Return the embedding of spots; parameters as in ``predict``.
@@ -407,13 +434,14 @@ class IEHERCLClusterer(
         embedding : ndarray of shape (n_spots, latent_size), float64
         """
         spots = self._gather_new(X, coords, image_features, sections)
-        return self.model_.embed(spots)
+        memory = open_memory(self.memory, self.random_state)
+        return self.model_.embed(spots, self.device, memory)
 
     def save(self, path):
         """Write the fitted estimator to one file, without pickle.
 
         The file is in safetensors format: arrays as tensors, all else as text. An existing file
-        is replaced only once the new one is complete.
+        is replaced only once the new one is complete. All is stored but ``memory``.
 
         Parameters
         ----------
@@ -484,42 +512,15 @@ class IEHERCLClusterer(
     def reconstruction_(self):
         """Denoised genes (n_spots, n_genes_kept) of the training spots, decoded at each call."""
         check_is_fitted(self)
-        return self.model_.reconstruct(self.embedding_, self.graph_)
+        return self.model_.reconstruct(self.embedding_, self.graph_, self.device)
 
     def __sklearn_is_fitted__(self):
         # Number and names of the columns are set before anything is learned.
         return hasattr(self, "model_")
 
-    def _gather(self, X, coords, image_features, sections, *, reset):
-        genes = None
-        if is_anndata(X):
-            genes = np.asarray(X.var_names, dtype=object)
-            X, *found = unpack_anndata(
-                X,
-                layer=self.layer,
-                coords_key=self.coords_key,
-                image_key=self.image_key,
-                section_key=self.section_key,
-            )
-            given = (coords, image_features, sections)
-            coords, image_features, sections = (
-                own if own is not None else other for own, other in zip(given, found, strict=True)
-            )
-            if coords is None and self.coords_key is not None:
-                raise KeyError(
-                    f"coords_key={self.coords_key!r} is not in adata.obsm: name the entry that "
-                    "holds the coordinates, pass coords=, or set coords_key=None to do without"
-                )
-        spots = check_spots(self, X, coords, image_features, sections, reset=reset)
-        if reset:
-            self._anndata_genes = genes
-        elif genes is not None and self._anndata_genes is not None:
-            _compare_genes(genes, self._anndata_genes)
-        return spots
-
     def _gather_new(self, X, coords, image_features, sections):
         check_is_fitted(self)
-        spots = self._gather(X, coords, image_features, sections, reset=False)
+        spots = gather_spots(self, X, coords, image_features, sections, reset=False)
         features = self.model_.features
         for name, given, used in (
             ("coords", spots.coords is not None, bool(features.graphs_)),
@@ -530,7 +531,7 @@ class IEHERCLClusterer(
                 cure = "pass them here too" if used else "leave them out here"
                 raise ValueError(f"{name}: the estimator's fit {verb} {name}, so {cure}")
         if self.input_ == "counts":
-            _warn_of_empty(spots.genes, axes=((1, "spots"),))
+            warn_of_empty(spots.genes, axes=((1, "spots"),))
         if used and spots.image.shape[1] != len(features.image_.mean_):
             raise ValueError(
                 f"image_features has {spots.image.shape[1]} columns but fit had "
@@ -574,7 +575,7 @@ class IEHERCLClusterer(
             self.covariance_type,
             self.refine_neighbors,
         )
-        return DomainModel(features, training, head, self.device)
+        return DomainModel(features, training, head)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -594,28 +595,6 @@ def _split_second(y, coords):
             "coords was passed twice, as the second argument and by name: pass it once"
         )
     return y
-
-
-def _compare_genes(genes, fitted):
-    differ = np.flatnonzero(genes != fitted)
-    if differ.size:
-        first = differ[0]
-        raise ValueError(
-            f"adata.var_names differ from those of fit in {differ.size} of {len(genes)} columns, "
-            f"the first is {genes[first]!r} where fit had {fitted[first]!r}: select the genes of "
-            "fit, in their order"
-        )
-
-
-def _warn_of_empty(counts, axes=((1, "spots"), (0, "genes"))):
-    for axis, name in axes:
-        n_empty = int((np.asarray(counts.sum(axis=axis)).ravel() == 0).sum())
-        if n_empty:
-            warnings.warn(
-                f"{n_empty} {name} have no counts at all: they are kept, but carry nothing",
-                UserWarning,
-                stacklevel=3,
-            )
 
 
 def _group_means(embedding, probabilities):

@@ -2,222 +2,51 @@
 
 :class:`SpatialKNNGraph` (k nearest spots) and :class:`SpatialRadiusGraph` (all spots in reach; by
 default the grid neighbours of a Visium or ST array, in whatever unit) build CSR matrices whose
-memory grows with their edges. ``delaunay_graph`` triangulates scattered cells; ``check_graph``,
-``neighbor_mean_matrix``, ``neighbor_mean`` and ``neighbor_sum`` take graphs from anywhere.
+memory grows with their edges; :class:`SpatialDelaunayGraph` triangulates scattered cells.
+``check_graph``, ``neighbor_mean_matrix``, ``neighbor_mean`` and ``neighbor_sum`` take graphs from
+anywhere.
+
+They are used before scikit-learn's clusterers as its KNeighborsTransformer is:
+``make_pipeline(SpatialKNNGraph(symmetry="union"), SpectralClustering(affinity="precomputed"))``,
+or ``AgglomerativeClustering(connectivity=SpatialRadiusGraph().fit_transform(coords))``.
 """
 
 import warnings
 from numbers import Integral, Real
 
 import numpy as np
-import scipy.sparse as sp
 from joblib import effective_n_jobs
-from scipy.spatial import cKDTree
-from sklearn.base import (
-    BaseEstimator,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    _fit_context,
-)
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._graph_ops import (
-    check_all_finite,
     check_graph,
-    check_sections,
-    delaunay_graph,
+    find_delaunay,
     find_nearest,
     find_within,
     measure_spacing,
     neighbor_mean,
     neighbor_mean_matrix,
     neighbor_sum,
-    symmetrise,
 )
+from ._spatial_graph import SpatialGraph
 
 __all__ = [
+    "SpatialDelaunayGraph",
     "SpatialKNNGraph",
     "SpatialRadiusGraph",
     "check_graph",
-    "delaunay_graph",
     "neighbor_mean",
     "neighbor_mean_matrix",
     "neighbor_sum",
 ]
 
 
-class _SpatialGraph(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """What the graphs share: sections, identity of spots, weights, assembly.
-
-    A subclass defines ``_edges(tree, queries, own, section)``: (query, point, distance) of the
-    edges to one section's points. ``own[i]`` is the point that query i itself is, or -1.
-    """
-
-    __metadata_request__fit = {"sections": True}  # noqa: RUF012
-    __metadata_request__transform = {"sections": True}  # noqa: RUF012
-    _parameter_constraints: dict = {  # noqa: RUF012
-        "mode": [StrOptions({"connectivity", "distance", "gaussian"})],
-        "include_self": ["boolean"],
-        "bandwidth": [Interval(Real, 0, None, closed="neither"), None],
-        "n_jobs": [Integral, None],
-    }
-
-    def fit(self, X, y=None, sections=None):
-        """Learn the spots that later queries are linked to.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_spots, n_dimensions)
-            Coordinates, all in one unit (pixels, micrometres, array rows and columns).
-        y : Ignored
-            Present for scikit-learn's conventions.
-        sections : array-like of shape (n_spots,), default=None
-            Section (slide, field of view) of each spot, labels of any type; spots of two
-            sections are never linked. None: one section.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
-        """
-        self._fit(X, sections)
-        return self
-
-    def fit_transform(self, X, y=None, sections=None):
-        """Return the graph of the spots X; parameters as in ``fit``.
-
-        Returns
-        -------
-        graph : scipy.sparse.csr_matrix of shape (n_spots, n_spots), float
-            Row i holds the neighbours of spot i, its indices sorted.
-        """
-        return self._assemble(self._fit(X, sections), len(self.coords_))
-
-    def transform(self, X, sections=None):
-        """Return the links from each query to the fitted spots of its section.
-
-        The fitted coordinates, row for row, give the graph of ``fit_transform`` again. Of other
-        queries, one that lies exactly on a fitted spot is taken to be that spot.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_queries, n_dimensions)
-            Coordinates in the unit of those fitted.
-        sections : array-like of shape (n_queries,), default=None
-            Labels known from ``fit``; needed only if it had some and X is new.
-
-        Returns
-        -------
-        graph : scipy.sparse.csr_matrix of shape (n_queries, n_fitted_spots), float
-            Row i holds the neighbours of query i.
-        """
-        check_is_fitted(self)
-        X = self._check_coords(X, reset=False)
-        fitted = X.shape == self.coords_.shape and np.array_equal(X, self.coords_)
-        codes = self._query_codes(sections, len(X), fitted)
-        fitted = fitted and np.array_equal(codes, self.section_codes_)
-        return self._assemble(self._link_sections(X, codes, fitted), len(X))
-
-    @_fit_context(prefer_skip_nested_validation=True)
-    def _fit(self, X, sections):
-        X = self._check_coords(X, reset=True)
-        self.coords_, self.section_labels_ = X, None
-        self.section_codes_ = np.zeros(len(X), dtype=np.intp)
-        if sections is not None:
-            sections = check_sections(sections, len(X))
-            self.section_labels_, self.section_codes_ = np.unique(sections, return_inverse=True)
-        self._n_features_out = len(X)
-        self._learn([X[rows] for rows in self._members(self.section_codes_)])
-        parts = self._link_sections(X, self.section_codes_, fitted=True)
-        if self.mode == "gaussian":
-            medians = [np.median(dist) if dist.size else 0.0 for _, _, dist, _ in parts]
-            widths = medians if self.bandwidth is None else [self.bandwidth] * len(parts)
-            # All neighbours at distance zero: any width gives them weight 1.
-            self.bandwidth_ = np.array([width or 1.0 for width in widths])
-        return parts
-
-    def _check_coords(self, X, reset):
-        check = {"dtype": [np.float64, np.float32], "copy": reset, "ensure_all_finite": False}
-        X = validate_data(self, X, reset=reset, **check)
-        check_all_finite(X, "coords X")
-        return X
-
-    def _query_codes(self, sections, n_queries, fitted):
-        if sections is None:
-            if self.section_labels_ is None:
-                return np.zeros(n_queries, dtype=np.intp)
-            if fitted:
-                return self.section_codes_
-            raise ValueError("The graph was fitted with sections: pass sections= for X as well.")
-        sections = check_sections(sections, n_queries)
-        known = self.section_labels_ if self.section_labels_ is not None else np.zeros(0)
-        if "U" in (known.dtype.kind, sections.dtype.kind):
-            known, sections = known.astype(str), sections.astype(str)
-        unknown = sections[~np.isin(sections, known)]
-        if unknown.size:
-            raise ValueError(
-                f"sections holds {unknown.tolist()[0]!r}, which is none of the {len(known)} "
-                "sections that fit saw: for a new section's own graph, use fit_transform."
-            )
-        order = np.argsort(known)
-        return order[np.searchsorted(known, sections, sorter=order)]
-
-    def _members(self, codes):
-        """Return the row numbers of each fitted section, in the order of its code."""
-        n_sections = 1 if self.section_labels_ is None else len(self.section_labels_)
-        order = np.argsort(codes, kind="stable")
-        return np.split(order, np.searchsorted(codes[order], np.arange(1, n_sections)))
-
-    def _link_sections(self, X, codes, fitted):
-        """Return (rows, columns, distances, self edges) of each section."""
-        parts = []
-        groups = zip(self._members(codes), self._members(self.section_codes_), strict=True)
-        for section, (rows, columns) in enumerate(groups):
-            tree = cKDTree(self.coords_[columns])
-            if fitted:
-                own = np.arange(len(rows))
-            else:
-                gap, own = tree.query(X[rows])
-                own = np.where(gap == 0, own, -1)
-            row, column, dist = self._edges(tree, X[rows], own, section)
-            if fitted and getattr(self, "symmetry", "none") != "none":
-                row, column, dist = symmetrise(row, column, dist, len(rows), self.symmetry)
-            selves = np.stack([rows[own >= 0], columns[own[own >= 0]]])
-            parts.append((rows[row], columns[column], dist, selves))
-        return parts
-
-    def _learn(self, sections):
-        """Learn from the coordinates of each section what ``_edges`` needs."""
-
-    def _assemble(self, parts, n_queries):
-        rows, columns, weights = [], [], []
-        for section, (row, column, dist, selves) in enumerate(parts):
-            if self.include_self:
-                row, column = np.r_[row, selves[0]], np.r_[column, selves[1]]
-                dist = np.r_[dist, np.zeros(selves.shape[1])]
-            if self.mode == "connectivity":
-                dist = np.ones(len(dist))
-            elif self.mode == "gaussian":
-                dist = np.exp(-0.5 * (dist / self.bandwidth_[section]) ** 2)
-            rows.append(row)
-            columns.append(column)
-            weights.append(dist.astype(self.coords_.dtype))
-        edges = np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns))
-        # From coordinates to CSR also sorts the indices of each row.
-        return sp.csr_matrix(edges, shape=(n_queries, len(self.coords_)))
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
-
-
-class SpatialKNNGraph(_SpatialGraph):
+class SpatialKNNGraph(SpatialGraph):
     """Graph of the k nearest spots.
 
-    Where spots tie (corners of a grid), which of the farthest are taken is arbitrary, and spots
-    at the rim reach farther; on arrays :class:`SpatialRadiusGraph` avoids both.
+    Where spots tie (corners of a grid), which of the farthest are taken is arbitrary, unless
+    ``include_ties``; spots at the rim reach farther. On arrays :class:`SpatialRadiusGraph` avoids
+    both.
 
     Parameters
     ----------
@@ -230,6 +59,9 @@ class SpatialKNNGraph(_SpatialGraph):
         by dropping those without one. Applies among the fitted spots, not to new queries.
     include_self : bool, default=False
         Add an edge from each spot to itself (at distance 0), besides the neighbours.
+    include_ties : bool, default=False
+        Take up to 12 more spots that are as far as the last one, to 0.1 %, so that the graph
+        doesn't depend on how a grid is turned, scaled or sorted.
     bandwidth : float, default=None
         Width for mode "gaussian", in the unit of X. None: each section's median edge length.
     n_jobs : int, default=None
@@ -253,9 +85,11 @@ class SpatialKNNGraph(_SpatialGraph):
     """
 
     _parameter_constraints: dict = {  # noqa: RUF012
-        **_SpatialGraph._parameter_constraints,
+        **SpatialGraph._parameter_constraints,
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "symmetry": [StrOptions({"none", "union", "mutual"})],
+        "include_ties": ["boolean"],
+        "n_jobs": [Integral, None],
     }
 
     def __init__(
@@ -265,6 +99,7 @@ class SpatialKNNGraph(_SpatialGraph):
         mode="connectivity",
         symmetry="none",
         include_self=False,
+        include_ties=False,
         bandwidth=None,
         n_jobs=None,
     ):
@@ -272,15 +107,17 @@ class SpatialKNNGraph(_SpatialGraph):
         self.mode = mode
         self.symmetry = symmetry
         self.include_self = include_self
+        self.include_ties = include_ties
         self.bandwidth = bandwidth
         self.n_jobs = n_jobs
 
     def _edges(self, tree, queries, own, section):
         workers = effective_n_jobs(self.n_jobs)
-        return find_nearest(tree, queries, own, self.n_neighbors, workers)
+        k = self.n_neighbors
+        return find_nearest(tree, queries, own, k, workers, self.include_ties)
 
 
-class SpatialRadiusGraph(_SpatialGraph):
+class SpatialRadiusGraph(SpatialGraph):
     """Graph of all spots within a radius.
 
     Parameters
@@ -315,8 +152,9 @@ class SpatialRadiusGraph(_SpatialGraph):
     """
 
     _parameter_constraints: dict = {  # noqa: RUF012
-        **_SpatialGraph._parameter_constraints,
+        **SpatialGraph._parameter_constraints,
         "radius": [Interval(Real, 0, None, closed="neither"), None],
+        "n_jobs": [Integral, None],
     }
 
     def __init__(
@@ -347,3 +185,55 @@ class SpatialRadiusGraph(_SpatialGraph):
 
     def _edges(self, tree, queries, own, section):
         return find_within(tree, queries, own, self.radius_[section])
+
+
+class SpatialDelaunayGraph(SpatialGraph):
+    """Graph of the Delaunay triangulation, for scattered cells.
+
+    Spots on one line are linked in a chain; a spot under another one is linked to that one only.
+    Of new queries, one between fitted spots is linked to the corners of the triangle it lies in,
+    any other to the nearest fitted spot.
+
+    Parameters
+    ----------
+    max_edge : float, default=None
+        Longest edge to keep, in the unit of X: it removes the long edges along the rim and across
+        holes. None keeps all.
+    mode, include_self, bandwidth
+        As in :class:`SpatialKNNGraph`. The graph is symmetric.
+
+    Attributes
+    ----------
+    coords_, section_labels_, section_codes_, bandwidth_
+        As in :class:`SpatialKNNGraph`.
+
+    Notes
+    -----
+    Of more than three coordinates, the three leading principal directions are triangulated.
+
+    Examples
+    --------
+    >>> from skiehercl.graph import SpatialDelaunayGraph
+    >>> triangle_and_center = [[0, 0], [4, 0], [0, 4], [1, 1]]
+    >>> SpatialDelaunayGraph(max_edge=4).fit_transform(triangle_and_center).toarray().astype(int)
+    array([[0, 1, 1, 1],
+           [1, 0, 0, 1],
+           [1, 0, 0, 1],
+           [1, 1, 1, 0]])
+    """
+
+    _parameter_constraints: dict = {  # noqa: RUF012
+        **SpatialGraph._parameter_constraints,
+        "max_edge": [Interval(Real, 0, None, closed="neither"), None],
+    }
+
+    def __init__(self, max_edge=None, *, mode="connectivity", include_self=False, bandwidth=None):
+        self.max_edge = max_edge
+        self.mode = mode
+        self.include_self = include_self
+        self.bandwidth = bandwidth
+
+    def _edges(self, tree, queries, own, section):
+        row, point, dist = find_delaunay(tree, queries, own)
+        keep = slice(None) if self.max_edge is None else dist <= self.max_edge
+        return row[keep], point[keep], dist[keep]

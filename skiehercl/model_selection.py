@@ -1,12 +1,18 @@
-"""Splitters for spatial data: a whole section as training and test set, and spatial blocks."""
+"""Model selection for spatial data: splitters, and what a search chose with and without truth.
+
+:class:`WholeSectionSplit` trains and scores on the same section, :class:`SpatialBlockSplit` holds
+out tiles of it; :func:`compare_choices` tells the candidates that a search would choose with the
+truth from those that it would choose blind.
+"""
 
 import numpy as np
-from scipy import sparse
 from sklearn.model_selection import BaseCrossValidator
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import _num_samples
 
-__all__ = ["SpatialBlockSplit", "WholeSectionSplit"]
+from ._scorers import BLIND, take_coords
+
+__all__ = ["SpatialBlockSplit", "WholeSectionSplit", "compare_choices"]
 
 
 class WholeSectionSplit(BaseCrossValidator):
@@ -150,7 +156,7 @@ class SpatialBlockSplit(BaseCrossValidator):
     def _find_coords(self, X, groups):
         coords, source = self.coords, "coords"
         if coords is None and self.coords_columns is not None:
-            coords, source = _take_columns(X, self.coords_columns), "X[coords_columns]"
+            coords, source = take_coords(X, self.coords_columns), "X[coords_columns]"
         if coords is None and groups is not None:
             coords, source = groups, "groups"
         if coords is None and "spatial" in getattr(X, "obsm", {}):
@@ -198,18 +204,63 @@ class SpatialBlockSplit(BaseCrossValidator):
         return fold
 
 
-def _take_columns(X, columns):
-    if hasattr(X, "iloc"):
-        by_name = any(isinstance(column, str) for column in columns)
-        return (X.loc[:, list(columns)] if by_name else X.iloc[:, list(columns)]).to_numpy()
-    if any(isinstance(column, str) for column in columns):
-        raise ValueError(
-            f"coords_columns={list(columns)!r} names columns, but X is a {type(X).__name__} "
-            "without column names: pass a DataFrame, or the positions of the columns"
-        )
-    if sparse.issparse(X):
-        return X.tocsc()[:, list(columns)].toarray()
-    return np.asarray(X)[:, list(columns)]
+def compare_choices(search):
+    """List which candidate each score of a search would choose, with truth and blind.
+
+    Without truth on a new section, only blind scores can choose. Where a labelled section was
+    searched with scores of both kinds, this table says how well the blind ones would have done.
+
+    Parameters
+    ----------
+    search : fitted GridSearchCV, RandomizedSearchCV or the like
+        With ``scoring=make_domain_scorer([...])``, or a dict of scorers. Scores whose names begin
+        with "blind" are taken to be blind, all others to have seen the truth.
+
+    Returns
+    -------
+    table : DataFrame, one row per score
+        Columns "chosen" ("with truth" or "blind"), "candidate" (its row in ``cv_results_``), the
+        candidate's parameters, and what it reaches in each score. Those chosen with truth come
+        first; a score that failed for all candidates is left out.
+
+    Raises
+    ------
+    ValueError
+        If the search isn't fitted.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.cluster import KMeans
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from skiehercl.metrics import make_domain_scorer
+    >>> from skiehercl.model_selection import WholeSectionSplit, compare_choices
+    >>> X, y = np.array([[0.0], [0.1], [5.0], [5.1], [5.4], [5.5]]), list("aabbcc")
+    >>> search = GridSearchCV(KMeans(random_state=0), {"n_clusters": [2, 3]},
+    ...                       scoring=make_domain_scorer(["ari", "blind_silhouette"]),
+    ...                       refit="ari", cv=WholeSectionSplit()).fit(X, y)
+    >>> compare_choices(search)[["chosen", "n_clusters", "ari"]].round(2)
+                          chosen  n_clusters   ari
+    ari               with truth           3  1.00
+    blind_silhouette       blind           2  0.44
+    """
+    import pandas as pd
+
+    if not hasattr(search, "cv_results_"):
+        raise ValueError(f"this {type(search).__name__} isn't fitted: call its fit first")
+    results = search.cv_results_
+    means = {name[10:]: results[name] for name in results if name.startswith("mean_test_")}
+    if list(means) == ["score"]:  # a single score has no name in the results
+        means = {getattr(search.scorer_, "metric", "score"): means["score"]}
+    rows = {}
+    for name in sorted(means, key=lambda name: name.startswith(BLIND)):
+        if np.isnan(means[name]).all():
+            continue
+        best = int(np.nanargmax(means[name]))
+        kind = "blind" if name.startswith(BLIND) else "with truth"
+        reached = {score: float(values[best]) for score, values in means.items()}
+        rows[name] = {"chosen": kind, "candidate": best, **results["params"][best], **reached}
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def _bisect(coords, n_blocks):

@@ -164,6 +164,18 @@ def test_metadata_is_routed_by_default():
     np.testing.assert_array_equal(labels, expected)
 
 
+def test_labels_do_not_depend_on_how_the_grid_is_turned_or_scaled():
+    # Few spots have small neighbourhoods, which end in the middle of a shell of the grid.
+    section = make_tissue(200, 3, n_genes=60, image=False, return_arrays=True, random_state=3)
+    angle = np.deg2rad(33.3)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    model = make_quick(3, refine_neighbors=8, image_prior="auto").fit(section.X, section.coords)
+    for coords in (section.coords @ turn, 1e-3 * section.coords, section.coords[:, ::-1]):
+        other = clone(model).fit(section.X, coords)
+        np.testing.assert_allclose(other.embedding_, model.embedding_, atol=1e-3)
+        np.testing.assert_array_equal(other.labels_, model.labels_)
+
+
 # -- what fit leaves -------------------------------------------------------------------------
 
 
@@ -361,6 +373,31 @@ def test_another_process_predicts_the_same(fitted, tmp_path):
     np.testing.assert_allclose(np.load(paths[1]), fitted.predict_proba(X, COORDS, IMAGE), rtol=1e-6)
 
 
+ABSENT_DEVICE = "cuda:99"
+
+
+def test_a_model_of_another_machine_predicts_on_the_cpu(fitted, tmp_path):
+    # What fit on a GPU leaves where there is none: only the parameter remembers the GPU.
+    moved = copy.deepcopy(fitted).set_params(device=ABSENT_DEVICE)
+    moved.save(tmp_path / "model.safetensors")
+    for model in (moved, IEHERCLClusterer.load(tmp_path / "model.safetensors")):
+        with pytest.warns(UserWarning, match=r"cuda:99.*CPU is used"):
+            np.testing.assert_array_equal(model.predict(X, COORDS, IMAGE), fitted.labels_)
+        with pytest.warns(UserWarning, match=r"cuda:99.*CPU is used"):
+            np.testing.assert_array_equal(model.reconstruction_, fitted.reconstruction_)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model.set_params(device="cpu")
+            np.testing.assert_array_equal(model.transform(X, COORDS, IMAGE), fitted.embedding_)
+
+
+def test_device_set_after_fit_counts(fitted):
+    moved = copy.deepcopy(fitted).set_params(device="toaster")
+    for use in (moved.predict, moved.predict_proba, moved.transform):
+        with pytest.raises(ValueError, match="device='toaster' can't be used here"):
+            use(X, COORDS, IMAGE)
+
+
 # -- several sections ------------------------------------------------------------------------
 
 
@@ -460,6 +497,20 @@ def test_refinement_makes_domains_smoother_and_auto_spares_small_sections():
     alike = {n: (found[graph.row] == found[graph.col]).mean() for n, found in labels.items()}
     assert alike[18] > alike[None] + 0.05
     np.testing.assert_array_equal(labels["auto"], labels[None])
+
+
+@pytest.mark.parametrize("genes", [X.toarray(), READY], ids=["counts", "features"])
+def test_pca_start_without_components_is_at_the_principal_directions(genes):
+    # The leading columns carry next to nothing, and a latent of 4 units has room for no others.
+    genes = np.hstack([(RNG.uniform(size=(220, 20)) < 0.1) * genes[:, :1].round(), genes])
+    untrained = {"max_iter": 1, "learning_rate": 1e-9, "lambda_contrast": 0.0}
+    spreads = []
+    for n_components in (None, 50):
+        model = make_quick(n_components=n_components, latent_size=4, views="sage", **untrained)
+        Z = model.fit(genes, COORDS).embedding_
+        # In the unit of the genes, since the network's is the mean over all columns that it sees.
+        spreads.append(model.model_.features.scale_ * np.linalg.svd(Z - Z.mean(axis=0))[1])
+    np.testing.assert_allclose(*spreads, rtol=0.01)
 
 
 def test_autoencoder_view_is_not_spatial():
@@ -683,6 +734,11 @@ def test_images_of_all_kinds(image):
     model = make_quick().fit(X, COORDS, image)
     assert np.isfinite(model.embedding_).all()
     np.testing.assert_array_equal(model.predict(X, COORDS, image), model.labels_)
+
+
+def test_a_single_gene_beside_an_image():
+    model = make_quick().fit(READY[:, :1], COORDS, IMAGE)
+    np.testing.assert_array_equal(model.predict(READY[:, :1], COORDS, IMAGE), model.labels_)
 
 
 @pytest.mark.filterwarnings("ignore:.*have no neighbour:UserWarning")

@@ -1,16 +1,23 @@
+import warnings
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import ConvexHull
 from sklearn.base import clone
-from sklearn.neighbors import kneighbors_graph, radius_neighbors_graph
+from sklearn.cluster import AgglomerativeClustering, SpectralClustering
+from sklearn.metrics import adjusted_rand_score
+from sklearn.neighbors import KNeighborsTransformer, kneighbors_graph, radius_neighbors_graph
+from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skiehercl import _graph_ops
 from skiehercl.graph import (
+    SpatialDelaunayGraph,
     SpatialKNNGraph,
     SpatialRadiusGraph,
     check_graph,
-    delaunay_graph,
     neighbor_mean,
     neighbor_mean_matrix,
     neighbor_sum,
@@ -28,8 +35,10 @@ def hexagonal(n_rows=9, n_columns=8, pitch=137.0):
     [
         SpatialKNNGraph(),
         SpatialKNNGraph(mode="gaussian", include_self=True),
+        SpatialKNNGraph(4, include_ties=True),
         SpatialRadiusGraph(),
         SpatialRadiusGraph(1.5, mode="distance"),
+        SpatialDelaunayGraph(),
     ]
 )
 def test_scikit_learn_contract(estimator, check):
@@ -68,6 +77,39 @@ def test_output_is_sorted_csr_in_the_dtype_of_the_coordinates():
         assert np.all(np.diff(graph.indices.reshape(60, 6), axis=1) > 0)
 
 
+def turn(coords, degrees=30.7, scale=1e-3):
+    angle = np.deg2rad(degrees)
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return scale * coords @ rotation.T + 5.0
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 6, 7, 15, 30])
+@pytest.mark.parametrize("grid", ["hexagonal", "square"])
+def test_ties_are_all_spots_as_far_as_the_last(grid, k):
+    coords = hexagonal()
+    if grid == "square":
+        coords = 100.0 * np.stack(np.divmod(np.arange(72), 8), axis=1)
+    estimator = SpatialKNNGraph(k, include_ties=True)
+    graph = estimator.fit_transform(coords).toarray()
+    dist = np.linalg.norm(coords[:, None] - coords, axis=2)
+    np.fill_diagonal(dist, np.inf)
+    reach = np.sort(dist, axis=1)[:, k - 1 : k]
+    np.testing.assert_array_equal(graph, dist < 1.0001 * reach)
+    np.testing.assert_array_equal(estimator.fit_transform(turn(coords)).toarray(), graph)
+    np.testing.assert_array_equal(estimator.transform(turn(coords)[9:20]).toarray(), graph[9:20])
+
+
+def test_by_default_there_are_exactly_k_neighbours():
+    graph = SpatialKNNGraph(5).fit_transform(hexagonal())
+    np.testing.assert_array_equal(graph.sum(axis=1), np.full((72, 1), 5))
+
+
+def test_ties_of_spots_at_one_place_stay_few():
+    graph = SpatialKNNGraph(3, include_ties=True).fit_transform(np.ones((400, 2)))
+    assert graph.diagonal().sum() == 0
+    assert graph.sum(axis=1).max() <= 3 + 13
+
+
 def test_symmetry_options():
     directed = SpatialKNNGraph(4, mode="distance").fit_transform(COORDS).toarray()
     union = SpatialKNNGraph(4, mode="distance", symmetry="union").fit_transform(COORDS).toarray()
@@ -82,8 +124,10 @@ def test_symmetry_options():
     [
         SpatialKNNGraph(4),
         SpatialKNNGraph(4, symmetry="union", mode="gaussian", include_self=True),
+        SpatialKNNGraph(4, include_ties=True),
         SpatialRadiusGraph(25.0, mode="distance"),
         SpatialRadiusGraph(mode="gaussian"),
+        SpatialDelaunayGraph(30.0, mode="distance"),
     ],
 )
 def test_permutation_equivariance_and_sections(estimator):
@@ -230,36 +274,107 @@ def test_errors_and_warnings_name_the_cure(monkeypatch):
 
 
 def test_delaunay_has_the_empty_circle_property():
-    graph = delaunay_graph(COORDS)
+    graph = SpatialDelaunayGraph().fit_transform(COORDS)
     assert (graph != graph.T).nnz == 0
     assert graph.diagonal().sum() == 0
     # The nearest neighbour graph is part of every Delaunay triangulation.
     nearest = SpatialKNNGraph(1).fit_transform(COORDS)
     assert graph.multiply(nearest).nnz == nearest.nnz
     # Euler: a triangulation of n points of which h are on the hull has 3n - 3 - h edges.
-    from scipy.spatial import ConvexHull
-
     assert graph.nnz / 2 == 3 * 60 - 3 - len(ConvexHull(COORDS).vertices)
 
 
+def delaunay(coords, sections=None, **options):
+    return SpatialDelaunayGraph(**options).fit_transform(coords, sections=sections)
+
+
 def test_delaunay_options_and_degenerate_sections():
-    short = delaunay_graph(COORDS, max_edge=15.0).tocoo()
+    short = delaunay(COORDS, max_edge=15.0).tocoo()
     assert short.nnz
     assert (np.linalg.norm(COORDS[short.row] - COORDS[short.col], axis=1) <= 15).all()
     line = np.c_[[3.0, 0, 1, 2], [3.0, 0, 1, 2]]
-    assert delaunay_graph(line)[0].indices.tolist() == [3]
-    assert delaunay_graph(line[:1]).nnz == 0
-    assert delaunay_graph(np.ones((3, 2))).nnz == 4
+    assert delaunay(line)[0].indices.tolist() == [3]
+    assert delaunay(line[:1]).nnz == 0
+    assert delaunay(np.ones((3, 2))).nnz == 4
     flat = np.c_[COORDS, np.ones(60)]
-    assert (delaunay_graph(flat) != delaunay_graph(COORDS)).nnz == 0
-    doubled = delaunay_graph(np.r_[COORDS, COORDS[:1]])
+    assert (delaunay(flat) != delaunay(COORDS)).nnz == 0
+    doubled = delaunay(np.r_[COORDS, COORDS[:1]])
     assert doubled[60].nnz == 1 or doubled[0].nnz == 1
     sections = np.repeat([0, 1], 30)
-    graph = delaunay_graph(COORDS, sections)
+    graph = delaunay(COORDS, sections)
     assert graph[:30, 30:].nnz == 0
-    assert (graph[:30, :30] != delaunay_graph(COORDS[:30])).nnz == 0
-    with pytest.raises(ValueError, match="4 columns"):
-        delaunay_graph(np.ones((5, 4)))
+    assert (graph[:30, :30] != delaunay(COORDS[:30])).nnz == 0
+
+
+def test_delaunay_links_new_queries_to_the_corners_of_their_triangle():
+    fitted = SpatialDelaunayGraph().fit(COORDS)
+    graph = fitted.transform(COORDS)
+    # The middle of an edge inside of the hull lies on it: its triangle has both ends.
+    edge = sp.triu(graph).tocoo()
+    middle = (COORDS[edge.row] + COORDS[edge.col]) / 2 + 1e-9
+    inside = ConvexHull(COORDS).equations @ np.c_[middle, np.ones(len(middle))].T
+    inside = (inside < -1e-6).all(axis=0)
+    links = fitted.transform(middle[inside])
+    assert inside.sum() > 60
+    assert (np.diff(links.indptr) == 3).all()
+    rows = np.arange(len(middle[inside]))
+    for end in (edge.row, edge.col):
+        assert (links[rows, end[inside]] == 1).all()
+    far = np.array([[1e4, 50.0], [-1e4, 50.0]])
+    nearest = SpatialKNNGraph(1).fit(COORDS).transform(far)
+    assert (fitted.transform(far) != nearest).nnz == 0
+
+
+HALVES = (COORDS[:, 0] > 50).astype(int)
+GAP = COORDS + 40 * HALVES[:, None] * [1, 0]
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        SpatialKNNGraph(6, symmetry="union", mode="gaussian", include_self=True),
+        SpatialKNNGraph(12, symmetry="mutual", include_self=True),
+        SpatialRadiusGraph(30.0, mode="gaussian", include_self=True),
+        SpatialDelaunayGraph(30.0, include_self=True),
+    ],
+)
+def test_before_spectral_clustering(graph):
+    """Two halves of a section with a gap between them are told apart, as an affinity."""
+    spectral = SpectralClustering(2, affinity="precomputed", random_state=0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Graph is not fully connected")
+        labels = make_pipeline(clone(graph), spectral).fit_predict(GAP)
+    assert adjusted_rand_score(HALVES, labels) > 0.8
+
+
+@pytest.mark.filterwarnings("ignore:.*not sorted by row values")
+def test_before_spectral_clustering_as_a_neighbors_transformer():
+    ours = SpatialKNNGraph(7, mode="distance", include_self=True)
+    theirs = KNeighborsTransformer(n_neighbors=7)  # itself comes on top in mode "distance"
+    np.testing.assert_allclose(
+        ours.fit_transform(COORDS).toarray(), theirs.fit_transform(COORDS).toarray()
+    )
+    spectral = SpectralClustering(2, affinity="precomputed_nearest_neighbors", n_neighbors=7)
+    spectral.set_params(random_state=0)
+    labels = make_pipeline(ours, spectral).fit_predict(COORDS)
+    np.testing.assert_array_equal(make_pipeline(theirs, spectral).fit_predict(COORDS), labels)
+
+
+@pytest.mark.parametrize(
+    "graph", [SpatialKNNGraph(8), SpatialRadiusGraph(20.0), SpatialDelaunayGraph()]
+)
+def test_in_agglomerative_clustering(graph):
+    """Domains that grow along the graph's edges are connected in it, and never cross sections."""
+    values = np.random.RandomState(0).normal(size=(60, 3))
+    links = graph.fit_transform(COORDS)
+    ward = AgglomerativeClustering(5, connectivity=links)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the number of connected components")
+        labels = ward.fit_predict(values)
+    for label in np.unique(labels):
+        inside = np.flatnonzero(labels == label)
+        assert connected_components(links[inside][:, inside], directed=False)[0] == 1
+    assert (AgglomerativeClustering(5).fit_predict(values) != labels).any()
 
 
 def test_neighbor_mean_matrix():
@@ -324,9 +439,13 @@ def test_check_graph():
 
 @pytest.mark.data
 def test_visium_section_is_a_hexagonal_grid(read_section):
-    coords = read_section("dlpfc_151673").obsm["spatial"]
-    degree = np.diff(SpatialRadiusGraph().fit_transform(coords).indptr)
-    assert degree.max() == 6
-    assert (degree == 6).mean() > 0.85
-    paper = np.diff(SpatialRadiusGraph(150.0).fit_transform(coords).indptr)
-    np.testing.assert_array_equal(degree, paper)
+    adata = read_section("dlpfc_151673")
+    coords = adata.obsm["spatial"]
+    graph = SpatialRadiusGraph().fit_transform(coords)
+    # By the array's rows and columns: two columns to the side, or one up or down and one aside.
+    row, column = (adata.obs[name].to_numpy() for name in ("array_row", "array_col"))
+    expected = SpatialRadiusGraph(2.1).fit_transform(np.c_[column, row * np.sqrt(3)])
+    assert (graph != expected).nnz == 0
+    paper = SpatialRadiusGraph(150.0).fit_transform(coords)
+    assert (graph != paper).nnz == 0
+    assert (np.diff(graph.indptr) == 6).mean() > 0.85

@@ -8,12 +8,13 @@ import sklearn
 from scipy import sparse
 from scipy.spatial.distance import cdist
 from sklearn import metrics as sk
-from sklearn.base import BaseEstimator, ClusterMixin
+from sklearn.base import BaseEstimator, ClusterMixin, clone
 from sklearn.cluster import AgglomerativeClustering, KMeans
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from skiehercl.graph import SpatialKNNGraph
 from skiehercl.metrics import (
     chaos_score,
     domain_scores,
@@ -23,7 +24,7 @@ from skiehercl.metrics import (
     pas_score,
     silhouette_embedding,
 )
-from skiehercl.model_selection import WholeSectionSplit
+from skiehercl.model_selection import WholeSectionSplit, compare_choices
 
 TRUTH = ["L1", "NA", "L2", "L2", "WM", "L1", "WM", "NA", "L2"]
 PRED = np.array([0, 1, 1, 1, 2, 0, 1, 0, 1])
@@ -215,6 +216,108 @@ def test_scorer_hands_routed_coordinates_to_predict():
         assert search.best_score_ > 0.5
 
 
+@pytest.mark.filterwarnings("error")
+def test_several_metrics_at_once_are_those_of_one_prediction(blobs):
+    X, y = blobs
+    coords = X + 0.1
+    names = ["ari", "hs", "blind_silhouette", "blind_neg_pas", "blind_neg_chaos", "blind_morans_i"]
+    model = KMeans(4, n_init=1, random_state=0).fit(X)
+    scorer = pickle.loads(pickle.dumps(make_domain_scorer(names)))
+    scores = scorer(model, X, y, coords=coords)
+    assert list(scores) == names
+    for name in names:
+        assert make_domain_scorer(name)(model, X, y, coords=coords) == scores[name]
+    labels, graph = model.labels_, SpatialKNNGraph(6).fit_transform(coords)
+    assert scores["blind_silhouette"] == pytest.approx(sk.silhouette_score(X, labels))
+    assert scores["blind_neg_pas"] == -pas_score(labels, coords)
+    assert scores["blind_neg_chaos"] == -chaos_score(labels, coords)
+    assert scores["blind_morans_i"] == morans_i_labels(labels, graph)
+
+
+def test_blind_scores_see_no_truth(blobs):
+    X = blobs[0]
+    model = KMeans(3, n_init=1, random_state=0).fit(X)
+    scorer = make_domain_scorer(["blind_silhouette", "blind_neg_pas"])
+    expected = scorer(model, X, coords=X)
+    assert scorer(model, X, np.full(60, "NA"), coords=X) == expected
+    with pytest.raises(ValueError, match=r"y is None.*use blind_\.\.\. scores"):
+        make_domain_scorer(["ari", "blind_neg_pas"])(model, X, coords=X)
+
+
+def test_blind_scores_find_the_coordinates_in_every_way(blobs):
+    X = blobs[0]
+    packed = np.hstack([X, X + 0.1])
+    frame = pd.DataFrame(packed, columns=["g1", "g2", "x", "y"])
+    scores = []
+    for features, how in (
+        (packed, {"coords_columns": [2, 3]}),
+        (sparse.csr_matrix(packed), {"coords_columns": [2, 3]}),
+        (frame, {"coords_columns": ["x", "y"]}),
+    ):
+        model = KMeans(3, n_init=1, random_state=0).fit(features)
+        scores.append(make_domain_scorer("blind_neg_pas", **how)(model, features))
+    model = KMeans(3, n_init=1, random_state=0).fit(packed)
+    scores.append(make_domain_scorer("blind_neg_pas")(model, packed, coords=X + 0.1))
+    assert len(set(scores)) == 1
+    with pytest.raises(ValueError, match="need the spots' coordinates"):
+        make_domain_scorer("blind_morans_i")(model, packed)
+
+
+@pytest.mark.filterwarnings("error")
+def test_search_keeps_truth_and_blind_scores_apart(blobs):
+    X, y = blobs
+    truth = np.where(np.arange(60) % 9 == 0, "NA", np.array(["a", "b", "c"])[y])
+    grid = {"kmeans__n_clusters": [2, 3, 6]}
+    with sklearn.config_context(enable_metadata_routing=True):
+        search = GridSearchCV(
+            make_pipeline(StandardScaler(), KMeans(n_init=3, random_state=0)),
+            grid,
+            cv=WholeSectionSplit(),
+            scoring=make_domain_scorer(["ari", "nmi", "blind_neg_pas", "blind_silhouette"]),
+            refit="blind_silhouette",
+            error_score="raise",
+        ).fit(X, truth, coords=X)
+    assert search.best_params_ == {"kmeans__n_clusters": 3}
+    names = {name for name in search.cv_results_ if name.startswith("mean_test_")}
+    assert names == {
+        "mean_test_ari",
+        "mean_test_nmi",
+        "mean_test_blind_neg_pas",
+        "mean_test_blind_silhouette",
+    }
+    table = compare_choices(search)
+    assert table["chosen"].to_dict() == {
+        "ari": "with truth",
+        "nmi": "with truth",
+        "blind_neg_pas": "blind",
+        "blind_silhouette": "blind",
+    }
+    for name, row in table.iterrows():
+        scores = search.cv_results_[f"mean_test_{name}"]
+        assert row[name] == scores.max() == scores[row["candidate"]]
+        assert row["kmeans__n_clusters"] == grid["kmeans__n_clusters"][row["candidate"]]
+    # Shuffled truth moves what is chosen with it, and nothing that is chosen blind.
+    with sklearn.config_context(enable_metadata_routing=True):
+        shuffled = np.random.RandomState(0).permutation(truth)
+        blind = compare_choices(clone(search).fit(X, shuffled, coords=X))
+    kept = ["candidate", "blind_neg_pas", "blind_silhouette"]
+    pd.testing.assert_frame_equal(blind.loc[kept[1:], kept], table.loc[kept[1:], kept])
+
+
+def test_compare_choices_of_a_single_score_and_of_an_unfitted_search(blobs):
+    X = blobs[0]
+    search = GridSearchCV(
+        KMeans(n_init=1, random_state=0),
+        {"n_clusters": [2, 3]},
+        cv=WholeSectionSplit(),
+        scoring=make_domain_scorer("blind_silhouette"),
+    )
+    with pytest.raises(ValueError, match="GridSearchCV isn't fitted"):
+        compare_choices(search)
+    table = compare_choices(search.fit(X))
+    assert table.index.tolist() == ["blind_silhouette"] and table["chosen"].tolist() == ["blind"]
+
+
 # ------------------------------------------------- coherence, against plain references
 
 
@@ -304,6 +407,18 @@ def test_coherence_ignores_order_names_and_units(section):
     assert morans_i_labels(names, graph[order][:, order]) == pytest.approx(
         morans_i_labels(labels, graph)
     )
+
+
+def test_coherence_of_sections_is_the_mean_of_each_alone(section):
+    coords, labels, _ = section
+    sections = np.repeat(["b", "a"], [50, 100])
+    shifted = coords + (sections == "a")[:, None] * [0.0, 1e-3]  # they overlap
+    for score, options in ((pas_score, {"n_neighbors": 4}), (chaos_score, {})):
+        alone = [
+            score(labels[rows], shifted[rows], **options) for rows in (slice(50), slice(50, None))
+        ]
+        both = score(labels, shifted, sections=sections, **options)
+        assert both == pytest.approx((alone[0] + 2 * alone[1]) / 3)
 
 
 def test_silhouette_agrees_with_sklearn_and_is_seeded(blobs):

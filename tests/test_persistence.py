@@ -63,6 +63,10 @@ def case(name):
             lambda X, c, i: {"X": features(X), "coords": c},
         ),
         "named columns": ({}, lambda X, c, i: {"X": frame(X), "coords": c}),
+        "packed": (
+            {"coords_columns": slice(-2, None), "image_columns": [0, 1]},
+            lambda X, c, i: {"X": np.hstack([i[:, :2], X, c])},
+        ),
         "sections": (
             {"covariance_type": "full", "head_dimensions": [3, 5], "lambda_ot": 0.1},
             lambda X, c, i: {"X": X, "coords": c, "sections": halves(c)},
@@ -87,6 +91,7 @@ CASES = (
     "features",
     "features as they are",
     "named columns",
+    "packed",
     "sections",
     "graphs and preprocessor",
 )

@@ -1,0 +1,228 @@
+import warnings
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+
+import skiehercl
+from skiehercl import IEHERCLClusterer, SpatialKNNGraph, _training
+from skiehercl._inputs import Spots
+from skiehercl._memory import NO_MEMORY, open_memory, recall
+from skiehercl.datasets import make_tissue
+from skiehercl.metrics import make_domain_scorer
+from skiehercl.model_selection import WholeSectionSplit
+from skiehercl.preprocessing import ExpressionPreprocessor
+
+K = 3
+TISSUE, OTHER = (
+    make_tissue(180, K, n_genes=40, image=False, return_arrays=True, random_state=seed)
+    for seed in (0, 1)
+)
+IMAGE = (np.random.RandomState(0).normal(size=(180, 4)) + np.eye(4)[TISSUE.domain]).astype("f4")
+SECTION, NEW = ((t.X, t.coords, IMAGE) for t in (TISSUE, OTHER))
+READY = np.log1p(TISSUE.X.toarray())[:, :12] - 1.0
+SLIDE = TISSUE.coords[:, 0] > np.median(TISSUE.coords[:, 0])
+
+
+def make_quick(**changes):
+    options = {"n_init": 2, "max_iter": 2, "head_dimensions": (5, 10), "image_prior": 0.2}
+    return IEHERCLClusterer(K, **{**options, "random_state": 0, **changes})
+
+
+def assert_same_to_the_last_bit(a, b, spots=SECTION, new=NEW):
+    np.testing.assert_array_equal(a.embedding_, b.embedding_)
+    np.testing.assert_array_equal(a.probabilities_, b.probabilities_)
+    np.testing.assert_array_equal(a.reconstruction_, b.reconstruction_)
+    for section in (spots, new):
+        np.testing.assert_array_equal(a.predict_proba(*section), b.predict_proba(*section))
+        np.testing.assert_array_equal(a.transform(*section), b.transform(*section))
+
+
+def count_entries(folder):
+    return len(list(Path(folder).rglob("output.pkl")))
+
+
+def add_one(x):
+    return x + 1
+
+
+# -- the memory ------------------------------------------------------------------------------
+
+
+def test_ways_to_name_a_memory(tmp_path):
+    entries = []
+    for memory in (str(tmp_path), tmp_path, joblib.Memory(str(tmp_path), verbose=0)):
+        assert recall(open_memory(memory, 0), add_one, 1) == 2
+        entries.append(count_entries(tmp_path))
+    assert entries == [1, 1, 1]
+    for memory, seed in ((None, 0), (tmp_path, None)):
+        assert open_memory(memory, seed) is NO_MEMORY
+    with pytest.raises(ValueError, match="'memory' parameter of IEHERCLClusterer"):
+        make_quick(memory=3).fit(*SECTION)
+
+
+def test_another_version_computes_anew(tmp_path, monkeypatch):
+    memory = open_memory(tmp_path, 0)
+    for version in ("1.0", "1.0", "2.0"):
+        monkeypatch.setattr(skiehercl, "__version__", version)
+        recall(memory, add_one, 1)
+    assert count_entries(tmp_path) == 2
+
+
+def test_what_scipy_notes_in_a_matrix_does_not_change_the_key():
+    genes = sp.csr_matrix(TISSUE.X.copy())
+    spots = Spots(genes, TISSUE.coords, None, None)
+    before = joblib.hash(spots)
+    assert genes.has_canonical_format and genes.has_sorted_indices
+    assert joblib.hash(spots) == before
+    genes.data[0] += 1
+    assert joblib.hash(spots) != before
+
+
+# -- fits ------------------------------------------------------------------------------------
+
+KINDS = {
+    "counts and image": ({}, SECTION, NEW),
+    "features": ({}, (READY, TISSUE.coords), (READY + 0.1, OTHER.coords)),
+    "no coordinates": ({}, (READY,), (READY + 0.1,)),
+    "genes as they are": ({"n_components": None, "pooling": "plain"}, SECTION, NEW),
+    "transport": ({"lambda_ot": 1.0, "ot_warmup": 0.0}, SECTION, NEW),
+}
+
+
+@pytest.mark.parametrize("mmap_mode", [None, "r"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_memory_changes_nothing(kind, mmap_mode, tmp_path, monkeypatch):
+    monkeypatch.setattr(_training, "EXACT_LIMIT", 100)  # anchors, as in a large section
+    parameters, spots, new = KINDS[kind]
+    plain = make_quick(**parameters).fit(*spots)
+    memory = joblib.Memory(tmp_path, mmap_mode=mmap_mode, verbose=0)
+    model = make_quick(memory=memory, **parameters)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*not writable")  # torch, of arrays in a mapped file
+        for _ in range(2):
+            assert_same_to_the_last_bit(clone(model).fit(*spots), plain, spots, new)
+
+
+# Whatever a fit may share with another, it must not share what these change.
+CHANGES = {
+    "seed": {"random_state": 1},
+    "graph": {"graph": SpatialKNNGraph(3)},
+    "graph's parameter": {"graph": SpatialKNNGraph(4)},
+    "preprocessor": {"preprocessor": ExpressionPreprocessor(n_top_genes=20)},
+    "components": {"n_components": 5},
+    "pooling": {"pooling": "unit"},
+    "target": {"smooth_target": False},
+    "input": {"input": "features"},
+    "image prior": {"image_prior": 0.5},
+    "latent size": {"latent_size": 8},
+    "lambdas": {"lambda_rec": 0.3, "lambda_contrast": 1.0, "lambda_ot": 0.1},
+    "walk": {"walk_length": 2, "sigma": 0.3, "walk_alpha": 0.1},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("memory")
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_nothing_stale_is_recalled(change, folder):
+    spots = (TISSUE.X.toarray(), *SECTION[1:])
+    for parameters in ({}, CHANGES[change]):
+        model = make_quick(n_init=1, memory=folder, **parameters).fit(*spots)
+        plain = make_quick(n_init=1, **parameters).fit(*spots)
+        np.testing.assert_array_equal(model.embedding_, plain.embedding_)
+
+
+def test_other_spots_are_computed_anew(folder):
+    genes, coords, image = (part.copy() for part in SECTION)
+    genes.data[3] += 5
+    moved, other = coords.copy(), image.copy()
+    moved[7] += 30.0
+    other[7] += 3.0
+    for spots in ((genes, coords, image), (SECTION[0], moved, image), (SECTION[0], coords, other)):
+        for sections in (None, SLIDE):
+            model = make_quick(n_init=1, memory=folder).fit(*SECTION)
+            model.fit(*spots, sections=sections)
+            plain = make_quick(n_init=1).fit(*spots, sections=sections)
+            np.testing.assert_array_equal(model.embedding_, plain.embedding_)
+
+
+def test_the_spots_of_a_memory_are_not_those_of_the_model(tmp_path):
+    first = make_quick(memory=tmp_path).fit(*SECTION)
+    second = make_quick(memory=tmp_path).fit(*SECTION)
+    first.model_.features.center_[:] = 1e3
+    np.testing.assert_array_equal(second.predict(*SECTION), second.labels_)
+    third = make_quick(memory=tmp_path).fit(*SECTION)
+    np.testing.assert_array_equal(third.embedding_, second.embedding_)
+
+
+def test_without_a_seed_nothing_is_kept(tmp_path):
+    make_quick(memory=tmp_path, random_state=None).fit(*SECTION).predict(*SECTION)
+    assert count_entries(tmp_path) == 0
+
+
+# -- searches --------------------------------------------------------------------------------
+
+PACKED = np.hstack([TISSUE.X.toarray(), TISSUE.coords])
+GRID = {"lambda_contrast": [0.1, 1.0], "walk_length": [1, 5]}
+
+
+def search(n_jobs=None, **parameters):
+    estimator = make_quick(coords_columns=[-2, -1], **{"n_init": 1, **parameters})
+    return GridSearchCV(
+        estimator,
+        GRID,
+        scoring=make_domain_scorer("ari"),
+        cv=WholeSectionSplit(),
+        n_jobs=n_jobs,
+        error_score="raise",
+    ).fit(PACKED, TISSUE.domain)
+
+
+@pytest.fixture(scope="module")
+def plain_search():
+    return search()
+
+
+def assert_same_search(a, b):
+    np.testing.assert_array_equal(
+        a.cv_results_["mean_test_score"], b.cv_results_["mean_test_score"]
+    )
+    assert a.best_params_ == b.best_params_
+    np.testing.assert_array_equal(a.best_estimator_.labels_, b.best_estimator_.labels_)
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_search_computes_what_is_common_once(n_jobs, plain_search, tmp_path):
+    found = search(n_jobs, memory=tmp_path)
+    # Features, section and the walk's start; the scorer's predict finds the section again.
+    assert count_entries(tmp_path) == 3
+    assert_same_search(found, plain_search)
+
+
+def test_workers_of_a_search_share_the_cores(monkeypatch):
+    # joblib divides the cores by the workers, unless the user has set the number of threads.
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = torch.get_num_threads()
+    threads = joblib.Parallel(n_jobs=2)(joblib.delayed(torch.get_num_threads)() for _ in range(2))
+    assert max(threads) <= max(1, joblib.cpu_count() // 2)
+    assert torch.get_num_threads() == before
+
+
+# -- copies ----------------------------------------------------------------------------------
+
+
+def test_a_stored_model_leaves_the_memory_behind(tmp_path):
+    for memory in (tmp_path / "memory", joblib.Memory(tmp_path / "memory", verbose=0)):
+        model = make_quick(memory=memory).fit(*SECTION)
+        model.save(tmp_path / "model.safetensors")
+        loaded = IEHERCLClusterer.load(tmp_path / "model.safetensors")
+        assert loaded.memory is None and model.memory is memory
+        np.testing.assert_array_equal(loaded.predict_proba(*SECTION), model.probabilities_)
