@@ -76,13 +76,13 @@ def _explain_outside(coords, scale, limits, inside, names):
         cure = "With x and y swapped all would fit: pass (x, y), column first, not (row, column)"
     elif scale != 1 and fits(coords):
         cure = "With scale=1 all would fit: the coordinates seem to be image pixels already"
-    elif scale != 1 and fits(coords / scale):
-        cure = f"With scale={1 / scale:.6g} all would fit: the factor seems to be inverted"
     elif scale != 1 and fits(swapped):
         cure = (
             "With x and y swapped and scale=1 all would fit: the coordinates seem to be image "
             "pixels, row first: pass (x, y)"
         )
+    elif scale != 1 and fits(coords / scale):
+        cure = f"With scale={1 / scale:.6g} all would fit: the factor seems to be inverted"
     elif fits(coords * [scale, -scale]):
         cure = "With y negated all would fit: y points down here, pass -y"
     elif (coords.min(axis=0) * scale >= -1).all() and n_out > 0.05 * len(coords):

@@ -140,6 +140,7 @@ def test_coordinates_without_image_are_refused():
     [
         (lambda c: c[:, ::-1], 1.0, "x and y swapped"),
         (lambda c: c, 12.5, "scale=1 all would fit"),
+        (lambda c: c[:, ::-1], 12.5, "x and y swapped and scale=1"),
         (lambda c: c * 12.5, 12.5, "scale=0.08 all would fit.*inverted"),
         (lambda c: c * [1, -1], 1.0, "y negated"),
         (lambda c: c * 20, 1.0, "downsampled image"),
