@@ -1,13 +1,15 @@
-"""Embedding -> domains: tied mixture with a Ward start, consensus of labelings, refinement.
+"""Embedding -> domains: tied mixtures from many Ward starts, their vote, refinement.
 
 A single mixture fit is a lottery: its local optimum and the number of dimensions move the result
-more than the method does. Several fits that look at the embedding at different depths, and a
-consensus of them, take most of the lottery out.
+more than the method does. Many fits, started from Ward's clusters of different random samples and
+seeing the embedding at different depths, and a vote among them, take most of the lottery out.
 """
 
 import numpy as np
 from scipy import linalg
-from sklearn.cluster import AgglomerativeClustering, KMeans
+from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import AgglomerativeClustering
+from sklearn.metrics import pairwise_distances_argmin
 from sklearn.mixture import GaussianMixture
 from sklearn.utils import check_random_state
 
@@ -15,10 +17,16 @@ __all__ = ["DomainConsensus", "DomainMixture", "refine_probabilities", "ward_lab
 
 # Ward's algorithm needs all pairwise distances: a sample this large keeps it under 100 MB.
 _WARD_LIMIT = 4500
+# Samples of a resampled start: large enough for small domains, small enough to differ.
+_WARD_SHARE, _WARD_RESAMPLE = 0.7, 1500
+# A shared covariance is known from this many spots; more only cost time.
+_MIXTURE_ROWS = 20_000
+# Spots whose labels are compared at once.
+_CHUNK = 20_000
 
 
-def ward_labels(Z, n_clusters, random_state=None):
-    """Label rows by Ward's method; beyond 4,500 rows a random sample's, by nearest mean.
+def ward_labels(Z, n_clusters, random_state=None, *, n_sampled=_WARD_LIMIT):
+    """Label rows by Ward's method; beyond a limit a random sample's, the rest by nearest mean.
 
     Parameters
     ----------
@@ -26,20 +34,24 @@ def ward_labels(Z, n_clusters, random_state=None):
     n_clusters : int
     random_state : int, RandomState or None
         Draws the sample.
+    n_sampled : int
+        Most rows that Ward's method sees.
 
     Returns
     -------
     ndarray of shape (n,), int
-        Labels 0 .. n_clusters - 1.
+        Labels 0 .. n_clusters - 1, none of them empty.
     """
     if n_clusters == 1:
         return np.zeros(len(Z), dtype=np.intp)
-    if len(Z) <= _WARD_LIMIT:
+    if len(Z) <= n_sampled:
         return AgglomerativeClustering(n_clusters).fit_predict(Z)
-    sample = check_random_state(random_state).choice(len(Z), _WARD_LIMIT, replace=False)
-    labels = AgglomerativeClustering(n_clusters).fit_predict(Z[sample])
-    means = np.stack([Z[sample[labels == u]].mean(axis=0) for u in range(n_clusters)])
-    return KMeans(n_clusters, init=means, n_init=1, max_iter=1).fit(means).predict(Z)
+    sample = check_random_state(random_state).choice(len(Z), n_sampled, replace=False)
+    sampled = AgglomerativeClustering(n_clusters).fit_predict(Z[sample])
+    means = np.stack([Z[sample[sampled == u]].mean(axis=0) for u in range(n_clusters)])
+    labels = pairwise_distances_argmin(Z, means)
+    labels[sample] = sampled
+    return labels
 
 
 class DomainMixture:
@@ -51,18 +63,25 @@ class DomainMixture:
         Number of domains K.
     n_dimensions : int
         Leading principal directions of the embedding that the mixture sees.
+    covariance_type : {"tied", "full", "diag", "spherical"}
+    resample : bool
+        Whether Ward's method starts from a random sample, another one for each ``random_state``,
+        or from all spots (up to 4,500).
     random_state : int
-        Draws Ward's sample.
+        Draws the samples.
     """
 
-    def __init__(self, n_clusters, n_dimensions, covariance_type="tied", random_state=0):
+    def __init__(
+        self, n_clusters, n_dimensions, covariance_type="tied", *, resample=False, random_state=0
+    ):
         self.n_clusters = n_clusters
         self.n_dimensions = n_dimensions
         self.covariance_type = covariance_type
+        self.resample = resample
         self.random_state = random_state
 
     def fit(self, Z, labels=None):
-        """Fit to the embedding Z (n, k), from Ward's labels or those given."""
+        """Fit to the embedding Z (n, k), from Ward's labels or those given (n,)."""
         Z = np.asarray(Z, dtype=np.float64)
         self.center_ = Z.mean(axis=0)
         covariance = np.cov(Z, rowvar=False, bias=True).reshape(Z.shape[1], Z.shape[1])
@@ -74,14 +93,23 @@ class DomainMixture:
         self.axes_ = np.ascontiguousarray(vectors[:, ::-1][:, :n_kept])
         self.scale_ = np.sqrt(max(values[::-1][:n_kept].mean(), 1e-300))
         Y = self._project(Z)
+        rng = check_random_state(self.random_state)
+        if len(Y) > _MIXTURE_ROWS:
+            rows = rng.choice(len(Y), _MIXTURE_ROWS, replace=False)
+            Y, labels = Y[rows], None if labels is None else labels[rows]
         if labels is None:
-            labels = ward_labels(Y, self.n_clusters, self.random_state)
+            labels = ward_labels(Y, self.n_clusters, rng, n_sampled=self._count_sampled(len(Y)))
         self.mixture_ = self._fit_mixture(Y, labels)
         return self
 
     def predict_proba(self, Z):
         """Return the posterior (n, K) of the embedding Z (n, k)."""
         return self.mixture_.predict_proba(self._project(np.asarray(Z, dtype=np.float64)))
+
+    def _count_sampled(self, n_rows):
+        if not self.resample:
+            return _WARD_LIMIT
+        return max(self.n_clusters, min(int(_WARD_SHARE * n_rows), _WARD_RESAMPLE))
 
     def _project(self, Z):
         return (Z - self.center_) @ self.axes_ / self.scale_
@@ -118,47 +146,57 @@ class DomainMixture:
 class DomainConsensus:
     """Domains on which several labelings of the same spots agree best.
 
-    Spots are embedded by all their labels at once (one-hot, leading singular vectors) and grouped
-    by k-means. What each cluster of each labeling says about the domain is kept, so the posteriors
-    of new spots turn into domain probabilities in the same way.
+    The labeling that agrees most with all others gives the first domains. Each labeling's clusters
+    are matched one to one with the domains (by Jaccard overlap, the Hungarian method), all
+    labelings vote, and both steps repeat until nothing moves. The matches are kept, so that the
+    posteriors of new spots vote in the same way.
     """
 
-    def __init__(self, n_clusters, random_state=0):
+    def __init__(self, n_clusters):
         self.n_clusters = n_clusters
-        self.random_state = random_state
 
     def fit(self, posteriors):
-        """Fit to a list of posteriors (n, K_m), one for each labeling."""
-        labels = self._group(posteriors)
+        """Fit to a list of posteriors (n, K), one for each labeling."""
+        labels = posteriors[_find_medoid(posteriors)].argmax(axis=1)
         for _ in range(20):
-            self.meaning_ = [self._read_meaning(p, labels) for p in posteriors]
+            self.matches_ = [self._match(posterior, labels) for posterior in posteriors]
             updated = self.predict_proba(posteriors).argmax(axis=1)
-            if np.array_equal(updated, labels) or len(np.unique(updated)) < self.n_clusters:
+            if np.array_equal(updated, labels):
                 break
             labels = updated
         return self
 
     def predict_proba(self, posteriors):
         """Return the mean domain probabilities (n, K) of the labelings."""
-        total = sum(p @ meaning for p, meaning in zip(posteriors, self.meaning_, strict=True))
-        return total / len(self.meaning_)
+        total = np.zeros((len(posteriors[0]), self.n_clusters))
+        for posterior, match in zip(posteriors, self.matches_, strict=True):
+            total += posterior[:, match]
+        return total / total.sum(axis=1, keepdims=True)
 
-    def _group(self, posteriors):
-        if len(posteriors) == 1:
-            return posteriors[0].argmax(axis=1)
-        onehot = np.hstack([np.eye(p.shape[1])[p.argmax(axis=1)] for p in posteriors])
-        onehot -= onehot.mean(axis=0)
-        vectors = linalg.eigh(onehot.T @ onehot)[1]
-        E = onehot @ vectors[:, ::-1][:, : self.n_clusters]
-        kmeans = KMeans(self.n_clusters, n_init=20, random_state=self.random_state)
-        # Fewer distinct combinations of labels than domains: the first labeling decides.
-        if len(np.unique(E.round(8), axis=0)) < self.n_clusters:
-            return posteriors[0].argmax(axis=1)
-        return kmeans.fit_predict(E)
+    def _match(self, posterior, labels):
+        """Return each domain's cluster of the labeling."""
+        domains = np.eye(self.n_clusters, dtype=posterior.dtype)[labels]
+        both = domains.T @ posterior  # (K, K), a row for each domain
+        either = domains.sum(axis=0)[:, None] + posterior.sum(axis=0) - both
+        return linear_sum_assignment(-both / np.maximum(either, 1e-12))[1]
 
-    def _read_meaning(self, posterior, labels):
-        joint = posterior.T @ np.eye(self.n_clusters)[labels]  # (K_m, K)
-        return (joint + 1e-12) / (joint + 1e-12).sum(axis=1, keepdims=True)
+
+def _find_medoid(posteriors):
+    """Return the index of the labeling with the highest mean ARI with all labelings."""
+    n_labelings, (n_spots, n_clusters) = len(posteriors), posteriors[0].shape
+    joint = 0.0  # (M K, M K): spots in each pair of clusters
+    for start in range(0, n_spots, _CHUNK):
+        labels = [p[start : start + _CHUNK].argmax(axis=1) for p in posteriors]
+        onehot = np.hstack([np.eye(n_clusters, dtype=np.float32)[some] for some in labels])
+        joint = joint + (onehot.T @ onehot).astype(np.float64)
+    pairs = joint * (joint - 1) / 2
+    blocks = (n_labelings, n_clusters, n_labelings, n_clusters)
+    together = pairs.reshape(blocks).sum(axis=(1, 3))
+    own = np.diag(pairs).reshape(n_labelings, n_clusters).sum(axis=1)
+    expected = np.outer(own, own) / max(n_spots * (n_spots - 1) / 2, 1)
+    most = (own[:, None] + own) / 2
+    gain = np.where(most > expected, most - expected, 1.0)
+    return int(((together - expected) / gain).mean(axis=1).argmax())
 
 
 def refine_probabilities(probabilities, neighbor_mean, weight=1.0):

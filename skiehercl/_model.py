@@ -28,6 +28,7 @@ class HeadOptions:
 
     n_clusters: int
     head_dimensions: tuple
+    head_starts: int
     covariance_type: str
     refine_neighbors: int | str | None
 
@@ -77,18 +78,7 @@ class DomainModel:
                 self.trained_.append(train(section, options, int(seed), device, report, memory))
                 bar.update(self.training.max_iter - self.trained_[-1].n_iter)
         latents, attention = self._encode(section, device)
-        depths = _choose_depths(self.head.head_dimensions, len(spots))
-        self.mixtures_ = [
-            [
-                DomainMixture(
-                    self.head.n_clusters, depth, self.head.covariance_type, int(seeds[0])
-                ).fit(z)
-                for depth in depths
-            ]
-            for z in self._voters(latents)
-        ]
-        self.consensus_ = DomainConsensus(self.head.n_clusters, int(seeds[0]))
-        self.consensus_.fit(self._posteriors(latents))
+        self._fit_head(latents, int(seeds[0]))
         self._fit_refinement(spots)
         return self._assign(latents, spots), self._join(latents), attention, section
 
@@ -117,7 +107,8 @@ class DomainModel:
     def _voters(self, latents):
         # Trainings that start alike share their axes: their mean, steadier than each of them,
         # votes too. Random starts make axes of their own, which have no mean.
-        return [self._join(latents), *latents] if self._starts_alike else latents
+        together = self._starts_alike and len(latents) > 1
+        return [self._join(latents), *latents] if together else latents
 
     def _join(self, latents):
         return np.mean(latents, axis=0) if self._starts_alike else latents[0]
@@ -134,10 +125,29 @@ class DomainModel:
 
     def _posteriors(self, latents):
         return [
-            mixture.predict_proba(z)
+            mixture.predict_proba(z).astype(np.float32)  # half the memory of many mixtures
             for z, mixtures in zip(self._voters(latents), self.mixtures_, strict=True)
             for mixture in mixtures
         ]
+
+    def _fit_head(self, latents, seed):
+        depths = _choose_depths(self.head.head_dimensions, len(latents[0]))
+        rng = np.random.RandomState(seed)
+
+        def fit(z, depth):
+            return DomainMixture(
+                self.head.n_clusters,
+                depth,
+                self.head.covariance_type,
+                resample=self.head.head_starts > 1,
+                random_state=rng.randint(2**31 - 1),
+            ).fit(z)
+
+        starts = range(self.head.head_starts)
+        self.mixtures_ = [
+            [fit(z, depth) for depth in depths for _ in starts] for z in self._voters(latents)
+        ]
+        self.consensus_ = DomainConsensus(self.head.n_clusters).fit(self._posteriors(latents))
 
     def _fit_refinement(self, spots):
         n_neighbors = self.head.refine_neighbors

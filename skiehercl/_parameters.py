@@ -9,13 +9,10 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from .graph import SpatialRadiusGraph
 from .preprocessing import ExpressionPreprocessor
 
-__all__ = ["CONSTRAINTS", "HEAD_DIMENSIONS", "POOLING", "PRESETS", "check_parameters"]
+__all__ = ["CONSTRAINTS", "POOLING", "PRESETS", "check_parameters"]
 
 # What pooling="auto" means for each kind of input (see benchmarks/NOTES.md).
 POOLING = {"counts": "counts", "features": "unit"}
-
-# Likewise head_dimensions="auto": pooled counts have their structure in fewer components.
-HEAD_DIMENSIONS = {"counts": (10, 15, 20, 30), "features": (20, 30, 40, 50)}
 
 PRESETS = {
     "default": {},
@@ -38,6 +35,7 @@ PRESETS = {
         "image_prior": 0.5,
         "normalize_views": True,
         "head_dimensions": (64,),
+        "head_starts": 1,
         "refine_neighbors": 50,
         "n_init": 1,
         "max_iter": 200,
@@ -72,7 +70,8 @@ CONSTRAINTS = {
     "image_prior": [Interval(Real, 0, 1, closed="left"), StrOptions({"auto"})],
     "normalize_views": ["boolean"],
     "covariance_type": [StrOptions({"tied", "full", "diag", "spherical"})],
-    "head_dimensions": ["array-like", StrOptions({"auto"})],
+    "head_dimensions": ["array-like"],
+    "head_starts": [Interval(Integral, 1, None, closed="left")],
     "refine_neighbors": [
         Interval(Integral, 1, None, closed="left"),
         StrOptions({"auto"}),
@@ -110,12 +109,11 @@ def check_parameters(estimator):
     n_clusters, graph = estimator.n_clusters, estimator.graph
     if isinstance(n_clusters, bool | np.bool_):
         raise ValueError(f"n_clusters={n_clusters} must be the number of domains, an integer >= 1")
-    auto = isinstance(estimator.head_dimensions, str)
-    sizes = np.asarray([1] if auto else estimator.head_dimensions)
+    sizes = np.asarray(estimator.head_dimensions)
     if sizes.ndim != 1 or not sizes.size or sizes.dtype.kind not in "iu" or sizes.min() < 1:
         raise ValueError(
             f"head_dimensions={estimator.head_dimensions!r} must be one or more integers >= 1, "
-            "such as (10, 15, 20, 30)"
+            "such as (10, 15, 20, 30, 40)"
         )
     graphs = graph if isinstance(graph, list | tuple) else [graph]
     usable = bool(graphs) and all(hasattr(g, "fit_transform") for g in graphs)

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._inputs import gather_spots, recognise_input, warn_of_empty
 from ._memory import open_memory
-from ._parameters import CONSTRAINTS, HEAD_DIMENSIONS, POOLING, PRESETS, check_parameters
+from ._parameters import CONSTRAINTS, POOLING, PRESETS, check_parameters
 
 __all__ = ["IEHERCLClusterer"]
 
@@ -98,9 +98,12 @@ class IEHERCLClusterer(
         Whether latents are scaled to unit length before the attention.
     covariance_type : {"tied", "full", "diag", "spherical"}, default="tied"
         Covariance of the mixtures; "tied" is mclust's EEE.
-    head_dimensions : sequence of int or "auto", default="auto"
-        Leading principal directions of the embedding, one mixture for each number and at most
-        one direction for 20 spots. "auto": 10, 15, 20, 30 for counts, 20, 30, 40, 50 for features.
+    head_dimensions : sequence of int, default=(10, 15, 20, 30, 40)
+        Leading principal directions of the embedding that the mixtures see: some mixtures for
+        each number, and at most one direction for 20 spots.
+    head_starts : int, default=3
+        Mixtures for each number of directions, each started from Ward's clusters of another random
+        sample of spots; 1: one mixture, started from Ward's clusters of all spots.
     refine_neighbors : int, "auto" or None, default="auto"
         Nearest spots that vote on a spot's domain at the end. "auto": one for every 200 spots of
         the section, at most 50, none below 800 spots. None: no refinement.
@@ -241,7 +244,8 @@ class IEHERCLClusterer(
         image_prior="auto",
         normalize_views=False,
         covariance_type="tied",
-        head_dimensions="auto",
+        head_dimensions=(10, 15, 20, 30, 40),
+        head_starts=3,
         refine_neighbors="auto",
         n_init=3,
         max_iter=50,
@@ -290,6 +294,7 @@ class IEHERCLClusterer(
         self.normalize_views = normalize_views
         self.covariance_type = covariance_type
         self.head_dimensions = head_dimensions
+        self.head_starts = head_starts
         self.refine_neighbors = refine_neighbors
         self.n_init = n_init
         self.max_iter = max_iter
@@ -569,9 +574,8 @@ class IEHERCLClusterer(
         training = TrainingOptions(**{n: getattr(self, n) for n in names}, network=network)
         head = HeadOptions(
             self.n_clusters,
-            HEAD_DIMENSIONS[kind]
-            if isinstance(self.head_dimensions, str)
-            else tuple(self.head_dimensions),
+            tuple(self.head_dimensions),
+            self.head_starts,
             self.covariance_type,
             self.refine_neighbors,
         )

@@ -134,6 +134,30 @@ def test_mixture_survives_degenerate_embeddings(X, covariance_type):
         np.testing.assert_allclose(posterior.sum(axis=1), 1.0)
 
 
+def test_resampled_mixtures_start_from_other_samples_and_find_the_same_blobs():
+    X, truth = make_blobs(300, n_features=4, centers=4, cluster_std=2.5, random_state=5)
+    fits = [DomainMixture(4, 4, resample=True, random_state=s).fit(X) for s in (0, 1, 0)]
+    first, second, again = (fit.predict_proba(X) for fit in fits)
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - second).max() > 0
+    assert min(adjusted_rand_score(truth, p.argmax(axis=1)) for p in (first, second)) > 0.5
+
+
+def test_mixture_of_many_spots_learns_from_a_part_and_labels_all(monkeypatch):
+    monkeypatch.setattr(_domains, "_MIXTURE_ROWS", 80)
+    mixture = DomainMixture(4, 3).fit(BLOBS)
+    assert adjusted_rand_score(TRUTH, mixture.predict_proba(BLOBS).argmax(axis=1)) == 1.0
+    given = DomainMixture(4, 3).fit(BLOBS, TRUTH).predict_proba(BLOBS)
+    np.testing.assert_array_equal(given.argmax(axis=1), TRUTH)
+
+
+def test_ward_of_a_sample_leaves_no_cluster_empty():
+    X = np.random.RandomState(0).normal(size=(400, 2))
+    for seed in range(5):
+        labels = ward_labels(X, 12, seed, n_sampled=20)
+        assert (np.bincount(labels, minlength=12) > 0).all()
+
+
 # -- consensus -------------------------------------------------------------------------------
 
 
@@ -157,7 +181,11 @@ def test_consensus_ignores_how_a_labeling_numbers_its_clusters():
         DomainConsensus(4).fit([onehot(m) for m in some]).predict_proba([onehot(m) for m in some])
         for some in (labelings, renumbered)
     )
-    assert adjusted_rand_score(first.argmax(axis=1), second.argmax(axis=1)) == 1.0
+    np.testing.assert_allclose(np.sort(first, axis=1), np.sort(second, axis=1))
+    # A tied vote goes to the first of its domains, whatever they are called.
+    clear = np.diff(np.sort(first, axis=1))[:, -1] > 1e-9
+    labels, others = first[clear].argmax(axis=1), second[clear].argmax(axis=1)
+    assert adjusted_rand_score(labels, others) == 1.0
 
 
 def test_consensus_is_better_than_its_labelings():
@@ -184,6 +212,21 @@ def test_consensus_does_not_depend_on_the_order_of_the_spots():
     first = DomainConsensus(4).fit(posteriors).predict_proba(posteriors).argmax(axis=1)
     second = DomainConsensus(4).fit(shuffled).predict_proba(shuffled).argmax(axis=1)
     assert adjusted_rand_score(first[order], second) == 1.0
+
+
+def test_consensus_starts_from_the_labeling_with_the_highest_mean_ari(monkeypatch):
+    monkeypatch.setattr(_domains, "_CHUNK", 70)
+    labelings = [corrupt(TRUTH, share, 7) for share in (0.6, 0.1, 0.3, 0.5)]
+    mean_ari = [np.mean([adjusted_rand_score(a, b) for b in labelings]) for a in labelings]
+    found = _domains._find_medoid([onehot(labels) for labels in labelings])
+    assert found == np.argmax(mean_ari) != 0
+
+
+def test_consensus_matches_clusters_one_to_one():
+    rng = np.random.RandomState(0)
+    posteriors = [rng.dirichlet(np.ones(4), 100) for _ in range(3)]
+    for match in DomainConsensus(4).fit(posteriors).matches_:
+        np.testing.assert_array_equal(np.sort(match), np.arange(4))
 
 
 def test_consensus_of_one_domain_and_of_labelings_with_empty_clusters():
