@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import difflib
-import hashlib
 import io
 import os
 import pickle
@@ -14,8 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ._torchvision import import_torchvision
+from ._weights import load_state, read_state_dict
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -92,7 +93,7 @@ def build_backbone(
         key = None if conv is None else f"{conv[0]}.weight"
         if key in state and state[key].ndim == 4 and state[key].shape[1] == channels:
             adapt_channels(network, channels)  # the file is of a network with these channels
-        _load_state(network, state, head, weights)
+        load_state(network, state, head, weights)
     elif sha256 is not None:
         raise ValueError("sha256 is checked for weights from a file: pass weights='/path/to/file'")
     entering = adapt_channels(network, channels)
@@ -174,81 +175,12 @@ def _fetch_model(models, name, member, verbose):
         ) from error
 
 
-def read_state_dict(path, sha256=None):
-    """Read tensors from a .safetensors file or a torch file, never running code from it.
-
-    Raises
-    ------
-    OSError
-        The file is missing.
-    ValueError
-        Its digest is not `sha256`, it is damaged, or it holds more than tensors.
-    """
-    path = os.fspath(path)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"weights file {path!r} does not exist")
-    if sha256 is not None:
-        digest = hashlib.sha256()
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        if digest.hexdigest() != sha256.strip().lower():
-            raise ValueError(
-                f"weights file {path!r} has SHA-256 {digest.hexdigest()}, expected {sha256}: it is "
-                "damaged or another file"
-            )
-    try:
-        if path.endswith(".safetensors"):
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch, pickle, zipfile and safetensors each have their own
-        # The rest of torch's message tells how to load unsafely.
-        reason = str(error).split(". ")[0].splitlines()[:1]
-        reason = ": ".join([type(error).__name__, *reason])
-        raise ValueError(
-            f"weights file {path!r} cannot be read ({reason}): expected a "
-            "state dict of tensors saved by torch.save(network.state_dict(), path), or .safetensors"
-        ) from error
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
-        raise ValueError(f"weights file {path!r} holds no state dict (names to tensors)")
-    if state and all(key.startswith("module.") for key in state):  # saved from DataParallel
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-    return state
-
-
-def _load_state(network, state, head, path):
-    """Load a state dict; beyond the network's own entries it may hold only a classifier's."""
-    own = network.state_dict()
-    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
-    extra = [key for key in state if key not in own]
-    if head is not None:
-        # googlenet and inception carry auxiliary classifiers that run in training only
-        extra = [key for key in extra if not key.startswith((f"{head}.", "aux", "AuxLogits."))]
-    elif len({key.rpartition(".")[0] for key in extra}) <= 1:  # the module's head was taken off
-        extra = []
-    wrong = [k for k in own if k in state and own[k].shape != state[k].shape]
-    if missing or extra or wrong:
-        raise ValueError(
-            f"weights file {os.fspath(path)!r} is not for {type(network).__name__}: {len(missing)} "
-            f"entries missing {missing[:3]}, {len(extra)} unknown {extra[:3]}, {len(wrong)} of "
-            f"another shape {wrong[:3]}"
-        )
-    network.load_state_dict({key: state[key] for key in own if key in state}, strict=False)
-
-
 def _drop_head(network):
     """Replace a torchvision model's last linear layer by the identity; return its name or None."""
     linear = [name for name, layer in network.named_modules() if type(layer) is nn.Linear]
     if not linear:  # squeezenet ends in a pooled convolution: its class scores are the features
         return None
-    parent, _, child = linear[-1].rpartition(".")
-    setattr(network.get_submodule(parent), child, nn.Identity())
+    _replace(network, linear[-1], nn.Identity())
     return linear[-1]
 
 
@@ -285,36 +217,63 @@ def adapt_channels(network, channels):
     return channels
 
 
-@torch.inference_mode()
-def encode_patches(backbone, patches, *, input_size, ceiling, device):
-    """Run the network over one batch.
+def fold_batch_norm(network, x):
+    """Return the network with batch norms folded into the convolutions before them.
+
+    A batch norm in evaluation mode is a scale and a shift of each channel, which the convolution's
+    weights can take over. Pairs are found by watching one run, so any module is served; should the
+    result differ (a convolution that others read too), the network is returned as it came.
 
     Parameters
     ----------
-    backbone : Backbone
-        Its network on `device`.
-    patches : ndarray of shape (b, h, w, c)
-        Pixels up to `ceiling`.
-    input_size : int or None
-        Side that patches are resized to (bilinear, antialiased); None leaves them.
-    ceiling : float
-    device : torch.device or str
+    network : torch.nn.Module
+        In evaluation mode, on the CPU.
+    x : tensor of shape (1, c, h, w)
+        An input to watch and compare.
 
     Returns
     -------
-    ndarray of shape (b, n_features), float32
+    torch.nn.Module
     """
-    if patches.dtype != np.uint8 or not patches.flags.writeable:
-        patches = np.array(patches, dtype=np.float32)
-    # (b, h, w, c) seen as (b, c, h, w) is torch's channels-last layout: no copy is made
-    x = torch.from_numpy(patches).permute(0, 3, 1, 2).to(device).float().div_(ceiling)
-    if input_size is not None and x.shape[2:] != (input_size, input_size):
-        x = nn.functional.interpolate(
-            x, (input_size, input_size), mode="bilinear", antialias=True, align_corners=False
+    made, pairs, runs, hooks = {}, {}, {}, []
+    for name, layer in network.named_modules():
+        if type(layer) is nn.Conv2d:
+
+            def keep(_, __, output, name=name):
+                made[id(output)] = name, output  # the tensor is kept, or its id could come again
+                runs[name] = runs.get(name, 0) + 1
+
+            hooks.append(layer.register_forward_hook(keep))
+        elif type(layer) is nn.BatchNorm2d and layer.track_running_stats:
+
+            def match(_, inputs, name=name):
+                conv = made.get(id(inputs[0]), (None,))[0]
+                pairs.setdefault(name, set()).add(conv)
+
+            hooks.append(layer.register_forward_pre_hook(match))
+    try:
+        with torch.inference_mode():
+            expected = network(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    alone = {norm: convs for norm, convs in pairs.items() if len(convs) == 1 and None not in convs}
+    if not alone:
+        return network
+    folded = copy.deepcopy(network)
+    for norm, (conv,) in alone.items():
+        if runs[conv] == 1:
+            layers = folded.get_submodule(conv), folded.get_submodule(norm)
+            _replace(folded, conv, fuse_conv_bn_eval(*layers))
+            _replace(folded, norm, nn.Identity())
+    folded.requires_grad_(False)
+    with torch.inference_mode():
+        same = torch.allclose(
+            folded(x), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())
         )
-    x = x.expand(-1, len(backbone.mean), -1, -1)  # grey; no effect otherwise
-    shape = (1, -1, 1, 1)
-    mean = torch.tensor(backbone.mean, device=device).view(shape)
-    std = torch.tensor(backbone.std, device=device).view(shape)
-    x = ((x - mean) / std).contiguous(memory_format=torch.channels_last)
-    return backbone.network(x).flatten(1).float().cpu().numpy()
+    return folded.to(memory_format=torch.channels_last) if same else network
+
+
+def _replace(network, name, layer):
+    parent, _, child = name.rpartition(".")
+    setattr(network.get_submodule(parent), child, layer)

@@ -66,7 +66,8 @@ def _find_image(adata, wanted, scale):
         (library,) = libraries.values()
         factors = library.get("scalefactors", {})
         for name, image in library.get("images", {}).items():
-            if f"tissue_{name}_scalef" in factors:
+            # a slide that stays in its file is no picture to draw
+            if f"tissue_{name}_scalef" in factors and not isinstance(image, str):
                 found[name] = image, float(factors[f"tissue_{name}_scalef"])
     if wanted is not None and wanted not in found:
         raise ValueError(

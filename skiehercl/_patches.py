@@ -1,16 +1,13 @@
-"""Pixels around spots: open an image, place spots on it, cut square windows.
+"""Pixels around spots: place spots on an image, cut square windows; the patch transformers' base.
 
-One coordinate contract holds in the whole package. Coordinates are (x, y), x to the right and
-y down, in any unit; ``scale`` is image pixels per that unit: ``x * scale`` is a pixel column and
-``y * scale`` a pixel row of the image that is cut. Patch sizes are pixels of that same image.
-For Visium, coordinates are full-resolution pixels and ``scale`` is the image's own factor, for
-instance ``scalefactors["tissue_hires_scalef"]``.
+Coordinates, scale and patch size mean what `skiehercl.image` says.
 """
 
 import os
 import warnings
-from numbers import Integral, Real
-from typing import ClassVar
+from collections.abc import Callable
+from numbers import Real
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -19,104 +16,11 @@ from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ._image_files import open_image, pixel_ceiling
+
 MIN_AUTO_PATCH = 16  # pixels; smaller windows hold too little texture to describe
-
-
-def read_image(image):
-    """Return an image as an array, from an array or a file.
-
-    Parameters
-    ----------
-    image : array-like of shape (h, w) or (h, w, c), str or path-like
-        Pixels (integers, floats, booleans), or a PNG, JPEG or TIFF file. Of a file with several
-        pages the first is read; palettes and CMYK become RGB; an alpha channel is laid over white.
-        An array's channels are kept, whatever their number.
-
-    Returns
-    -------
-    ndarray of shape (h, w, c)
-        dtype as given; booleans become 0 and 255.
-
-    Raises
-    ------
-    ValueError
-        The file is not a readable image, or the array is not one (its shape, dtype, NaN).
-    OSError
-        The file is missing or may not be read.
-    """
-    name = "image"
-    if isinstance(image, (str, os.PathLike)):
-        name = f"image {os.fspath(image)!r}"
-        image = _decode(image)
-    pixels = np.asarray(image)
-    if pixels.ndim == 2:
-        pixels = pixels[:, :, None]
-    if pixels.ndim != 3 or 0 in pixels.shape:
-        raise ValueError(
-            f"{name} has shape {np.shape(image)}: an image is (height, width) or "
-            "(height, width, channels)"
-        )
-    if pixels.shape[0] <= 4 and min(pixels.shape[1:]) > 16:
-        raise ValueError(
-            f"{name} has shape {pixels.shape}: channels come last here, pass "
-            "numpy.moveaxis(image, 0, -1)"
-        )
-    if pixels.dtype.kind == "b":
-        return pixels.astype(np.uint8) * 255
-    if pixels.dtype.kind not in "uif":
-        raise ValueError(f"{name} has dtype {pixels.dtype}: pixels are integers or floats")
-    if not pixels.dtype.isnative:  # 16-bit TIFFs come big-endian too, which torch refuses
-        pixels = pixels.astype(pixels.dtype.newbyteorder("="))
-    if pixels.dtype.kind == "f":
-        bad = ~np.isfinite(pixels).all(axis=(1, 2))
-        if bad.any():
-            raise ValueError(
-                f"{name} has NaN or infinite pixels in {int(bad.sum())} of its rows, first in row "
-                f"{int(bad.argmax())}: fill them (numpy.nan_to_num) before cutting patches"
-            )
-    return pixels
-
-
-def _decode(path):
-    """Decode an image file with Pillow into an array."""
-    from PIL import Image
-
-    path = os.fspath(path)
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"image {path!r} does not exist")
-    if os.path.isdir(path):
-        raise IsADirectoryError(f"image {path!r} is a folder: pass the image file in it")
-    try:
-        with Image.open(path) as picture:
-            if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
-                white = Image.new("RGBA", picture.size, "white")
-                picture = Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
-            elif picture.mode == "1":
-                picture = picture.convert("L")
-            elif picture.mode in ("P", "CMYK", "YCbCr", "LAB", "HSV"):
-                picture = picture.convert("RGB")
-            return np.array(picture)
-    except Image.DecompressionBombError as error:
-        raise ValueError(
-            f"image {path!r} is too large to decode safely ({error}). If you trust the file, raise "
-            "PIL.Image.MAX_IMAGE_PIXELS, or pass a downsampled image with its scale"
-        ) from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise ValueError(
-            f"image {path!r} cannot be read ({error}): expected a whole PNG, JPEG or TIFF file"
-        ) from error
-
-
-def pixel_ceiling(pixels):
-    """Return the value that stands for full brightness.
-
-    255 for uint8. Otherwise the smallest of 1, 255, 4095 (12 bit) and 65535 that holds the
-    largest pixel, with 1 % to spare for resampled floats; beyond them the largest pixel itself.
-    """
-    if pixels.dtype == np.uint8:
-        return 255.0
-    largest = float(pixels.max())
-    return next((c for c in (1.0, 255.0, 4095.0, 65535.0) if largest <= 1.01 * c), largest)
+_CORNER = 0.35  # spots that end before this share of both sides of the image are suspicious
+_PROBES = 256  # spots whose patches tell the brightness of an image that is read by region
 
 
 def locate_spots(coords, scale, shape, names=None):
@@ -167,10 +71,16 @@ def _explain_outside(coords, scale, limits, inside, names):
         return bool(((candidate >= -1) & (candidate <= limits)).all())
 
     extent = coords.max(axis=0)
-    if fits(coords[:, ::-1] * scale):
+    swapped = coords[:, ::-1]
+    if fits(swapped * scale):
         cure = "With x and y swapped all would fit: pass (x, y), column first, not (row, column)"
     elif scale != 1 and fits(coords):
         cure = "With scale=1 all would fit: the coordinates seem to be image pixels already"
+    elif scale != 1 and fits(swapped):
+        cure = (
+            "With x and y swapped and scale=1 all would fit: the coordinates seem to be image "
+            "pixels, row first: pass (x, y)"
+        )
     elif scale != 1 and fits(coords / scale):
         cure = f"With scale={1 / scale:.6g} all would fit: the factor seems to be inverted"
     elif fits(coords * [scale, -scale]):
@@ -203,7 +113,7 @@ def cut_patches(image, centres, size, pad="reflect"):
 
     Parameters
     ----------
-    image : ndarray of shape (h, w, c)
+    image : ndarray of shape (h, w, c), or RegionImage
     centres : ndarray of shape (n, 2), dtype int64
         (column, row) as from :func:`locate_spots`.
     size : int
@@ -215,11 +125,36 @@ def cut_patches(image, centres, size, pad="reflect"):
     Returns
     -------
     ndarray of shape (n, size, size, c)
+
+    Raises
+    ------
+    ValueError
+        The file is damaged there, or holds NaN or infinite pixels.
     """
     offsets = np.arange(size) - size // 2
     rows = _fold_indices(centres[:, 1, None] + offsets, image.shape[0], pad)  # (n, size)
     columns = _fold_indices(centres[:, 0, None] + offsets, image.shape[1], pad)
-    return image[rows[:, :, None], columns[:, None, :]]
+    if isinstance(image, np.ndarray):
+        return image[rows[:, :, None], columns[:, None, :]]
+    patches = np.empty((len(centres), size, size, image.shape[2]), dtype=image.dtype)
+    for patch, row, column in zip(patches, rows, columns, strict=True):
+        top, left = row.min(), column.min()
+        region = image.read(top, row.max() + 1, left, column.max() + 1)
+        patch[:] = region[(row - top)[:, None], column - left]
+        if image.dtype.kind == "f" and not np.isfinite(patch).all():
+            raise ValueError(
+                f"image {image.path!r} has NaN or infinite pixels in rows {top} to {row.max()}, "
+                f"columns {left} to {column.max()}: fill them, or drop the spots there"
+            )
+    return patches
+
+
+def order_by_tile(image, centres):
+    """Return the order of spots in which each tile of a RegionImage is decoded about once."""
+    if isinstance(image, np.ndarray):
+        return np.arange(len(centres))
+    h, w = image.tile
+    return np.lexsort((centres[:, 0] // w, centres[:, 1] // h))
 
 
 def _fold_indices(indices, length, pad):
@@ -230,12 +165,34 @@ def _fold_indices(indices, length, pad):
     return np.minimum(np.mod(indices, period), np.mod(-indices, period))
 
 
+class PatchSource(NamedTuple):
+    """Patches, ready or to be cut.
+
+    Attributes
+    ----------
+    order : ndarray of shape (n,)
+        All spots, in the order in which to read them.
+    cut : callable
+        From indices of spots (b,) to their patches (b, h, w, c).
+    centres : ndarray of shape (n, 2) or None
+        Centre pixels (column, row); None for ready patches.
+    patches : ndarray of shape (n, h, w, c) or None
+        Ready patches.
+    """
+
+    order: np.ndarray
+    cut: Callable
+    centres: np.ndarray | None
+    patches: np.ndarray | None
+
+
 class PatchTransformer(TransformerMixin, BaseEstimator):
     """Share the input side: `X` is coordinates on an image, or patches."""
 
     _parameter_constraints: ClassVar[dict] = {
         "image": [None, "array-like", str, os.PathLike],
-        "patch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "patch_size": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
+        "mpp": [None, Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "scale": [Interval(Real, 0, None, closed="neither")],
         "pad": [StrOptions({"reflect", "edge"})],
     }
@@ -261,14 +218,21 @@ class PatchTransformer(TransformerMixin, BaseEstimator):
             A spot lies outside the image, or `X` is neither coordinates nor patches.
         """
         if self.image is None:
-            self.image_ = None
+            self.image_, self.mpp_ = None, None
             pixels = patches = self._check_patches(X, reset=True)
             self.patch_size_ = patches.shape[1]
         else:
-            self.image_ = pixels = read_image(self.image)
+            self.image_, file_mpp = open_image(self.image)
             coords, centres = self._check_coords(X, reset=True)
+            _warn_of_corner(centres, self.image_.shape, self.scale)
+            self.mpp_ = self._choose_mpp(file_mpp)
             self.patch_size_ = self._choose_patch_size(coords)
-            patches = cut_patches(pixels, centres[:1], self.patch_size_, self.pad)
+            pixels = self.image_
+            if not isinstance(pixels, np.ndarray):
+                probes = np.unique(np.linspace(0, len(centres) - 1, _PROBES).astype(int))
+                probes = probes[order_by_tile(pixels, centres[probes])]
+                pixels = cut_patches(pixels, centres[probes], min(self.patch_size_, 64), self.pad)
+            patches = cut_patches(self.image_, centres[:1], self.patch_size_, self.pad)
         self.pixel_max_ = pixel_ceiling(pixels)
         self.n_channels_ = pixels.shape[-1]
         self._fit_description(patches[:1])
@@ -277,11 +241,29 @@ class PatchTransformer(TransformerMixin, BaseEstimator):
     def _fit_description(self, patch):
         """Prepare what a subclass does with patches; `patch` (1, h, w, c) is an example."""
 
+    def _choose_mpp(self, file_mpp):
+        """Return micrometres per pixel, or None if `patch_size` is in pixels."""
+        if self.mpp != "auto":
+            return self.mpp
+        if file_mpp is None:
+            raise ValueError(
+                "mpp='auto' but the image does not say how many micrometres a pixel has (OME's "
+                "PhysicalSizeX, a scanner's MPP, or a resolution in the file): pass mpp as a number"
+            )
+        return float(file_mpp)
+
     def _choose_patch_size(self, coords):
-        if self.patch_size != "auto":
-            return int(self.patch_size)
-        spacing = spot_spacing(coords)
-        return max(MIN_AUTO_PATCH, round(spacing * self.scale) if spacing else 0)
+        if self.patch_size == "auto":
+            spacing = spot_spacing(coords)
+            return max(MIN_AUTO_PATCH, round(spacing * self.scale) if spacing else 0)
+        if self.mpp_ is not None:
+            return max(1, round(self.patch_size / self.mpp_))
+        if self.patch_size != int(self.patch_size):
+            raise ValueError(
+                f"patch_size={self.patch_size} is no whole number of pixels: for micrometres pass "
+                "mpp, the image's micrometres per pixel, too"
+            )
+        return int(self.patch_size)
 
     def _check_coords(self, X, reset):
         """Return coordinates (n, 2) and the spots' centre pixels."""
@@ -321,24 +303,37 @@ class PatchTransformer(TransformerMixin, BaseEstimator):
             )
         return patches
 
-    def _open_batches(self, X):
-        """Return the number of spots and a function from a slice to its patches (b, h, w, c)."""
+    def _open_source(self, X):
+        """Return where the patches of `X` come from."""
         check_is_fitted(self)
         if self.image_ is None:
             patches = self._check_patches(X, reset=False)
-            return len(patches), patches.__getitem__
+            return PatchSource(np.arange(len(patches)), patches.__getitem__, None, patches)
         _, centres = self._check_coords(X, reset=False)
 
         def cut(rows):
             return cut_patches(self.image_, centres[rows], self.patch_size_, self.pad)
 
-        return len(centres), cut
+        return PatchSource(order_by_tile(self.image_, centres), cut, centres, None)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = []
         tags.input_tags.three_d_array = True
         return tags
+
+
+def _warn_of_corner(centres, shape, scale):
+    """Warn if all spots lie in the top left corner: the mark of too small a scale."""
+    reach = centres.max(axis=0) / [shape[1], shape[0]]
+    if len(centres) > 1 and (reach < _CORNER).all():
+        warnings.warn(
+            f"all spots lie in the top left {reach[0]:.0%} x {reach[1]:.0%} of the image at "
+            f"scale={scale:.4g}: if the tissue is larger, the coordinates are in pixels of a "
+            "smaller image or in micrometres. plotting.plot_placement shows the spots on the image",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def _guess_patch_shape(length):

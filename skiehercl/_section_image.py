@@ -1,11 +1,13 @@
 """The tissue image of an AnnData: find it, place the spots on it, describe their patches."""
 
+import os
 import sys
 import warnings
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from sklearn.base import clone
 
 from ._patches import MIN_AUTO_PATCH
@@ -13,6 +15,7 @@ from .image import ColorTextureFeaturizer, PatchExtractor
 
 # Default patch side in spot diameters: the spot and its neighbours (benchmarks/NOTES.md).
 _PATCH_PER_SPOT = 2.75
+_SPOT_MICROMETRES = 65.0  # 10x Genomics' definition of spot_diameter_fullres
 
 
 class SectionImage(NamedTuple):
@@ -20,14 +23,15 @@ class SectionImage(NamedTuple):
 
     Attributes
     ----------
-    image : ndarray of shape (h, w) or (h, w, c)
+    image : ndarray of shape (h, w) or (h, w, c), or str
+        The pixels, or the file of a slide that is read by region.
     scale : float
         Image pixels per unit of ``obsm["spatial"]``.
     spot_diameter : float or None
         Diameter of a spot in pixels of `image`.
     """
 
-    image: np.ndarray
+    image: np.ndarray | str
     scale: float
     spot_diameter: float | None
 
@@ -86,6 +90,12 @@ def find_image(adata, library=None, prefer=()):
     prefer = (prefer,) if isinstance(prefer, str) else prefer
     wanted = next((key for key in prefer if key in images), None)
     keys = list(images) if wanted is None else [wanted]
+    gone = [key for key in keys if isinstance(images[key], str) and not os.path.exists(images[key])]
+    if gone:
+        warnings.warn(f"images whose file is gone: {[images[key] for key in gone]}", stacklevel=2)
+        keys = [key for key in keys if key not in gone]
+    if not keys:
+        return None
     usable = [key for key in keys if f"tissue_{key}_scalef" in factors]
     if not usable:
         raise ValueError(
@@ -98,10 +108,23 @@ def find_image(adata, library=None, prefer=()):
         warnings.warn(f"images without a scale factor are not used: {left}", stacklevel=2)
     key = max(usable, key=lambda k: (_get_factor(factors, k), _count_colours(images[k])))
     scale = _get_factor(factors, key)
+    image = images[key] if isinstance(images[key], str) else np.asarray(images[key])
     diameter = None
     if factors.get("spot_diameter_fullres") is not None:
         diameter = _read_positive(factors, "spot_diameter_fullres") * scale
-    return SectionImage(np.asarray(images[key]), scale, diameter)
+    return SectionImage(image, scale, diameter)
+
+
+def find_mpp(adata, found, library=None):
+    """Return micrometres per pixel of the image found, or None where the section doesn't tell.
+
+    Space Ranger writes it for Visium HD; Visium's spots are 65 micrometres wide by the definition
+    of ``spot_diameter_fullres``.
+    """
+    factors = _choose_library(adata, library).get("scalefactors") or {}
+    if factors.get("microns_per_pixel") is not None:
+        return _read_positive(factors, "microns_per_pixel") / found.scale
+    return _SPOT_MICROMETRES / found.spot_diameter if found.spot_diameter else None
 
 
 def _choose_library(adata, library):
@@ -141,6 +164,8 @@ def _read_positive(factors, name):
 
 def _count_colours(image):
     """Return 1 for an image without colour, even in three equal channels, else its channels."""
+    if isinstance(image, str):
+        return 3
     image = np.asarray(image)
     if image.ndim == 2 or image.shape[2] < 3:
         return 1
@@ -152,6 +177,7 @@ def section_image_features(
     featurizer=None,
     patch_size=None,
     *,
+    patch_um=None,
     library=None,
     prefer=(),
     spatial_key="spatial",
@@ -169,6 +195,9 @@ def section_image_features(
     patch_size : int, default=None
         Side in pixels of the image found. None: the featurizer's own if it is a number, else
         2.75 spot diameters, at least 16; without a spot diameter, the distance between spots.
+    patch_um : float, default=None
+        Side in micrometres instead, where the section tells the size of a pixel (Visium HD's
+        ``microns_per_pixel``, or a spot diameter, which is 65 micrometres in Visium).
     library, prefer
         As in :func:`find_image`.
     spatial_key : str, default="spatial"
@@ -184,38 +213,62 @@ def section_image_features(
     Raises
     ------
     ValueError
-        A spot lies outside the image, the patch is larger than it, or there is no scale factor.
+        A spot lies outside the image, the patch is larger than it, or there is no scale factor;
+        or with `patch_um` no size of a pixel.
     """
     found = find_image(adata, library, prefer)
     if found is None:
         return None
     check_spatial(adata, spatial_key, "adata")
     coords = np.asarray(adata.obsm[spatial_key], dtype=np.float64)[:, :2]
+    coords = pd.DataFrame(coords, index=adata.obs_names, columns=["x", "y"])  # errors name spots
     featurizer = ColorTextureFeaturizer() if featurizer is None else clone(featurizer)
     parameters = featurizer.get_params(deep=False)
     cuts = {"image", "patch_size", "scale"} <= set(parameters)
+    if patch_um is not None:
+        patch_size = _convert_micrometres(patch_um, patch_size, find_mpp(adata, found, library))
+    mpp = None
     if patch_size is None and cuts and parameters["patch_size"] != "auto":
-        patch_size = parameters["patch_size"]
+        patch_size, mpp = parameters["patch_size"], parameters.get("mpp")
     if patch_size is None:
         patch_size = "auto"
         if found.spot_diameter:
             patch_size = max(MIN_AUTO_PATCH, round(_PATCH_PER_SPOT * found.spot_diameter))
-    longest = max(found.image.shape[:2], default=0)
-    if patch_size != "auto" and patch_size > longest:
+    # A slide in its file is not opened here; no patch of it gets too large for memory.
+    longest = np.inf if isinstance(found.image, str) else max(found.image.shape[:2], default=0)
+    if patch_size != "auto" and mpp is None and patch_size > longest:
         raise ValueError(
             f"patch_size={patch_size} is larger than the image, whose longer side has {longest} "
             "pixels: choose a smaller patch"
         )
     place = {"image": found.image, "patch_size": patch_size, "scale": found.scale}
     if verbose:
-        height, width = found.image.shape[:2]
+        name = found.image
+        if not isinstance(name, str):
+            name = f"the {found.image.shape[1]} x {found.image.shape[0]} image"
+        unit = "px" if mpp is None else "µm"
         print(
-            f"image features: {type(featurizer).__name__} on {patch_size} px patches of the "
-            f"{width} x {height} image (scale {found.scale:.4g})",
+            f"image features: {type(featurizer).__name__} on {patch_size} {unit} patches of {name} "
+            f"(scale {found.scale:.4g})",
             file=sys.stderr,
         )
     if cuts:
+        if "mpp" in parameters:
+            place["mpp"] = mpp
         features = featurizer.set_params(**place).fit_transform(coords)
     else:
         features = featurizer.fit_transform(PatchExtractor(**place).fit_transform(coords))
     return np.asarray(features, dtype=np.float32)
+
+
+def _convert_micrometres(patch_um, patch_size, mpp):
+    """Return a patch size in pixels."""
+    if patch_size is not None:
+        raise ValueError("patch_size and patch_um are both given: pass one of them")
+    if mpp is None:
+        raise ValueError(
+            "patch_um needs the size of a pixel, but scalefactors has neither microns_per_pixel "
+            "nor spot_diameter_fullres: set scalefactors['microns_per_pixel'] to the micrometres "
+            "per unit of obsm['spatial'], or pass patch_size"
+        )
+    return max(1, round(patch_um / mpp))

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import sparse
 from scipy.io import mmread
 
-from ._patches import read_image
+from ._image_files import open_image, read_image
 
 POSITION_COLUMNS = [
     "barcode",
@@ -255,7 +255,10 @@ def read_images(spatial, fullres_image=None):
                 images[key] = read_image(path)
                 break
     if fullres_image is not None:
-        images["fullres"] = read_image(fullres_image)
+        pixels, _ = open_image(fullres_image)
+        # Too large for memory, and for an .h5ad: the file's path takes its place.
+        large = not isinstance(pixels, np.ndarray)
+        images["fullres"] = os.path.abspath(fullres_image) if large else pixels
     return images
 
 

@@ -2,26 +2,40 @@
 
 Every transformer here takes either spots or ready patches:
 
-* with ``image=``, `X` holds coordinates (x, y), y down, and patches are cut from the image:
-  ``coords * scale`` are pixels of that image and ``patch_size`` is in those pixels;
+* with ``image=``, `X` holds coordinates and patches are cut from the image;
 * without, `X` holds the patches: (n, h, w, c), grey (n, h, w), or flattened rows (n, h * w * c)
   as in scikit-learn's image data sets (square grey or RGB; any other length is one row of grey
   pixels).
 
+One coordinate contract holds in the whole package. Coordinates are (x, y), x to the right and y
+down, in any unit; ``scale`` is image pixels per that unit: ``x * scale`` is a pixel column and
+``y * scale`` a pixel row of the image that is cut, the centre of pixel (0, 0) being (0, 0).
+``patch_size`` is in pixels of that same image, or in micrometres where ``mpp`` says how many a
+pixel has.
+
+=========================================  ===============  =====================================
+coordinates                                image            scale
+=========================================  ===============  =====================================
+pixels of the image itself                 any              1
+full-resolution pixels (Visium)            hires or lowres  ``scalefactors["tissue_hires_scalef"]``
+full-resolution pixels (Visium)            full resolution  1
+micrometres (Xenium, CosMx, MERFISH)       any              ``1 / mpp``
+=========================================  ===============  =====================================
+
+:func:`skiehercl.plotting.plot_placement` draws the spots on the image, to see whether it is so.
+For an AnnData, :func:`skiehercl.io.section_image_features` finds image and scale itself.
+
 torch and torchvision are imported only when a network is built.
 """
 
-import os
-from numbers import Integral
 from typing import ClassVar
 
 import numpy as np
-from sklearn.base import ClassNamePrefixFeaturesOutMixin
-from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils import gen_batches
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
-from tqdm import tqdm
 
+from ._patch_network import ResNet50PatchFeaturizer
 from ._patches import PatchTransformer
 from ._texture import describe_patches, feature_names
 
@@ -36,13 +50,18 @@ class PatchExtractor(PatchTransformer):
     Parameters
     ----------
     image : array-like of shape (h, w) or (h, w, c), str or path-like, default=None
-        The tissue image, or its PNG, JPEG or TIFF file. With None, `X` holds patches, which are
-        only brought into shape.
-    patch_size : int or "auto", default="auto"
-        Side of the patch in pixels of `image`. "auto": the median distance between neighbouring
-        spots, so that patches tile the tissue, but at least 16.
+        The tissue image, or its PNG, JPEG, TIFF or OME-TIFF file, or an OME-Zarr folder. TIFF and
+        Zarr of more than 256 MiB, decoded, are read by region (extra ``image``). With None, `X`
+        holds patches, which are only brought into shape.
+    patch_size : float or "auto", default="auto"
+        Side of the patch: whole pixels of `image`, or micrometres if `mpp` is given. "auto": the
+        median distance between neighbouring spots, so that patches tile the tissue, but at least
+        16 pixels.
     scale : float, default=1.0
-        Pixels of `image` per unit of the coordinates.
+        Pixels of `image` per unit of the coordinates: 1 if they are its pixels, a Visium image's
+        factor if they are full-resolution pixels, ``1 / mpp`` if they are micrometres.
+    mpp : float, "auto" or None, default=None
+        Micrometres per pixel of `image`; "auto" reads them from the file.
     pad : {"reflect", "edge"}, default="reflect"
         What stands in a patch that reaches over the border.
     dtype : {"float32"} or None, default=None
@@ -56,8 +75,10 @@ class PatchExtractor(PatchTransformer):
         Channels of the image.
     pixel_max_ : float
         Full brightness: 255 for uint8, else the smallest of 1, 255, 4095 and 65535 that holds the
-        image, or its largest pixel.
-    image_ : ndarray of shape (h, w, c) or None
+        image, or its largest pixel; of an image read by region, up to 256 patches decide.
+    mpp_ : float or None
+        Micrometres per pixel in use.
+    image_ : ndarray of shape (h, w, c), RegionImage or None
         The opened image.
 
     Examples
@@ -78,10 +99,13 @@ class PatchExtractor(PatchTransformer):
         "dtype": [None, StrOptions({"float32"})],
     }
 
-    def __init__(self, image=None, patch_size="auto", *, scale=1.0, pad="reflect", dtype=None):
+    def __init__(
+        self, image=None, patch_size="auto", *, scale=1.0, mpp=None, pad="reflect", dtype=None
+    ):
         self.image = image
         self.patch_size = patch_size
         self.scale = scale
+        self.mpp = mpp
         self.pad = pad
         self.dtype = dtype
 
@@ -98,10 +122,14 @@ class PatchExtractor(PatchTransformer):
         ndarray of shape (n, h, w, c)
             In the order of `X`.
         """
-        n, cut = self._open_batches(X)
-        patches = cut(slice(0, n))
-        if self.dtype == "float32":
-            patches = patches.astype(np.float32) / np.float32(self.pixel_max_)
+        order, cut, *_ = self._open_source(X)
+        first = cut(order[:1])
+        unit = self.dtype == "float32"
+        patches = np.empty((len(order), *first.shape[1:]), np.float32 if unit else first.dtype)
+        for rows in gen_batches(len(order), max(1, _BATCH_PIXELS // first[0].size)):
+            patches[order[rows]] = cut(order[rows])
+        if unit:
+            patches /= np.float32(self.pixel_max_)
         return patches
 
 
@@ -117,12 +145,12 @@ class ColorTextureFeaturizer(PatchTransformer):
 
     Parameters
     ----------
-    image, patch_size, scale, pad
+    image, patch_size, scale, mpp, pad
         As in :class:`PatchExtractor`.
 
     Attributes
     ----------
-    patch_size_, n_channels_, pixel_max_, image_
+    patch_size_, n_channels_, pixel_max_, mpp_, image_
         As in :class:`PatchExtractor`.
 
     References
@@ -142,10 +170,11 @@ class ColorTextureFeaturizer(PatchTransformer):
     (3, 52)
     """
 
-    def __init__(self, image=None, patch_size="auto", *, scale=1.0, pad="reflect"):
+    def __init__(self, image=None, patch_size="auto", *, scale=1.0, mpp=None, pad="reflect"):
         self.image = image
         self.patch_size = patch_size
         self.scale = scale
+        self.mpp = mpp
         self.pad = pad
 
     def transform(self, X):
@@ -160,191 +189,15 @@ class ColorTextureFeaturizer(PatchTransformer):
         -------
         ndarray of shape (n, n_features), float32
         """
-        n, cut = self._open_batches(X)
-        area = cut(slice(0, 1))[0].size
-        step = max(1, _BATCH_PIXELS // area)
-        features = np.empty((n, len(feature_names(self.n_channels_))), dtype=np.float32)
-        for start in range(0, n, step):
-            rows = slice(start, min(start + step, n))
-            features[rows] = describe_patches(cut(rows), self.pixel_max_)
+        order, cut, *_ = self._open_source(X)
+        step = max(1, _BATCH_PIXELS // cut(order[:1]).size)
+        shape = len(order), len(feature_names(self.n_channels_))
+        features = np.empty(shape, dtype=np.float32)
+        for rows in gen_batches(len(order), step):
+            features[order[rows]] = describe_patches(cut(order[rows]), self.pixel_max_)
         return features
 
     def get_feature_names_out(self, input_features=None):
         """Return names such as "red_mean"; `input_features` is ignored."""
         check_is_fitted(self)
         return np.asarray(feature_names(self.n_channels_), dtype=object)
-
-
-class ResNet50PatchFeaturizer(ClassNamePrefixFeaturesOutMixin, PatchTransformer):
-    """Describe each patch by the pooled output of a pretrained network (the paper's Z_net).
-
-    Parameters
-    ----------
-    backbone : str or torch.nn.Module, default="resnet50"
-        Name of a torchvision classification model: the output that its last linear layer saw is
-        the feature vector (2048 for resnet50). Or a module, used with the output it has,
-        flattened; replace its classifier by ``torch.nn.Identity()`` first. It is copied.
-    weights : str, path-like or None, default="DEFAULT"
-        Name in torchvision's weights enum of the model ("DEFAULT" is its best); they are read from
-        torch hub's folder, or fetched into it; where that fails, an OSError names the file and the
-        folder it belongs in. Or a file of tensors (torch, read with
-        ``weights_only``, or .safetensors). None: random weights from `random_state`, with a
-        warning. For a module None and "DEFAULT" keep its own weights.
-    image, patch_size, scale, pad
-        As in :class:`PatchExtractor`.
-    input_size : int or None, default=224
-        Patches are resized to this side (bilinear, antialiased); None keeps their size.
-    batch_size : int, default=64
-        Patches per forward pass. Only one batch is in memory at the network's size.
-    device : str, default="auto"
-        "auto": a CUDA device or Apple's, if there is one, else the CPU.
-    sha256 : str, default=None
-        SHA-256 that a weights file must have.
-    pixel_mean, pixel_std : sequence of float, default=None
-        Normalisation of pixels in [0, 1], one number per channel. None: that of the weights, or
-        ImageNet's.
-    random_state : int, RandomState or None, default=None
-        Seeds random weights.
-    verbose : bool, default=False
-        Show a progress bar on stderr.
-
-    Attributes
-    ----------
-    n_features_out_ : int
-        Length of the feature vector.
-    network_ : torch.nn.Module
-        The network in use, without its classifier, on the CPU.
-    pixel_mean_, pixel_std_ : tuple of float
-        The normalisation in use; as many numbers as channels enter the network.
-    patch_size_, n_channels_, pixel_max_, image_
-        As in :class:`PatchExtractor`.
-
-    Notes
-    -----
-    Grey patches are repeated to three channels. For any other number the first convolution is
-    adapted: its weights averaged over red, green and blue, repeated, times 3 / channels (the
-    paper's CosMx images have 4); mean and std are then the average of the three.
-
-    The global random state, thread count and deterministic flags are untouched.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import torch
-    >>> from skiehercl.image import ResNet50PatchFeaturizer
-    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3), torch.nn.AdaptiveAvgPool2d(1))
-    >>> patches = np.zeros((4, 16, 16, 3), dtype=np.uint8)
-    >>> ResNet50PatchFeaturizer(net, input_size=None).fit_transform(patches).shape
-    (4, 5)
-    """
-
-    _parameter_constraints: ClassVar[dict] = {
-        **PatchTransformer._parameter_constraints,
-        "backbone": [str, HasMethods(["state_dict", "eval"])],
-        "weights": [None, str, os.PathLike],
-        "input_size": [None, Interval(Integral, 1, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "device": [str],
-        "sha256": [None, str],
-        "pixel_mean": [None, "array-like"],
-        "pixel_std": [None, "array-like"],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-    }
-
-    def __init__(
-        self,
-        backbone="resnet50",
-        weights="DEFAULT",
-        *,
-        image=None,
-        patch_size="auto",
-        scale=1.0,
-        pad="reflect",
-        input_size=224,
-        batch_size=64,
-        device="auto",
-        sha256=None,
-        pixel_mean=None,
-        pixel_std=None,
-        random_state=None,
-        verbose=False,
-    ):
-        self.backbone = backbone
-        self.weights = weights
-        self.image = image
-        self.patch_size = patch_size
-        self.scale = scale
-        self.pad = pad
-        self.input_size = input_size
-        self.batch_size = batch_size
-        self.device = device
-        self.sha256 = sha256
-        self.pixel_mean = pixel_mean
-        self.pixel_std = pixel_std
-        self.random_state = random_state
-        self.verbose = verbose
-
-    def _fit_description(self, patch):
-        from ._backbone import build_backbone
-
-        built = build_backbone(
-            self.backbone,
-            self.weights,
-            self.n_channels_,
-            sha256=self.sha256,
-            random_state=check_random_state(self.random_state),
-            pixel_mean=self.pixel_mean,
-            pixel_std=self.pixel_std,
-            verbose=self.verbose,
-        )
-        self.network_, self.pixel_mean_, self.pixel_std_ = built
-        try:
-            self.n_features_out_ = self._encode(patch, "cpu").shape[1]
-        except RuntimeError as error:
-            raise ValueError(
-                f"the backbone fails on a patch of {patch.shape[1]} x {patch.shape[2]} pixels at "
-                f"input_size={self.input_size} ({error}): try a larger input_size, it may be too "
-                "small for this network"
-            ) from error
-
-    def _encode(self, patches, device):
-        from ._backbone import Backbone, encode_patches
-
-        backbone = Backbone(self.network_, self.pixel_mean_, self.pixel_std_)
-        how = {"input_size": self.input_size, "ceiling": self.pixel_max_, "device": device}
-        return encode_patches(backbone, patches, **how)
-
-    def transform(self, X):
-        """Run the network over the patches, batch by batch.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, 2), (n, h, w, c), (n, h, w) or (n, h * w * c)
-            Coordinates if `image` is set, patches otherwise.
-
-        Returns
-        -------
-        ndarray of shape (n, n_features_out_), float32
-            In the order of `X`.
-        """
-        from ._distributed import choose_device
-
-        n, cut = self._open_batches(X)
-        device = choose_device(self.device)
-        features = np.empty((n, self.n_features_out_), dtype=np.float32)
-        bar = tqdm(total=n, unit="patch", desc="image features", disable=not self.verbose)
-        self.network_.to(device)
-        try:
-            for start in range(0, n, self.batch_size):
-                rows = slice(start, min(start + self.batch_size, n))
-                features[rows] = self._encode(cut(rows), device)
-                bar.update(rows.stop - start)
-        finally:
-            self.network_.to("cpu")  # so that a fitted estimator pickles for any machine
-            bar.close()
-        return features
-
-    @property
-    def _n_features_out(self):
-        return self.n_features_out_

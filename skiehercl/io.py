@@ -17,6 +17,7 @@ from scipy import sparse
 
 from . import _visium
 from ._section_image import SectionImage, check_spatial, find_image, section_image_features
+from ._spatialdata import from_spatialdata, import_spatialdata, to_spatialdata
 
 __all__ = [
     "SectionImage",
@@ -27,6 +28,7 @@ __all__ = [
     "read_section",
     "read_visium",
     "section_image_features",
+    "to_spatialdata",
     "write_labelled",
 ]
 
@@ -54,7 +56,8 @@ def read_section(path, *, spatial_key="spatial"):
     """
     name = os.fspath(path)
     if name.rstrip(os.sep).endswith(".zarr") and os.path.isdir(name):
-        return from_spatialdata(_read_spatialdata(name))
+        spatialdata = import_spatialdata(f"{name!r} is a .zarr store, which")
+        return from_spatialdata(spatialdata.read_zarr(name))
     if os.path.isdir(name):
         return read_visium(name)
     if not os.path.exists(name):
@@ -64,48 +67,6 @@ def read_section(path, *, spatial_key="spatial"):
         check_spatial(adata, spatial_key, name)
     if sparse.issparse(adata.X) and adata.X.format != "csr":
         adata.X = adata.X.tocsr()
-    return adata
-
-
-def _read_spatialdata(name):
-    try:
-        import spatialdata
-    except ImportError as error:
-        raise ImportError(
-            f"{name!r} is a .zarr store, which needs spatialdata: "
-            'python -m pip install "skiehercl[spatialdata]"'
-        ) from error
-    return spatialdata.read_zarr(name)
-
-
-def from_spatialdata(sdata, table=None, *, spatial_key="spatial"):
-    """Return a table of a SpatialData object as an AnnData with coordinates.
-
-    Parameters
-    ----------
-    sdata : spatialdata.SpatialData
-    table : str, default=None
-        Name of the table; None: the only one.
-    spatial_key : str, default="spatial"
-        Entry of the table's ``obsm`` with (x, y), as the readers for Visium and Xenium fill it.
-
-    Returns
-    -------
-    AnnData
-        A copy; the images stay in ``sdata``.
-
-    Raises
-    ------
-    ValueError
-        If the table isn't there or isn't named where there are several, or it has no coordinates.
-    """
-    names = list(sdata.tables)
-    if table is None and len(names) == 1:
-        table = names[0]
-    if table not in names:
-        raise ValueError(f"table={table!r}: the SpatialData has tables {names}, name one of them")
-    adata = sdata.tables[table].copy()
-    check_spatial(adata, spatial_key, table)
     return adata
 
 
@@ -153,7 +114,8 @@ def read_visium(
     load_images : bool, default=True
         Read the hires and lowres images.
     fullres_image : str or path-like, default=None
-        The microscope image given to Space Ranger, stored as image "fullres" with scale 1.
+        The microscope image given to Space Ranger, stored as image "fullres" with scale 1; of a
+        TIFF of more than 256 MiB, decoded, the path is stored, and patches are read by region.
 
     Returns
     -------

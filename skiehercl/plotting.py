@@ -29,8 +29,17 @@ from skiehercl._drawing import (
     to_rgba,
     unpack_adata,
 )
+from skiehercl._image_plots import plot_image_report, plot_placement
 
-__all__ = ["PALETTE", "plot_attention", "plot_domains", "plot_loss_history", "save_figure"]
+__all__ = [
+    "PALETTE",
+    "plot_attention",
+    "plot_domains",
+    "plot_image_report",
+    "plot_loss_history",
+    "plot_placement",
+    "save_figure",
+]
 
 _FORMATS = ("png", "pdf", "svg")
 

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skiehercl import _backbone, _patches, _texture
+from skiehercl import _backbone, _image_files, _inference, _texture
 from skiehercl._torchvision import import_torchvision
 from skiehercl.image import ColorTextureFeaturizer, PatchExtractor, ResNet50PatchFeaturizer
 
@@ -37,6 +37,12 @@ def make_net(channels=3, outputs=5, seed=0):
         return torch.nn.Sequential(
             torch.nn.Conv2d(channels, outputs, 3, padding=1), torch.nn.AdaptiveAvgPool2d(1)
         )
+
+
+@pytest.fixture(autouse=True)
+def _float32(monkeypatch):
+    """Keep "auto" from taking bfloat16 on CPUs that have it: results are compared closely."""
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
 
 
 quiet = pytest.mark.filterwarnings("ignore:weights=None")
@@ -95,7 +101,8 @@ def test_auto_size_is_the_spacing_of_spots():
     grid = np.stack(np.meshgrid(np.arange(5) * 40.0, np.arange(4) * 40.0), -1).reshape(-1, 2)
     image = np.zeros((100, 100), np.uint8)
     assert PatchExtractor(image, scale=0.5).fit(grid).patch_size_ == 20
-    assert PatchExtractor(image, scale=0.1).fit(grid).patch_size_ == 16  # never less
+    with pytest.warns(UserWarning, match=r"top left 16% x 12%.*smaller image or in micrometres"):
+        assert PatchExtractor(image, scale=0.1).fit(grid).patch_size_ == 16  # never less
     assert PatchExtractor(image).fit(grid[:1]).patch_size_ == 16
 
 
@@ -133,6 +140,7 @@ def test_coordinates_without_image_are_refused():
     [
         (lambda c: c[:, ::-1], 1.0, "x and y swapped"),
         (lambda c: c, 12.5, "scale=1 all would fit"),
+        (lambda c: c[:, ::-1], 12.5, "x and y swapped and scale=1"),
         (lambda c: c * 12.5, 12.5, "scale=0.08 all would fit.*inverted"),
         (lambda c: c * [1, -1], 1.0, "y negated"),
         (lambda c: c * 20, 1.0, "downsampled image"),
@@ -181,7 +189,7 @@ def test_lossless_files_equal_arrays(tmp_path, suffix):
     for i, pixels in enumerate((rgb, grey, wide)):
         path = tmp_path / f"{i}.{suffix}"
         Image.fromarray(pixels).save(path)
-        read = _patches.read_image(path)
+        read = _image_files.read_image(path)
         assert read.dtype == pixels.dtype
         np.testing.assert_array_equal(read, pixels.reshape(*pixels.shape[:2], -1))
     coords = make_coords()
@@ -196,16 +204,22 @@ def test_other_colour_modes_become_rgb(tmp_path):
     rgb[:4] = [200, 30, 60]
     Image.fromarray(rgb).quantize(4).save(tmp_path / "palette.png")
     Image.fromarray(rgb).convert("CMYK").save(tmp_path / "cmyk.tiff")
+    Image.fromarray(rgb).convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
     Image.fromarray(rgb).save(tmp_path / "jpeg.png", format="JPEG", quality=95)
-    for name, tolerance in (("palette.png", 0), ("cmyk.tiff", 0), ("jpeg.png", 40)):
-        read = _patches.read_image(tmp_path / name)
+    for name, tolerance in (
+        ("palette.png", 0),
+        ("cmyk.tiff", 0),
+        ("cmyk.jpg", 40),
+        ("jpeg.png", 40),
+    ):
+        read = _image_files.read_image(tmp_path / name)
         assert read.shape == (8, 8, 3)
         assert np.abs(read.astype(int) - rgb).max() <= tolerance, name
     alpha = np.dstack([rgb, np.zeros((8, 8), np.uint8)])
     Image.fromarray(alpha).save(tmp_path / "clear.png")
-    assert (_patches.read_image(tmp_path / "clear.png") == 255).all()
+    assert (_image_files.read_image(tmp_path / "clear.png") == 255).all()
     Image.fromarray(rgb[..., 0] > 9).save(tmp_path / "bits.png")
-    assert set(np.unique(_patches.read_image(tmp_path / "bits.png"))) == {0, 255}
+    assert set(np.unique(_image_files.read_image(tmp_path / "bits.png"))) == {0, 255}
 
 
 def test_hostile_files_and_arrays(tmp_path, monkeypatch):
@@ -218,27 +232,27 @@ def test_hostile_files_and_arrays(tmp_path, monkeypatch):
     (tmp_path / "text.png").write_text("no picture")
     for name in ("cut.jpg", "cut.tiff", "empty.png", "text.png"):
         with pytest.raises(ValueError, match=f"{name}.*cannot be read"):
-            _patches.read_image(tmp_path / name)
+            _image_files.read_image(tmp_path / name)
     with pytest.raises(FileNotFoundError, match=r"absent\.png"):
-        _patches.read_image(tmp_path / "absent.png")
+        _image_files.read_image(tmp_path / "absent.png")
     with pytest.raises(IsADirectoryError, match="folder"):
-        _patches.read_image(tmp_path)
+        _image_files.read_image(tmp_path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(ValueError, match="too large to decode"):
-        _patches.read_image(tmp_path / "whole.jpg")
+        _image_files.read_image(tmp_path / "whole.jpg")
 
     holes = make_image(dtype=np.float32)
     holes[7, 3] = np.nan
     with pytest.raises(ValueError, match=r"NaN.*row 7"):
-        _patches.read_image(holes)
+        _image_files.read_image(holes)
     with pytest.raises(ValueError, match="channels come last"):
-        _patches.read_image(np.zeros((3, 40, 50)))
+        _image_files.read_image(np.zeros((3, 40, 50)))
     for wrong in (np.zeros(5), np.zeros((0, 4)), np.zeros((2, 3, 4, 5))):
         with pytest.raises(ValueError, match="has shape"):
-            _patches.read_image(wrong)
+            _image_files.read_image(wrong)
     with pytest.raises(ValueError, match="dtype"):
-        _patches.read_image(np.array([["a", "b"]]))
-    assert _patches.read_image(make_image(dtype=">u2")).dtype.isnative
+        _image_files.read_image(np.array([["a", "b"]]))
+    assert _image_files.read_image(make_image(dtype=">u2")).dtype.isnative
 
 
 # ---- colour and texture ----------------------------------------------------------------------
@@ -518,13 +532,13 @@ def test_fitted_featurizer_pickles_clones_and_copies(capsys):
 
 def test_batches_bound_the_memory_of_the_network(monkeypatch):
     seen = []
-    original = _backbone.encode_patches
+    original = _inference.encode_patches
 
     def spy(backbone, patches, **settings):
         seen.append(patches.shape)
         return original(backbone, patches, **settings)
 
-    monkeypatch.setattr(_backbone, "encode_patches", spy)
+    monkeypatch.setattr(_inference, "encode_patches", spy)
     featurizer = ResNet50PatchFeaturizer(
         make_net(), image=make_image(), patch_size=8, input_size=12, batch_size=5
     )
@@ -580,3 +594,176 @@ def test_patches_at_spots_are_tissue(read_section, name):
     off = PatchExtractor(image, size, dtype="float32").fit_transform(away)
     darker = np.median(on.mean(axis=(1, 2, 3))) < np.median(off.mean(axis=(1, 2, 3)))
     assert len(away) > 50 and darker
+
+
+# ---- speed: folding, precision, dense mode, cache --------------------------------------------
+
+
+@quiet
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "efficientnet_b0", "vgg11_bn"])
+def test_folded_batch_norms_change_nothing(name):
+    models = import_torchvision().models
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = models.get_model(name, weights=None).eval()
+        for layer in network.modules():  # statistics as after a training, not 0 and 1
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.running_mean.normal_(0, 0.1)
+                layer.running_var.uniform_(0.5, 2)
+        x = torch.randn(2, 3, 32, 32)
+    folded = _backbone.fold_batch_norm(network, x[:1])
+    left, before = (
+        sum(isinstance(layer, torch.nn.BatchNorm2d) for layer in net.modules())
+        for net in (folded, network)
+    )
+    # a densenet's first norm of each layer reads a concatenation, no convolution's output
+    assert left == 0 or (name == "densenet121" and left < 0.6 * before)
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(x), network(x), rtol=1e-3, atol=1e-4)
+
+
+class _Shared(torch.nn.Module):
+    """A convolution whose output is read beside the batch norm, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return x + self.norm(x)
+
+
+def test_a_convolution_that_others_read_is_not_folded():
+    network = _Shared().eval()
+    network.norm.running_mean.fill_(3.0)
+    assert _backbone.fold_batch_norm(network, torch.randn(1, 3, 8, 8)) is network
+
+
+@quiet
+def test_bfloat16_is_close_and_the_network_stays_float32():
+    patches = make_image(4, 32 * 32).reshape(4, 32, 32, 3)
+    settings = dict(input_size=64, random_state=0)
+    exact = ResNet50PatchFeaturizer("resnet18", None, **settings).fit_transform(patches)
+    rounded = ResNet50PatchFeaturizer("resnet18", None, precision="bfloat16", **settings)
+    features = rounded.fit_transform(patches)
+    assert features.dtype == np.float32
+    assert not np.array_equal(features, exact)
+    assert np.abs(features - exact).max() < 0.03 * np.abs(exact).max()
+    assert all(p.dtype == torch.float32 for p in rounded.network_.parameters())
+
+
+@pytest.mark.parametrize("patch, shape", [(8, (60, 90)), (7, (40, 30))])
+@pytest.mark.parametrize("input_size", [None, 16])
+def test_dense_mode_is_exact_without_context(patch, shape, input_size):
+    # 1 x 1 convolutions see no neighbours, so windows and patches hold the same cells
+    image, coords = make_image(*shape), make_coords(60, *shape, margin=0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 6, 1), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1)
+    )
+    image = np.full_like(image, 90) if input_size else image  # resizing mixes neighbours
+    settings = dict(image=image, patch_size=patch, input_size=input_size)
+    exact = ResNet50PatchFeaturizer(net, **settings).fit_transform(coords)
+    dense = ResNet50PatchFeaturizer(net, dense=True, batch_size=40, **settings)
+    np.testing.assert_allclose(dense.fit_transform(coords), exact, rtol=1e-4, atol=1e-5)
+    order = np.random.default_rng(0).permutation(len(coords))
+    np.testing.assert_allclose(dense.transform(coords[order]), exact[order], rtol=1e-4, atol=1e-5)
+
+
+def test_dense_windows_hold_each_patch():
+    centres = np.random.default_rng(0).integers(0, 500, (300, 2))
+    size = 17
+    windows, members, offsets = _inference.plan_windows(centres, size)
+    side = _inference.WINDOW_PATCHES * size
+    assert sorted(np.concatenate(members)) == list(range(300))
+    for window, rows in zip(windows, members, strict=True):
+        start = window - side // 2
+        np.testing.assert_allclose(start + offsets[rows] * size, centres[rows] - size // 2)
+        assert (offsets[rows] >= 0).all()
+        assert (offsets[rows] <= _inference.WINDOW_PATCHES - 1).all()
+
+
+@quiet
+def test_dense_mode_averages_the_map_of_the_window():
+    image, spot = make_image(300, 300), np.array([[120.0, 100.0]])
+    settings = dict(image=image, patch_size=32, input_size=64, random_state=0, dense=True)
+    featurizer = ResNet50PatchFeaturizer("resnet18", None, **settings).fit(spot)
+    headless = torch.nn.Sequential(*list(featurizer.network_.children())[:-2])
+    window = image[84 : 84 + 6 * 32, 104 : 104 + 6 * 32]  # it starts where the only patch starts
+    x = torch.from_numpy(window.copy()).permute(2, 0, 1)[None].float() / 255
+    x = torch.nn.functional.interpolate(x, (384, 384), mode="bilinear", antialias=True)
+    mean, std = (
+        torch.tensor(v).view(1, 3, 1, 1) for v in (_backbone.IMAGENET_MEAN, _backbone.IMAGENET_STD)
+    )
+    with torch.inference_mode():
+        expected = headless((x - mean) / std)[:, :, :2, :2].mean(dim=(2, 3))
+    np.testing.assert_allclose(featurizer.transform(spot), expected, rtol=1e-3, atol=1e-4)
+
+
+@quiet
+@pytest.mark.parametrize(
+    "name, found",
+    [("densenet121", ("features", True)), ("efficientnet_b0", ("features", False))],
+)
+def test_dense_mode_finds_the_map_of_other_families(name, found):
+    settings = dict(image=make_image(), patch_size=32, input_size=64, random_state=0)
+    featurizer = ResNet50PatchFeaturizer(name, None, dense=True, **settings).fit(make_coords(2))
+    assert featurizer._dense_map == found
+
+
+def test_dense_mode_with_a_shared_activation():
+    relu = torch.nn.ReLU()
+    layers = torch.nn.Conv2d(3, 6, 1), relu, torch.nn.Conv2d(6, 5, 1), relu
+    net = torch.nn.Sequential(*layers, torch.nn.AdaptiveAvgPool2d(1))
+    settings = dict(image=make_image(), patch_size=8, input_size=None)
+    exact = ResNet50PatchFeaturizer(net, **settings).fit_transform(make_coords())
+    dense = ResNet50PatchFeaturizer(net, dense=True, **settings).fit_transform(make_coords())
+    np.testing.assert_allclose(dense, exact, rtol=1e-4, atol=1e-5)
+
+
+@quiet
+def test_dense_mode_refuses_what_it_cannot_serve():
+    settings = dict(image=make_image(), patch_size=16, dense=True)
+    for name, size in (("alexnet", 64), ("resnet18", 32)):  # no average; a map of one cell
+        with pytest.raises(ValueError, match="dense=True needs a network that ends in the average"):
+            ResNet50PatchFeaturizer(name, None, input_size=size, **settings).fit(make_coords())
+    with pytest.raises(ValueError, match="pass image="):
+        ResNet50PatchFeaturizer(make_net(), dense=True).fit(np.zeros((2, 8, 8, 3)))
+
+
+def test_features_are_kept_by_content(tmp_path, monkeypatch):
+    runs = []
+    original = _inference.encode_patches
+
+    def spy(backbone, patches, **settings):
+        runs.append(len(patches))
+        return original(backbone, patches, **settings)
+
+    monkeypatch.setattr(_inference, "encode_patches", spy)
+    image, coords = make_image(), make_coords()
+
+    def describe(net=None, pixels=image, spots=coords, **settings):
+        runs.clear()
+        settings = {"patch_size": 8, "input_size": None, "memory": tmp_path, **settings}
+        featurizer = ResNet50PatchFeaturizer(net or make_net(), image=pixels, **settings)
+        return featurizer.fit_transform(spots), len(runs) > 1  # fit runs one patch
+
+    first, ran = describe()
+    assert ran
+    again, ran = describe(batch_size=5)
+    np.testing.assert_array_equal(again, first)
+    assert not ran
+    changed = image.copy()
+    changed[30, 40] ^= 1
+    for other in (
+        {"pixels": changed},
+        {"spots": coords + 1},
+        {"net": make_net(seed=1)},
+        {"patch_size": 9},
+        {"precision": "bfloat16"},
+        {"pixel_mean": [0.5] * 3},
+        {"pad": "edge"},
+    ):
+        assert describe(**other)[1], other
+    Image.fromarray(image).save(tmp_path / "same.png")
+    assert not describe(pixels=tmp_path / "same.png")[1]  # content counts, not the name

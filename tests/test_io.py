@@ -449,8 +449,43 @@ def test_float_images_give_the_same_features(outs):
 def test_swapped_coordinates_of_a_section_are_explained(outs):
     adata = io.read_visium(outs)
     adata.obsm["spatial"] = adata.obsm["spatial"][:, ::-1]
-    with pytest.raises(ValueError, match="x and y swapped"):
+    with pytest.raises(ValueError, match=r"spot \d+ \('[ACGT]+-1'\) lies.*x and y swapped"):
         io.section_image_features(adata)
+
+
+def test_patches_in_micrometres(outs):
+    adata = io.read_visium(outs)
+    # 20 full-resolution pixels are a spot of 65 µm: 10 pixels of the hires image
+    by_size = io.section_image_features(adata, patch_size=20)
+    np.testing.assert_array_equal(io.section_image_features(adata, patch_um=130), by_size)
+    own = ColorTextureFeaturizer(patch_size=130, mpp=6.5)
+    np.testing.assert_array_equal(io.section_image_features(adata, own), by_size)
+    factors = adata.uns["spatial"]["lib1"]["scalefactors"]
+    factors["microns_per_pixel"] = 2.0  # of the full resolution, 4 of hires
+    np.testing.assert_array_equal(io.section_image_features(adata, patch_um=80), by_size)
+    with pytest.raises(ValueError, match="both given"):
+        io.section_image_features(adata, patch_size=5, patch_um=80)
+    del factors["microns_per_pixel"], factors["spot_diameter_fullres"]
+    with pytest.raises(ValueError, match="neither microns_per_pixel nor spot_diameter"):
+        io.section_image_features(adata, patch_um=80)
+
+
+def test_a_large_slide_stays_in_its_file(outs, tmp_path, monkeypatch):
+    tifffile = pytest.importorskip("tifffile")
+    from skiehercl import _image_files
+
+    slide = np.random.default_rng(3).integers(0, 255, (200, 400, 3), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "slide.tif", slide, tile=(64, 64), photometric="rgb")
+    whole = io.section_image_features(io.read_visium(outs, fullres_image=tmp_path / "slide.tif"))
+    monkeypatch.setattr(_image_files, "WHOLE_BYTES", 0)
+    adata = io.read_visium(outs, fullres_image=tmp_path / "slide.tif")
+    io.write_labelled(adata, tmp_path / "section.h5ad")
+    adata = io.read_section(tmp_path / "section.h5ad")
+    assert io.find_image(adata).image == str(tmp_path / "slide.tif")
+    np.testing.assert_allclose(io.section_image_features(adata), whole, rtol=1e-5, atol=1e-6)
+    (tmp_path / "slide.tif").unlink()
+    with pytest.warns(UserWarning, match="file is gone"):
+        assert io.find_image(adata).scale == FACTORS["tissue_hires_scalef"]
 
 
 @pytest.mark.data

@@ -315,3 +315,47 @@ def test_loss_history_of_several_trainings_draws_the_first():
     histories = [{"total": [3.0, 2.0]}, {"total": [9.0, 8.0]}]
     lines = plot_loss_history(histories).axes[0].get_lines()
     np.testing.assert_array_equal(lines[0].get_ydata(), [3.0, 2.0])
+
+
+# ---- spots over the image ------------------------------------------------------------------
+
+
+def test_placement_puts_spots_and_patches_where_the_featurizers_do():
+    from skiehercl.image import PatchExtractor
+    from skiehercl.plotting import plot_placement
+
+    image = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    coords = np.array([[20.0, 30.0], [100.0, 80.0], [170.0, 110.0], [400.0, 10.0]])
+    figure = plot_placement(coords, image, scale=0.5, patch_size=15)
+    overview, *patches = figure.axes
+    assert "4 spots, 1 outside" in overview.get_title()
+    np.testing.assert_allclose(overview.collections[0].get_offsets(), coords * 0.5)
+    cut = PatchExtractor(image, 15, scale=0.5).fit_transform(coords[:3])
+    for ax in patches:
+        spot = int(ax.get_title().removeprefix("spot "))
+        np.testing.assert_allclose(ax.images[0].get_array(), cut[spot] / 255, atol=1e-6)
+    assert {ax.get_title() for ax in patches} == {"spot 0", "spot 1", "spot 2"}
+
+
+def test_placement_of_a_slide_reads_a_coarse_level(tmp_path, monkeypatch):
+    tifffile = pytest.importorskip("tifffile")
+    from skiehercl import _image_files, _regions
+    from skiehercl.plotting import plot_placement
+
+    slide = np.random.default_rng(0).integers(0, 256, (3000, 2600), dtype=np.uint8)
+    with tifffile.TiffWriter(tmp_path / "slide.tif") as file:
+        file.write(slide, subifds=1, tile=(256, 256))
+        file.write(slide[::2, ::2], subfiletype=1, tile=(256, 256))
+    monkeypatch.setattr(_image_files, "WHOLE_BYTES", 0)
+    levels = []
+    original = _regions.RegionImage.__init__
+
+    def spy(self, path, level=0):
+        levels.append(level)
+        original(self, path, level)
+
+    monkeypatch.setattr(_regions.RegionImage, "__init__", spy)
+    figure = plot_placement([[10, 10], [2000, 2500]], tmp_path / "slide.tif")
+    shown = figure.axes[0].images[0]
+    assert levels == [0, 1] and shown.get_extent() == [0, 2600, 3000, 0]
+    np.testing.assert_allclose(np.asarray(shown.get_array())[..., 0], slide[::2, ::2] / 255)

@@ -1,0 +1,231 @@
+"""Did the image help? The same section without image, with it, with it alone and shuffled."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone
+from sklearn.metrics import adjusted_rand_score
+from sklearn.preprocessing import StandardScaler
+from tqdm import tqdm
+
+from ._inputs import is_anndata, unpack_anndata
+from .graph import SpatialKNNGraph
+from .metrics import chaos_score, domain_scores, morans_i_labels, pas_score
+
+__all__ = ["ImageReport", "image_report"]
+
+_RUNS = ("genes", "image", "fused", "shuffled")
+_FEWEST_POINTS = 0.01  # differences of the ARI below this are called none
+
+
+@dataclass(frozen=True)
+class ImageReport:
+    """What :func:`image_report` found; ``str(report)`` is a summary to print.
+
+    Attributes
+    ----------
+    scores : DataFrame
+        One row per run and seed: PAS and CHAOS (lower is more coherent), Moran's I (higher is),
+        the mean attention on the image, and the five scores against the truth if there is one.
+    agreement : DataFrame of shape (4, 4)
+        Mean adjusted Rand index between the domains of two runs on the same seed; on the
+        diagonal, between the seeds of one run (NaN for a single seed).
+    attention : DataFrame
+        Of the fused run on the first seed, for each domain: its spots and the mean and standard
+        deviation of the attention on the image.
+    labels : dict of str to ndarray of shape (n_seeds, n_spots)
+        Domains of "genes", "image", "fused" and "shuffled".
+    image_attention : ndarray of shape (n_spots,)
+        Attention on the image of the fused run on the first seed.
+    coords : ndarray of shape (n_spots, 2)
+    verdict : str
+        One sentence.
+    """
+
+    scores: pd.DataFrame
+    agreement: pd.DataFrame
+    attention: pd.DataFrame
+    labels: dict
+    image_attention: np.ndarray
+    coords: np.ndarray
+    verdict: str
+
+    @property
+    def summary(self):
+        """Mean and standard deviation of every score over the seeds, one row per run."""
+        scores = self.scores.drop(columns="seed").groupby("run", sort=False)
+        return scores.agg(["mean", "std"])
+
+    def __str__(self):
+        means = self.scores.drop(columns="seed").groupby("run", sort=False).mean()
+        tables = [table.round(3).to_string() for table in (means, self.agreement, self.attention)]
+        return "\n\n".join(
+            [
+                self.verdict,
+                f"Means over {self.scores['seed'].nunique()} seeds\n{tables[0]}",
+                f"Agreement (ARI; diagonal: between seeds)\n{tables[1]}",
+                f"Attention on the image (fused)\n{tables[2]}",
+            ]
+        )
+
+
+def image_report(
+    X, coords=None, image_features=None, *, estimator, truth=None, seeds=(0, 1, 2), verbose=False
+):
+    """Compare the domains of one section without the image, with it, and with it shuffled.
+
+    Four runs for each seed: "genes" leaves the image out; "image" clusters the standardised image
+    features in the place of the genes; "fused" uses both; "shuffled" too, but with the image
+    features dealt out to the spots at random, so that whatever it gains is no merit of the image.
+
+    Parameters
+    ----------
+    X : array-like or sparse matrix of shape (n_spots, n_genes), or AnnData
+        As in ``IEHERCLClusterer.fit``. Of an AnnData, coordinates and image features are read by
+        the estimator's keys unless they are passed.
+    coords : array-like of shape (n_spots, 2), default=None
+        Coordinates of one section.
+    image_features : array-like of shape (n_spots, n_image_features), default=None
+        Features of the image around each spot.
+    estimator : IEHERCLClusterer
+        Cloned for each run, with ``random_state`` set to the seed.
+    truth : array-like of shape (n_spots,), default=None
+        True domains, for scoring only; unlabelled spots are left out.
+    seeds : sequence of int, default=(0, 1, 2)
+        At least two tell how much of a difference is chance.
+    verbose : bool, default=False
+        Show a progress bar on stderr.
+
+    Returns
+    -------
+    ImageReport
+
+    Raises
+    ------
+    ValueError
+        There are no coordinates, no image features or no seeds.
+
+    See Also
+    --------
+    skiehercl.plotting.plot_image_report : Draw it.
+
+    Examples
+    --------
+    >>> from skiehercl import IEHERCLClusterer
+    >>> from skiehercl.datasets import make_tissue
+    >>> from skiehercl.image import ColorTextureFeaturizer
+    >>> from skiehercl.report import image_report
+    >>> tissue = make_tissue(200, n_domains=3, n_genes=60, return_arrays=True, random_state=0)
+    >>> look = ColorTextureFeaturizer(tissue.image, tissue.patch_size, scale=tissue.image_scale)
+    >>> image_features = look.fit_transform(tissue.coords)
+    >>> quick = IEHERCLClusterer(n_clusters=3, n_init=1, max_iter=2)
+    >>> report = image_report(
+    ...     tissue.X, tissue.coords, image_features, estimator=quick, truth=tissue.domain, seeds=[0]
+    ... )
+    >>> list(report.agreement)
+    ['genes', 'image', 'fused', 'shuffled']
+    """
+    if is_anndata(X):
+        keys = {name: getattr(estimator, name) for name in ("layer", "coords_key", "image_key")}
+        X, *found, _ = unpack_anndata(X, **keys, section_key=None)
+        coords = found[0] if coords is None else coords
+        image_features = found[1] if image_features is None else image_features
+    for name, given in (("coords", coords), ("image_features", image_features)):
+        if given is None:
+            raise ValueError(f"image_report compares with and without image: it needs {name}")
+    seeds = [int(seed) for seed in seeds]
+    if not seeds:
+        raise ValueError("seeds is empty: pass at least one, two or more to tell chance apart")
+    coords = np.asarray(coords, dtype=np.float64)
+    image = np.asarray(image_features, dtype=np.float64)
+    graph = SpatialKNNGraph(min(6, len(coords) - 1)).fit_transform(coords)
+    labels, rows, weights = {run: [] for run in _RUNS}, [], {}
+    for seed in tqdm(seeds, desc="image report", unit="seed", disable=not verbose):
+        shuffled = np.random.RandomState(seed).permutation(image)
+        inputs = {
+            "genes": (X, None),
+            "image": (StandardScaler().fit_transform(image), None),
+            "fused": (X, image),
+            "shuffled": (X, shuffled),
+        }
+        for run, (genes, features) in inputs.items():
+            model = clone(estimator).set_params(random_state=seed)
+            if run == "image":
+                model.set_params(input="features")
+            model.fit(genes, coords=coords, image_features=features)
+            weight = np.zeros(len(coords))
+            if features is not None:
+                weight = model.attention_["modality"][:, 1]
+            weights.setdefault(run, weight)
+            labels[run].append(model.labels_)
+            scores = _score(model.labels_, coords, graph, truth)
+            rows.append({"run": run, "seed": seed, **scores, "image attention": weight.mean()})
+    scores = pd.DataFrame(rows)
+    # The image has all the attention where it is all there is.
+    scores.loc[scores["run"] == "image", "image attention"] = 1.0
+    labels = {run: np.array(found) for run, found in labels.items()}
+    agreement = _compare(labels)
+    attention = _average_by_domain(labels["fused"][0], weights["fused"])
+    verdict = _judge(scores, agreement)
+    return ImageReport(scores, agreement, attention, labels, weights["fused"], coords, verdict)
+
+
+def _score(labels, coords, graph, truth):
+    """Return the scores of one run by name."""
+    n_neighbors = min(10, len(coords) - 1)
+    scores = {
+        "PAS": pas_score(labels, coords, n_neighbors=n_neighbors),
+        "CHAOS": chaos_score(labels, coords),
+        "Moran's I": morans_i_labels(labels, graph),
+    }
+    return scores if truth is None else {**scores, **domain_scores(truth, labels)}
+
+
+def _compare(labels):
+    """Return the mean adjusted Rand index between runs, and between the seeds of each."""
+    table = pd.DataFrame(np.nan, index=list(labels), columns=list(labels))
+    for one, first in labels.items():
+        for other, second in labels.items():
+            pairs = zip(first, second, strict=True)
+            if one == other:
+                n = len(first)
+                pairs = [(first[i], first[j]) for i in range(n) for j in range(i)]
+            found = [adjusted_rand_score(a, b) for a, b in pairs]
+            table.loc[one, other] = np.mean(found) if found else np.nan
+    return table
+
+
+def _average_by_domain(labels, weights):
+    """Return spots, mean and deviation of the attention for each domain."""
+    table = pd.DataFrame({"domain": labels, "weight": weights}).groupby("domain")["weight"]
+    return table.agg(["size", "mean", "std"]).rename(columns={"size": "spots"})
+
+
+def _judge(scores, agreement):
+    """Say in one sentence whether the image helped."""
+    by_run = scores.set_index("run")
+    weight, chance = (by_run.loc[[run], "image attention"].mean() for run in ("fused", "shuffled"))
+    head = f"attention on the image {weight:.2f} (shuffled {chance:.2f})"
+    if weight == 0:
+        return f"{head}: the image was left out, it says nothing about the genes here"
+    if "ARI" in scores:
+        table = scores.pivot(index="seed", columns="run", values="ARI")
+        gain = table["fused"] - table["genes"]
+        spread = 0.0 if len(gain) == 1 else float(gain.std())
+        margin = max(_FEWEST_POINTS, spread / np.sqrt(len(gain)))
+        verb = "helped" if gain.mean() > margin else "harmed"
+        verb = verb if abs(gain.mean()) > margin else "made no difference beyond chance"
+        luck = (table["shuffled"] - table["genes"]).mean()
+        return (
+            f"{head}: the image {verb}, ARI {gain.mean():+.3f} ± {spread:.3f} against genes alone "
+            f"(shuffled image {luck:+.3f}), {len(gain)} seeds"
+        )
+    same, own = agreement.loc["genes", "fused"], agreement.loc["genes", "genes"]
+    if np.isnan(own):
+        return f"{head}: domains with and without image agree to {same:.2f}; more seeds tell chance"
+    verb = "changed the domains" if same < own - 0.05 else "changed no more than the seed does"
+    return (
+        f"{head}: the image {verb}, agreement with genes alone {same:.2f} where their seeds agree "
+        f"to {own:.2f}; without a truth, compare PAS, CHAOS and the picture"
+    )

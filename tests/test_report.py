@@ -1,0 +1,107 @@
+"""The report on the image: four runs, their agreement, and a verdict that can go either way."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import adjusted_rand_score
+
+from skiehercl import IEHERCLClusterer
+from skiehercl.datasets import make_tissue
+from skiehercl.image import ColorTextureFeaturizer
+from skiehercl.metrics import pas_score
+from skiehercl.plotting import plot_image_report
+from skiehercl.report import image_report
+
+QUICK = IEHERCLClusterer(4, n_init=1, max_iter=2)
+
+
+def make_section(**changes):
+    tissue = make_tissue(
+        300, n_domains=4, n_genes=80, return_arrays=True, random_state=0, **changes
+    )
+    look = ColorTextureFeaturizer(tissue.image, tissue.patch_size, scale=tissue.image_scale)
+    return tissue, look.fit_transform(tissue.coords)
+
+
+@pytest.fixture(scope="module")
+def found():
+    tissue, features = make_section()
+    report = image_report(
+        tissue.X, tissue.coords, features, estimator=QUICK, truth=tissue.domain, seeds=[0, 1]
+    )
+    return tissue, features, report
+
+
+def test_runs_are_those_of_the_estimator(found):
+    tissue, features, report = found
+    fused = IEHERCLClusterer(4, n_init=1, max_iter=2, random_state=1)
+    fused.fit(tissue.X, tissue.coords, features)
+    np.testing.assert_array_equal(report.labels["fused"][1], fused.labels_)
+    genes = IEHERCLClusterer(4, n_init=1, max_iter=2, random_state=0)
+    np.testing.assert_array_equal(
+        report.labels["genes"][0], genes.fit_predict(tissue.X, tissue.coords)
+    )
+    rows = report.scores.set_index(["run", "seed"])
+    assert rows.loc[("genes", 0), "PAS"] == pas_score(genes.labels_, tissue.coords)
+    ari = adjusted_rand_score(tissue.domain, fused.labels_)
+    assert rows.loc[("fused", 1), "ARI"] == pytest.approx(ari)
+    assert (rows.loc["genes", "image attention"] == 0).all()
+
+
+def test_agreement_and_attention_are_averages(found):
+    _, _, report = found
+    values = report.agreement.to_numpy()
+    np.testing.assert_allclose(values, values.T)
+    labels = report.labels
+    pairs = zip(labels["genes"], labels["image"], strict=True)
+    expected = np.mean([adjusted_rand_score(a, b) for a, b in pairs])
+    assert report.agreement.loc["genes", "image"] == pytest.approx(expected)
+    own = adjusted_rand_score(*labels["image"])
+    assert report.agreement.loc["image", "image"] == pytest.approx(own)
+    assert report.attention["spots"].sum() == 300
+    weighted = (report.attention["mean"] * report.attention["spots"]).sum() / 300
+    assert weighted == pytest.approx(report.image_attention.mean())
+
+
+def test_an_image_that_shows_the_domains_gets_more_trust_than_a_shuffled_one(found):
+    _, _, report = found
+    weight = report.scores.groupby("run")["image attention"].mean()
+    assert weight["fused"] > weight["shuffled"]
+    assert "ARI" in report.verdict and "2 seeds" in report.verdict
+    text = str(report)
+    assert report.verdict in text and "Moran's I" in text and "..." not in text
+    assert ("ARI", "std") in report.summary
+
+
+def test_noise_for_an_image_is_left_out():
+    tissue, _ = make_section()
+    noise = np.random.default_rng(0).normal(size=(300, 8))
+    report = image_report(tissue.X, tissue.coords, noise, estimator=QUICK, seeds=[0])
+    assert report.scores.set_index("run").loc["fused", "image attention"] < 0.05
+    assert np.isnan(report.agreement.loc["genes", "genes"])  # one seed says nothing of chance
+    assert "ARI" not in report.scores
+
+
+def test_an_adata_brings_its_blocks():
+    tissue = make_tissue(200, n_domains=3, n_genes=60, random_state=0)
+    tissue.obsm["X_image"] = np.random.default_rng(0).normal(size=(200, 5))
+    quick = IEHERCLClusterer(3, n_init=1, max_iter=1)
+    report = image_report(tissue, estimator=quick, seeds=[0])
+    assert report.coords.shape == (200, 2)
+    del tissue.obsm["X_image"]
+    with pytest.raises(ValueError, match="needs image_features"):
+        image_report(tissue, estimator=quick)
+    with pytest.raises(ValueError, match="seeds is empty"):
+        image_report(tissue, image_features=np.ones((200, 2)), estimator=quick, seeds=[])
+
+
+def test_figure_shows_the_four_runs_and_their_numbers(found):
+    import matplotlib.pyplot as plt
+
+    tissue, _, report = found
+    for truth in (None, tissue.domain):
+        figure = plot_image_report(report, truth=truth)
+        titles = [ax.get_title() for ax in figure.axes]
+        assert titles[:4] == ["genes", "image", "fused", "shuffled"]
+        texts = {text.get_text() for ax in figure.axes for text in ax.texts}
+        assert f"{report.agreement.loc['genes', 'image']:.2f}" in texts
+        plt.close(figure)
