@@ -46,7 +46,7 @@ class Spots:
     sections : ndarray of shape (n,), int, or None
         Codes 0, 1, ... of the sections.
     section_names : list of str, or None
-        Name of each code.
+        Name of each code; None: the code itself.
     """
 
     genes: object
@@ -54,6 +54,10 @@ class Spots:
     image: np.ndarray | None
     sections: np.ndarray | None
     section_names: list | None = None
+
+    def __post_init__(self):
+        if self.sections is not None and self.section_names is None:
+            self.section_names = [str(code) for code in range(self.sections.max(initial=-1) + 1)]
 
     def __len__(self):
         return self.genes.shape[0]

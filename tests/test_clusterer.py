@@ -241,7 +241,9 @@ def test_predict_repeats_the_training_of_sections():
     np.testing.assert_array_equal(model.predict(X, COORDS, sections=SECTIONS), model.labels_)
     # A section alone sees the same neighbours as in the training.
     left = SECTIONS == "left"
-    np.testing.assert_array_equal(model.predict(X[left], COORDS[left]), model.labels_[left])
+    np.testing.assert_array_equal(
+        model.predict(X[left], COORDS[left], sections=SECTIONS[left]), model.labels_[left]
+    )
 
 
 def test_reconstruction_is_less_noisy_than_the_genes():

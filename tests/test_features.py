@@ -28,7 +28,7 @@ POOLINGS = [("counts", "counts"), ("counts", "plain"), ("features", "unit"), ("f
 
 def make_spots(kind="counts", coords=COORDS, image=None, sections=None, genes=None):
     genes = (COUNTS if kind == "counts" else READY) if genes is None else genes
-    return Spots(genes, coords, image, sections, None if sections is None else ["0", "1"])
+    return Spots(genes, coords, image, sections)
 
 
 def make_features(kind="counts", **changes):
@@ -53,7 +53,7 @@ def flatten(section):
 def take(spots, rows):
     blocks = (spots.genes, spots.coords, spots.image, spots.sections)
     parts = (block if block is None else block[rows] for block in blocks)
-    return Spots(*parts, spots.section_names)
+    return Spots(*parts)
 
 
 @pytest.mark.parametrize(("kind", "pooling"), POOLINGS)
@@ -292,8 +292,7 @@ def test_target_is_the_spots_or_their_neighbourhoods(kind, smooth):
 def test_default_neighbourhoods_grow_with_the_section_up_to_a_limit():
     def sizes(n, sections=None):
         coords = np.random.RandomState(0).rand(n, 2)
-        names = None if sections is None else [str(code) for code in np.unique(sections)]
-        spots = Spots(np.zeros((n, 2), dtype=np.float32), coords, None, sections, names)
+        spots = Spots(np.zeros((n, 2), dtype=np.float32), coords, None, sections)
         features = make_features("features", graph=None).fit(spots)
         return [graph.n_neighbors for graph in features.graphs_]
 
