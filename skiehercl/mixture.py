@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from ._domains import DomainMixture
 from ._inputs import gather_spots, settle_input, split_second, warn_of_empty
 from ._n_clusters import choose_n_clusters, list_candidates, measure_curve
-from ._parameters import CONSTRAINTS, POOLING
+from ._parameters import CONSTRAINTS, choose_pooling
 
 __all__ = ["SmoothedMixture"]
 
@@ -162,7 +162,8 @@ class SmoothedMixture(
         candidates = list_candidates(self.n_clusters, len(spots))
         kind = settle_input(spots.genes, X, self.input)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        options = (self.n_components, POOLING[kind], True, 0.0, seed, self.align_sections)
+        pooling = choose_pooling("auto", kind)
+        options = (self.n_components, pooling, True, 0.0, seed, self.align_sections)
         self.features_ = SpotFeatures(kind, self.graph, self.preprocessor, *options).fit(spots)
         self.input_, self.n_pooled_ = kind, self.features_.n_pooled_
         self.embedding_ = self.features_.transform(spots).target
