@@ -25,7 +25,7 @@ _MIXTURE_ROWS = 20_000
 _CHUNK = 20_000
 
 
-def ward_labels(Z, n_clusters, random_state=None, *, n_sampled=_WARD_LIMIT):
+def ward_labels(Z, n_clusters, random_state=None, *, n_sampled=None):
     """Label rows by Ward's method; beyond a limit a random sample's, the rest by nearest mean.
 
     Parameters
@@ -34,8 +34,8 @@ def ward_labels(Z, n_clusters, random_state=None, *, n_sampled=_WARD_LIMIT):
     n_clusters : int
     random_state : int, RandomState or None
         Draws the sample.
-    n_sampled : int
-        Most rows that Ward's method sees.
+    n_sampled : int, default=None
+        Most rows that Ward's method sees; None: 4,500.
 
     Returns
     -------
@@ -44,6 +44,7 @@ def ward_labels(Z, n_clusters, random_state=None, *, n_sampled=_WARD_LIMIT):
     """
     if n_clusters == 1:
         return np.zeros(len(Z), dtype=np.intp)
+    n_sampled = _WARD_LIMIT if n_sampled is None else n_sampled
     if len(Z) <= n_sampled:
         return AgglomerativeClustering(n_clusters).fit_predict(Z)
     sample = check_random_state(random_state).choice(len(Z), n_sampled, replace=False)
@@ -112,7 +113,7 @@ class DomainMixture:
 
     def _count_sampled(self, n_rows):
         if not self.resample:
-            return _WARD_LIMIT
+            return None
         return max(self.n_clusters, min(int(_WARD_SHARE * n_rows), _WARD_RESAMPLE))
 
     def _project(self, Z):

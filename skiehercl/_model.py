@@ -141,7 +141,7 @@ class DomainModel:
         self.head = replace(self.head, n_clusters=choose_n_clusters(self.n_clusters_curve_))
 
     def _fit_head(self, latents, seed):
-        depths = _choose_depths(self.head.head_dimensions, len(latents[0]))
+        depths = _choose_depths(self.head.head_dimensions, *latents[0].shape)
         rng = np.random.RandomState(seed)
 
         def fit(z, depth):
@@ -178,7 +178,7 @@ class DomainModel:
         return refine_probabilities(probabilities, neighbor_mean_matrix(graph))
 
 
-def _choose_depths(dimensions, n_spots):
-    """Return the numbers of dimensions, each at most what the number of spots can bear."""
-    most = max(2, n_spots // _SPOTS_PER_DIMENSION)
+def _choose_depths(dimensions, n_spots, latent_size):
+    """Return the numbers of dimensions, each at most what spots and embedding can bear."""
+    most = min(max(2, n_spots // _SPOTS_PER_DIMENSION), latent_size)
     return sorted({min(size, most) for size in dimensions})

@@ -847,6 +847,7 @@ class LargestTensor(TorchDispatchMode):
 def test_no_array_of_all_pairs_of_spots(monkeypatch):
     n = 6000
     monkeypatch.setattr(_domains, "_WARD_LIMIT", 300)
+    monkeypatch.setattr(_domains, "_WARD_RESAMPLE", 300)
     coords = RNG.uniform(0, 100, (n, 2))
     features = np.sin(coords[:, :1] / 10 * np.arange(1, 9)) + 0.1 * RNG.normal(size=(n, 8))
     model = make_quick(max_iter=1, lambda_ot=0.1, ot_warmup=0.0, latent_size=8)

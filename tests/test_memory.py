@@ -116,7 +116,7 @@ CHANGES = {
     "graph's parameter": {"graph": SpatialKNNGraph(4)},
     "preprocessor": {"preprocessor": ExpressionPreprocessor(n_top_genes=20)},
     "components": {"n_components": 5},
-    "pooling": {"pooling": "unit"},
+    "pooling": {"pooling": "plain"},
     "target": {"smooth_target": False},
     "input": {"input": "features"},
     "image prior": {"image_prior": 0.5},
