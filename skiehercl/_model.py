@@ -80,15 +80,16 @@ class DomainModel:
                 bar.update(self.training.max_iter - self.trained_[-1].n_iter)
         latents, attention = self._encode(section, device)
         self._choose_n_clusters(latents, int(seeds[0]))
-        self._fit_head(latents, int(seeds[0]))
+        posteriors = self._fit_head(latents, int(seeds[0]))
         self._fit_refinement(spots)
-        return self._assign(latents, spots), self._join(latents), attention, section
+        return self._assign(posteriors, spots), self._join(latents), attention, section
 
     def describe(self, spots, device, memory=NO_MEMORY):
         """Return probabilities (n, K), embedding (n, k), attention and the section of Spots."""
         section = recall(memory, SpotFeatures.transform, self.features, spots)
         latents, attention = self._encode(section, choose_device(device, or_cpu=True))
-        return self._assign(latents, spots), self._join(latents), attention, section
+        posteriors = self._posteriors(latents)
+        return self._assign(posteriors, spots), self._join(latents), attention, section
 
     def embed(self, spots, device, memory=NO_MEMORY):
         """Return the embedding (n, k) of Spots."""
@@ -157,7 +158,9 @@ class DomainModel:
         self.mixtures_ = [
             [fit(z, depth) for depth in depths for _ in starts] for z in self._voters(latents)
         ]
-        self.consensus_ = DomainConsensus(self.head.n_clusters).fit(self._posteriors(latents))
+        posteriors = self._posteriors(latents)
+        self.consensus_ = DomainConsensus(self.head.n_clusters).fit(posteriors)
+        return posteriors
 
     def _fit_refinement(self, spots):
         n_neighbors = self.head.refine_neighbors
@@ -169,8 +172,8 @@ class DomainModel:
             n_neighbors = n_neighbors if n_neighbors >= _VOTES[0] else None
         self.n_refine_neighbors_ = n_neighbors if spots.coords is not None else None
 
-    def _assign(self, latents, spots):
-        probabilities = self.consensus_.predict_proba(self._posteriors(latents))
+    def _assign(self, posteriors, spots):
+        probabilities = self.consensus_.predict_proba(posteriors)
         if self.n_refine_neighbors_ is None:
             return probabilities
         graph = SpatialKNNGraph(self.n_refine_neighbors_, include_ties=True)
