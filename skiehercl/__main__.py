@@ -181,7 +181,12 @@ def _add_fit_arguments(fit):
     fit.add_argument("section", metavar="SECTION", help=".h5ad file or Space Ranger folder")
     needed = fit.add_argument_group("needed")
     needed.add_argument(
-        "-k", "--n-clusters", type=_whole(1), required=True, metavar="K", help="number of domains"
+        "-k",
+        "--n-clusters",
+        type=_n_clusters,
+        required=True,
+        metavar="K",
+        help="number of domains, or auto: chosen from 2 to 20 by BIC and stability",
     )
     needed.add_argument(
         "--out", required=True, metavar="H5AD", help="file to write; never the section itself"
@@ -260,6 +265,10 @@ def _add_fit_arguments(fit):
     model.add_argument(
         "--max-iter", type=_whole(1), metavar="N", help="epochs of each training, at most"
     )
+
+
+def _n_clusters(text):
+    return text if text == "auto" else _whole(1)(text)
 
 
 def _whole(minimum):

@@ -124,7 +124,7 @@ def _make_estimator(args):
 
 def _take_genes(adata, sections, estimator, args):
     """Return the genes (n, d), the coordinates and what X holds, all checked."""
-    if args.n_clusters > adata.n_obs:
+    if args.n_clusters != "auto" and args.n_clusters > adata.n_obs:
         raise ValueError(
             f"--n-clusters {args.n_clusters} but {args.section!r} has {adata.n_obs} spots: ask for "
             "at most as many domains as there are spots"
@@ -236,7 +236,7 @@ def judge_image(estimator):
 
 def _count_domains(estimator):
     sizes = np.unique(estimator.labels_, return_counts=True)[1]
-    asked = estimator.n_clusters
+    asked = estimator.n_clusters_
     count = f"{len(sizes)} domains" + (f" ({asked} asked for)" if len(sizes) < asked else "")
     return f"{count} of {sizes.min()} to {sizes.max()} spots"
 

@@ -93,6 +93,14 @@ def test_fit_writes_labels_results_figure_and_scores(fit, tmp_path, tissue, caps
     assert sorted(os.listdir(tmp_path)) == ["domains.png", "out.h5ad", "section.h5ad"]
 
 
+def test_fit_chooses_the_number_of_domains(fit, tmp_path, capsys):
+    assert fit(k="auto") == 0
+    written = anndata.read_h5ad(tmp_path / "out.h5ad")
+    n_found = written.obs["domain_pred"].nunique()
+    assert 2 <= n_found <= 20
+    assert f"{n_found} domains" in capsys.readouterr().err
+
+
 def test_seed_decides_the_labels(fit, tmp_path):
     for name in ("a", "b", "c"):
         seed = "1" if name == "c" else "0"
