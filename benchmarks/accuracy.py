@@ -24,7 +24,7 @@ from sklearn.decomposition import PCA
 
 from skiehercl import IEHERCLClusterer, ResNet50PatchFeaturizer, SpatialKNNGraph
 from skiehercl._domains import DomainMixture
-from skiehercl._inputs import recognise_input
+from skiehercl._input_kind import recognise_input
 from skiehercl.datasets import make_tissue
 from skiehercl.graph import neighbor_mean
 from skiehercl.io import find_image, read_section, section_image_features

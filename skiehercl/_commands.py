@@ -9,7 +9,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from . import IEHERCLClusterer, __version__, _drawing, io
-from ._inputs import IMAGE_KEY, check_spots, recognise_input, unpack_anndata
+from ._input_kind import recognise_input
+from ._inputs import IMAGE_KEY, check_spots, unpack_anndata
 from .image import ResNet50PatchFeaturizer
 from .metrics import domain_scores, labelled_mask
 from .plotting import plot_domains, save_figure

@@ -16,11 +16,8 @@ __all__ = [
     "check_spots",
     "gather_spots",
     "is_anndata",
-    "recognise_input",
-    "settle_input",
     "split_second",
     "unpack_anndata",
-    "warn_of_empty",
 ]
 
 # Where an AnnData may have image features: the only key of the estimator's that may be absent.
@@ -28,8 +25,6 @@ IMAGE_KEY = "X_image"
 
 # What scikit-learn and numpy say of X that isn't made of real numbers.
 _NOT_NUMBERS = ("could not convert", "must be a string or a real number", "Complex data")
-# log1p of any count that fits a 64-bit integer is below 45; of real ones, below 20.
-_LARGEST_LOGARITHM = 20.0
 # Squares of larger values, and their sums over the spots, overflow in single precision.
 _LARGEST_VALUE = 1e15
 
@@ -344,47 +339,6 @@ def _is_constant(X):
     return all((rows.max(axis=0) != rows.min(axis=0)).sum() == 0 for rows in (X[:2], X))
 
 
-def recognise_input(X, kind):
-    """Return "counts" or "features" for X.
-
-    Parameters
-    ----------
-    X : ndarray or csr_matrix of shape (n, d)
-    kind : {"auto", "counts", "features"}
-        "auto" takes non-negative values as counts if all are integers, or if they reach beyond
-        20, which no logarithm of a count does (normalised but not yet logged abundances). It warns
-        of integers of which some are negative.
-
-    Raises
-    ------
-    ValueError
-        If ``kind`` is "counts" and X has negative or fractional values.
-    """
-    if kind == "features":
-        return kind
-    values = X.data if sp.issparse(X) else X
-    lowest, highest = (values.min(), values.max()) if values.size else (0.0, 0.0)
-    whole = bool((values == np.rint(values)).all())
-    if kind == "counts":
-        if lowest < 0 or not whole:
-            row, column, value = find_first(X, lambda v: (v < 0) | (np.rint(v) != v))
-            raise ValueError(
-                f"input='counts' needs non-negative integers, but row {row}, column {column} of X "
-                f"holds {value:g}: pass raw counts, or input='features' for ready features"
-            )
-        return kind
-    if lowest < 0 and whole:
-        row, column, value = find_first(X, lambda v: v < 0)
-        warnings.warn(
-            f"X holds whole numbers, as counts do, but some are negative: row {row}, column "
-            f"{column} holds {value:g}. It is taken for ready features; pass input='features' if "
-            "it is, else repair it",
-            UserWarning,
-            stacklevel=5,
-        )
-    return "counts" if lowest >= 0 and (whole or highest > _LARGEST_LOGARITHM) else "features"
-
-
 def _compare_genes(genes, fitted):
     differ = np.flatnonzero(genes != fitted)
     if differ.size:
@@ -394,34 +348,3 @@ def _compare_genes(genes, fitted):
             f"the first is {genes[first]!r} where fit had {fitted[first]!r}: select the genes of "
             "fit, in their order"
         )
-
-
-def settle_input(genes, X, kind):
-    """Return what the genes of ``fit`` are taken for, as ``recognise_input``, and tell oddities.
-
-    Raises
-    ------
-    TypeError
-        If X, which they come from, is a sparse matrix of ready features. An AnnData may hold one.
-    """
-    kind = recognise_input(genes, kind)
-    if kind == "features" and sp.issparse(X):
-        raise TypeError(
-            "X is a sparse matrix of ready features, which become dense anyway: pass "
-            "X.toarray(), or an AnnData; sparse matrices are for counts (input='counts')"
-        )
-    if kind == "counts":
-        warn_of_empty(genes, stacklevel=5)
-    return kind
-
-
-def warn_of_empty(counts, axes=((1, "spots"), (0, "genes")), stacklevel=3):
-    """Warn of spots and genes without any counts, naming how many there are."""
-    for axis, name in axes:
-        n_empty = int((np.asarray(counts.sum(axis=axis)).ravel() == 0).sum())
-        if n_empty:
-            warnings.warn(
-                f"{n_empty} {name} have no counts at all: they are kept, but carry nothing",
-                UserWarning,
-                stacklevel=stacklevel,
-            )

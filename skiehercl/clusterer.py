@@ -15,7 +15,8 @@ from sklearn.base import (
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ._inputs import gather_spots, settle_input, split_second, warn_of_empty
+from ._input_kind import settle_input, warn_of_empty
+from ._inputs import gather_spots, split_second
 from ._memory import open_memory
 from ._n_clusters import list_candidates
 from ._parameters import CONSTRAINTS, PRESETS, check_parameters, choose_pooling
@@ -405,6 +406,7 @@ class IEHERCLClusterer(
         self.probabilities_, self.embedding_, self.attention_, section = results
         self.model_, self.input_ = model, kind
         self.n_clusters_, self.n_pooled_ = model.head.n_clusters, model.features.n_pooled_
+        vars(self).pop("n_clusters_curve_", None)  # that of an earlier fit
         if len(candidates) > 1:
             self.n_clusters_curve_ = model.n_clusters_curve_
         self.graph_ = section.neighbor_mean

@@ -14,7 +14,8 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
 from ._domains import DomainMixture
-from ._inputs import gather_spots, settle_input, split_second, warn_of_empty
+from ._input_kind import settle_input, warn_of_empty
+from ._inputs import gather_spots, split_second
 from ._n_clusters import choose_n_clusters, list_candidates, measure_curve
 from ._parameters import CONSTRAINTS, choose_pooling
 
@@ -168,6 +169,7 @@ class SmoothedMixture(
         self.input_, self.n_pooled_ = kind, self.features_.n_pooled_
         self.embedding_ = self.features_.transform(spots).target
         self.n_clusters_ = candidates[0]
+        vars(self).pop("n_clusters_curve_", None)  # that of an earlier fit
         if len(candidates) > 1:
             found = measure_curve([self.embedding_], candidates, self.n_pooled_, seed)
             self.n_clusters_curve_, self.n_clusters_ = found, choose_n_clusters(found)

@@ -7,7 +7,8 @@ import pytest
 import scipy.sparse as sp
 
 from skiehercl import IEHERCLClusterer
-from skiehercl._inputs import check_spots, is_anndata, recognise_input, unpack_anndata
+from skiehercl._input_kind import recognise_input
+from skiehercl._inputs import check_spots, is_anndata, unpack_anndata
 
 N, D = 12, 5
 RNG = np.random.RandomState(0)

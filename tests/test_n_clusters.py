@@ -157,3 +157,13 @@ def test_function_with_the_curve(fitted):
 def test_transport_needs_the_number():
     with pytest.raises(ValueError, match="lambda_ot > 0 trains for a given one"):
         make_quick(lambda_ot=0.1).fit(TISSUE.X, TISSUE.coords)
+
+
+@pytest.mark.parametrize("kind", [IEHERCLClusterer, SmoothedMixture])
+def test_a_fit_with_a_given_number_leaves_no_curve_of_an_earlier_one(kind):
+    quick = {"n_init": 1, "max_iter": 2} if kind is IEHERCLClusterer else {}
+    model = kind([3, 4], random_state=0, **quick).fit(TISSUE.X, TISSUE.coords)
+    assert list(model.n_clusters_curve_["n_clusters"]) == [3, 4]
+    model.set_params(n_clusters=3).fit(TISSUE.X, TISSUE.coords)
+    assert model.n_clusters_ == 3
+    assert not hasattr(model, "n_clusters_curve_")
