@@ -106,7 +106,7 @@ class SpotFeatures:
         if spots.image is not None:
             target = (target - self.center_) / self.scale_
             self.image_ = ImageComponents(self.image_prior, self.random_state)
-            self.image_.fit(spots.image, adjacency[0], target, spots.coords)
+            self.image_.fit(spots.image, _find_widest(adjacency), target, spots.coords)
         return self
 
     def transform(self, spots):
@@ -118,7 +118,7 @@ class SpotFeatures:
         target = np.mean(pooled, axis=0, dtype=np.float32) if self.smooth_target else own
         inputs = {"gene": (own, np.hstack(pooled))}
         if self.image_ is not None and self.image_.prior_ > 0:
-            inputs["image"] = self.image_.transform(spots.image, adjacency[0])
+            inputs["image"] = self.image_.transform(spots.image, _find_widest(adjacency))
         sections = spots.sections
         if sections is None:
             sections = np.zeros(len(spots), dtype=np.intp)
@@ -260,6 +260,10 @@ def _choose_graphs(graph, spots):
     share = min(1.0, n_spots / _FULL_SCALE_SPOTS)
     sizes = sorted({max(1, round(share * k)) for k in _SCALES})
     return [SpatialKNNGraph(k, include_ties=True) for k in sizes]
+
+
+def _find_widest(adjacency):
+    return max(adjacency, key=lambda graph: graph.nnz)
 
 
 def _median_library(spots, pool):

@@ -1,13 +1,13 @@
-"""Image features -> components, and how much they have to say about this tissue."""
+"""Image features -> components, what they say of the genes, and how far to trust them."""
 
 import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
-from sklearn.linear_model import RidgeCV
+from sklearn.linear_model import Ridge, RidgeCV
 
 from ._graph_ops import neighbor_mean_matrix
 
-__all__ = ["ImageComponents", "shared_variance"]
+__all__ = ["ImageComponents", "regress", "shared_variance"]
 
 _N_COMPONENTS = 5
 # Standardised image features are clipped at this many deviations: folds, pen marks, glare.
@@ -15,7 +15,9 @@ _CLIP = 5.0
 # Attention that the image starts with: none for a shared variance below the first number, most
 # above the second (see benchmarks/NOTES.md).
 _EVIDENCE_RANGE = (0.03, 0.09)
-_LARGEST_PRIOR = 0.25
+_LARGEST_PRIOR = 0.3
+# Penalty of the regression of the genes, for each spot; the components' mean variance is 1.
+_SHRINKAGE = 0.1
 # Rows, gene components and blocks of tissue that the shared variance is measured on.
 _EVIDENCE_ROWS = 5000
 _EVIDENCE_GENES = 15
@@ -24,12 +26,14 @@ _EVIDENCE_REPEATS = 3
 
 
 class ImageComponents:
-    """Principal components of image features, and the attention that the image starts with.
+    """Principal components of image features, what they say of the genes, and the trust in them.
 
     The components are those of the neighbourhood means: what single patches have beyond that is
-    mostly noise. The trust put in them is label-free: the share of the genes' variance that they
-    predict in blocks of tissue left out of the regression. Noise, or the features of shuffled
-    spots, predict none, and are left out altogether.
+    mostly noise. A ridge regression of the genes on them is where the image's encoders start: its
+    latent is then the expression that the image predicts, for the attention to mix with the
+    measured one. The trust put in it is label-free: the share of the genes' variance that the
+    components predict in blocks of tissue left out of the regression. Noise, or the features of
+    shuffled spots, predict none, and are left out altogether.
 
     Parameters
     ----------
@@ -43,6 +47,8 @@ class ImageComponents:
         Share of the expression's variance that the image predicts, in [0, 1].
     prior_ : float
         Attention on the image that training starts with; 0 leaves the image out.
+    loadings_ : ndarray of shape (d, k), float32
+        Genes that a unit of each component predicts.
     """
 
     def __init__(self, prior, random_state):
@@ -65,6 +71,7 @@ class ImageComponents:
             self.axes_ = PCA(n_components, random_state=self.random_state).fit(pooled)
         parts = self.axes_.transform(pooled)
         self.scale_ = float(np.sqrt((parts**2).mean())) or 1.0
+        self.loadings_ = regress(genes, parts / self.scale_)[0]
         self.evidence_ = shared_variance(parts, genes, coords)
         low, high = _EVIDENCE_RANGE
         trust = np.clip((self.evidence_ - low) / (high - low), 0.0, 1.0)
@@ -82,6 +89,20 @@ class ImageComponents:
 
     def _standardise(self, image):
         return np.clip((image - self.mean_) * self.inverse_deviation_, -_CLIP, _CLIP)
+
+
+def regress(genes, image):
+    """Regress genes (n, d) on image components (n, k) of unit variance, by ridge regression.
+
+    Returns
+    -------
+    loadings : ndarray of shape (d, k), float32
+    intercept : ndarray of shape (d,), float32
+    """
+    ridge = Ridge(_SHRINKAGE * len(image)).fit(image, genes)
+    # reshape: of a single gene, loadings and intercept come back without its axis.
+    loadings = ridge.coef_.reshape(genes.shape[1], -1).astype(np.float32)
+    return loadings, np.reshape(ridge.intercept_, -1).astype(np.float32)
 
 
 def shared_variance(image, genes, coords):

@@ -1,6 +1,7 @@
 """The fitted pipeline behind the estimator: features, trained networks, mixtures, consensus."""
 
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -21,6 +22,8 @@ _SPOTS_PER_VOTE = 200
 _VOTES = (4, 50)
 # A shared covariance needs this many spots for each of its dimensions.
 _SPOTS_PER_DIMENSION = 20
+# A component of a mixture needs this many spots, or a small section falls into its outliers.
+_SPOTS_PER_COMPONENT = 50
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class HeadOptions:
 
     n_clusters: int | tuple  # several: to choose from
     head_dimensions: tuple
+    head_components: tuple
     head_starts: int
     covariance_type: str
     refine_neighbors: int | str | None
@@ -58,6 +62,8 @@ class DomainModel:
         if self._starts_alike:
             size = self.training.network["latent_size"]
             section.directions = self.features.find_directions(section.target, size)
+            if "image" in section.inputs:
+                section.image_loadings = self.features.image_.loadings_
         options = self.training
         if "image" in section.inputs:
             network = {**options.network, "image_prior": self.features.image_.prior_}
@@ -142,21 +148,25 @@ class DomainModel:
         self.head = replace(self.head, n_clusters=choose_n_clusters(self.n_clusters_curve_))
 
     def _fit_head(self, latents, seed):
-        depths = _choose_depths(self.head.head_dimensions, *latents[0].shape)
+        n_spots, latent_size = latents[0].shape
+        depths = _choose_depths(self.head.head_dimensions, n_spots, latent_size)
+        sizes = _choose_sizes(self.head.head_components, n_spots, self.head.n_clusters)
         rng = np.random.RandomState(seed)
 
-        def fit(z, depth):
+        def fit(z, depth, n_components):
             return DomainMixture(
                 self.head.n_clusters,
                 depth,
                 self.head.covariance_type,
+                n_components=n_components,
                 resample=self.head.head_starts > 1,
                 random_state=rng.randint(2**31 - 1),
             ).fit(z)
 
-        starts = range(self.head.head_starts)
+        settings = list(product(depths, sizes, range(self.head.head_starts)))
         self.mixtures_ = [
-            [fit(z, depth) for depth in depths for _ in starts] for z in self._voters(latents)
+            [fit(z, depth, n_components) for depth, n_components, _ in settings]
+            for z in self._voters(latents)
         ]
         posteriors = self._posteriors(latents)
         self.consensus_ = DomainConsensus(self.head.n_clusters).fit(posteriors)
@@ -185,3 +195,9 @@ def _choose_depths(dimensions, n_spots, latent_size):
     """Return the numbers of dimensions, each at most what spots and embedding can bear."""
     most = min(max(2, n_spots // _SPOTS_PER_DIMENSION), latent_size)
     return sorted({min(size, most) for size in dimensions})
+
+
+def _choose_sizes(factors, n_spots, n_clusters):
+    """Return the numbers of components for these factors of K, as many as the spots can bear."""
+    most = max(n_clusters, n_spots // _SPOTS_PER_COMPONENT)
+    return [min(factor * n_clusters, most) for factor in factors]

@@ -45,14 +45,24 @@ class AutoEncoder(nn.Module):
         x = self.decoder(z)
         return x if self.decoder_shortcut is None else x + self.decoder_shortcut(z)
 
-    def start_at(self, directions):
-        """Start as the projection on ``directions`` (k, d) and its transpose."""
+    def start_at(self, directions, bias=0.0):
+        """Start as the map ``directions`` (k, d), plus a bias (k,), and its inverse, if any."""
+        inverse = _invert(directions)
         with torch.no_grad():
             self.encoder_shortcut.weight.copy_(directions)
-            self.decoder_shortcut.weight.copy_(directions.T)
+            self.decoder_shortcut.weight.copy_(inverse)
             for half in (self.encoder, self.decoder):
                 half[-1].weight.zero_()
-                half[-1].bias.zero_()
+            self.encoder[-1].bias.zero_().add_(bias)
+            self.decoder[-1].bias.copy_(-inverse @ self.encoder[-1].bias)
+
+
+def _invert(directions):
+    """Return the pseudo-inverse (d, k) of a map (k, d); the transpose of orthonormal rows.
+
+    Directions that the map all but loses stay lost: they would be blown up.
+    """
+    return torch.linalg.pinv(directions, rtol=0.1)
 
 
 class MeanSAGE(SAGEConv):
@@ -65,12 +75,12 @@ class MeanSAGE(SAGEConv):
         """Return (B, out) for x (B, d) and the mean over its neighbours (B, d_neighbor)."""
         return self.lin_l(neighbor_mean) + self.lin_r(x)
 
-    def start_at(self, neighbor_weight, own_weight):
-        """Start as the given linear map, without bias."""
+    def start_at(self, neighbor_weight, own_weight, bias=0.0):
+        """Start as the given linear map, plus a bias (out,)."""
         with torch.no_grad():
             self.lin_l.weight.copy_(neighbor_weight)
             self.lin_r.weight.copy_(own_weight)
-            self.lin_l.bias.zero_()
+            self.lin_l.bias.zero_().add_(bias)
 
 
 class ViewAttention(nn.Module):
@@ -129,14 +139,14 @@ class ModalityEncoder(nn.Module):
         fused, weights = self.attention(ready)
         return fused, views, weights
 
-    def start_at(self, directions):
-        """Start both views as projections on ``directions`` (k, d) of the features."""
+    def start_at(self, directions, bias=0.0):
+        """Start both views as projections on ``directions`` (k, d) of the features, plus a bias."""
         if self.autoencoder is not None:
-            self.autoencoder.start_at(directions)
+            self.autoencoder.start_at(directions, bias)
         if self.sage is not None:
             # The pooled input holds one block of d columns per scale: start at their mean.
             n_scales = self.sage.lin_l.in_channels // directions.shape[1]
-            self.sage.start_at(directions.repeat(1, n_scales) / n_scales, 0.0 * directions)
+            self.sage.start_at(directions.repeat(1, n_scales) / n_scales, 0.0 * directions, bias)
 
 
 class IEHERCLNetwork(nn.Module):
@@ -157,8 +167,8 @@ class IEHERCLNetwork(nn.Module):
     normalize_views : bool
         Whether latents are scaled to unit length before the attention.
     init : {"pca", "random"}
-        Whether the linear parts start as projections on the inputs' leading columns; `start_at`
-        names other directions.
+        Whether the linear parts start as projections on the genes' leading columns; `start_at`
+        names other directions, and where the image starts.
     ae_prior : float
         Attention that the autoencoder's view starts with.
     image_prior : float
@@ -182,36 +192,36 @@ class IEHERCLNetwork(nn.Module):
                 for name, (d, pooled) in modalities.items()
             }
         )
-        self.gene_prior = 1.0 - image_prior if "image" in modalities else 1.0
-        prior = (self.gene_prior, image_prior) if "image" in modalities else (1.0,)
+        prior = (1.0 - image_prior, image_prior) if "image" in modalities else (1.0,)
         self.attention = ViewAttention(latent, prior, options["attention"])
         self.decoder = MeanSAGE((latent, latent), modalities["gene"][0])
         if options["init"] == "pca":
-            # Of principal components the leading columns are the directions to keep.
-            n_genes = modalities["gene"][0]
-            self.start_at(torch.eye(min(latent, n_genes), n_genes))
+            self.start_at()
 
-    def start_at(self, gene_directions):
-        """Start the linear maps as projections on unit vectors (k, d) of the genes, best first.
+    def start_at(self, gene_directions=None, image_loadings=None):
+        """Start the linear maps where the principal components are.
 
-        The last ones are left out where latent units are short; the image's leading columns get
-        at most a quarter of them.
+        Parameters
+        ----------
+        gene_directions : Tensor (k, d) or None
+            Unit vectors of the genes to project on, best first; the last ones are left out where
+            latent units are short. None: the leading columns, as of principal components.
+        image_loadings : Tensor (d, k_image) or None
+            Genes that the image predicts: the image's latent starts as those, in the units of the
+            genes', so that attention mixes measured and predicted expression. None: nothing.
         """
         modalities, latent = self.arguments["modalities"], self.arguments["latent_size"]
-        # Modalities get latent units of their own: the sum of their latents then loses nothing.
-        n_image = min(modalities["image"][0], latent // 4) if "image" in modalities else 0
-        n_gene = min(len(gene_directions), latent - n_image)
-        directions = torch.zeros(latent, modalities["gene"][0])
-        directions[:n_gene] = gene_directions[:n_gene]
-        # The attention across modalities scales the genes down by its prior: undo that. The
-        # image keeps four times its prior: as much as the mean gene unit at 1/4, nothing at 0.
-        self.encoders["gene"].start_at(directions * (1.0 / self.gene_prior))
+        n_genes = modalities["gene"][0]
+        if gene_directions is None:
+            gene_directions = torch.eye(min(latent, n_genes), n_genes)
+        directions = torch.zeros(latent, n_genes)
+        directions[: len(gene_directions)] = gene_directions[:latent]
+        self.encoders["gene"].start_at(directions)
         self.decoder.start_at(directions.T / 2.0, directions.T / 2.0)
-        if n_image:
-            units = torch.arange(n_image)
-            directions = torch.zeros(latent, modalities["image"][0])
-            directions[n_gene + units, units] = 4.0
-            self.encoders["image"].start_at(directions)
+        if "image" in modalities:
+            if image_loadings is None:
+                image_loadings = torch.zeros(n_genes, modalities["image"][0])
+            self.encoders["image"].start_at(directions @ image_loadings)
 
     def forward(self, inputs):
         """Encode spots.

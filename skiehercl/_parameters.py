@@ -36,6 +36,7 @@ PRESETS = {
         "image_prior": 0.5,
         "normalize_views": True,
         "head_dimensions": (64,),
+        "head_components": (1,),
         "head_starts": 1,
         "refine_neighbors": 50,
         "n_init": 1,
@@ -77,6 +78,7 @@ CONSTRAINTS = {
     "normalize_views": ["boolean"],
     "covariance_type": [StrOptions({"tied", "full", "diag", "spherical"})],
     "head_dimensions": ["array-like"],
+    "head_components": ["array-like"],
     "head_starts": [Interval(Integral, 1, None, closed="left")],
     "refine_neighbors": [
         Interval(Integral, 1, None, closed="left"),
@@ -120,12 +122,13 @@ def check_parameters(estimator):
             f"n_clusters={n_clusters!r} leaves the number to be chosen after the training, but "
             "lambda_ot > 0 trains for a given one: choose it with lambda_ot=0 first, and pass it"
         )
-    sizes = np.asarray(estimator.head_dimensions)
-    if sizes.ndim != 1 or not sizes.size or sizes.dtype.kind not in "iu" or sizes.min() < 1:
-        raise ValueError(
-            f"head_dimensions={estimator.head_dimensions!r} must be one or more integers >= 1, "
-            "such as (10, 15, 20, 30, 40)"
-        )
+    for name, example in (("head_dimensions", (10, 15, 20, 30, 40)), ("head_components", (1, 3))):
+        given = getattr(estimator, name)
+        sizes = np.asarray(given)
+        if sizes.ndim != 1 or not sizes.size or sizes.dtype.kind not in "iu" or sizes.min() < 1:
+            raise ValueError(
+                f"{name}={given!r} must be one or more integers >= 1, such as {example}"
+            )
     graphs = graph if isinstance(graph, list | tuple) else [graph]
     usable = bool(graphs) and all(hasattr(g, "fit_transform") for g in graphs)
     if graph is not None and not usable:

@@ -10,6 +10,7 @@ from sklearn.decomposition import PCA
 from ._batches import cut_batch, draw_tiles
 from ._distributed import autocast, isolated_random_state
 from ._domains import ward_labels
+from ._image_components import regress
 from ._losses import (
     contrastive_loss,
     objective,
@@ -51,6 +52,9 @@ class SectionTensors:
     directions : ndarray of shape (k, d) or None
         Unit vectors of the genes that a network with ``init="pca"`` starts at, best first; None:
         the leading columns.
+    image_loadings : ndarray of shape (d, k_image) or None
+        Genes that the image's features predict, where such a network's image encoders start; at
+        the end of the training they are fitted anew to its latent.
     """
 
     inputs: dict
@@ -59,6 +63,7 @@ class SectionTensors:
     coords: np.ndarray | None
     sections: np.ndarray
     directions: np.ndarray | None = None
+    image_loadings: np.ndarray | None = None
 
     def __len__(self):
         return len(self.target)
@@ -123,8 +128,9 @@ def train(section, options, seed, device, progress=None, memory=NO_MEMORY):
     sizes = {name: (x.shape[1], p.shape[1]) for name, (x, p) in section.inputs.items()}
     with isolated_random_state(seed):
         network = IEHERCLNetwork(sizes, **options.network)
-    if section.directions is not None:
-        network.start_at(torch.from_numpy(section.directions))
+    if options.network["init"] == "pca":
+        starts = section.directions, section.image_loadings
+        network.start_at(*(None if a is None else torch.from_numpy(a) for a in starts))
     network = network.to(device)
     walk = _make_walk(section, options, seed, memory) if options.lambda_contrast > 0 else None
     optimizer = torch.optim.Adam(
@@ -156,7 +162,28 @@ def train(section, options, seed, device, progress=None, memory=NO_MEMORY):
         best = min(best, terms["total"])
         if stale >= options.n_iter_no_change:
             break
-    return Trained(network.cpu().eval(), history, epoch + 1)
+    network = network.cpu().eval()
+    if section.image_loadings is not None:
+        _settle_image(network, section)
+    return Trained(network, history, epoch + 1)
+
+
+def _settle_image(network, section):
+    """Let the image's encoders predict the trained latent of the genes, by ridge regression.
+
+    The training turned and stretched the genes' latent since the image's encoders started as such
+    a prediction; theirs, of a few components and in closed form, is the better one at its end.
+    """
+    x, pooled = (torch.from_numpy(part) for part in section.inputs["gene"])
+    encoder = network.encoders["gene"]
+    with torch.inference_mode():
+        parts = [
+            encoder(x[start : start + _CHUNK], pooled[start : start + _CHUNK])[0]
+            for start in range(0, len(section), _CHUNK)
+        ]
+    loadings, intercept = regress(torch.cat(parts).numpy(), section.inputs["image"][1])
+    image_encoder = network.encoders["image"]
+    image_encoder.start_at(torch.from_numpy(loadings), torch.from_numpy(intercept))
 
 
 def _run_epoch(network, optimizer, section, walk, centers, options, rng, device):

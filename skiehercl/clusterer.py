@@ -36,7 +36,9 @@ class IEHERCLClusterer(
     from Ward's clusters at several depths of the embedding of each training, vote on the domains.
 
     With the default ``init="pca"`` the network starts as the projection on the neighbourhoods'
-    principal components and learns from there. The defaults are one set for all tissues, chosen by
+    principal components and learns from there; the image's encoders start, and end, as the ridge
+    regression of the genes' latent on the image's components, so that what attention fuses is
+    measured and predicted expression. The defaults are one set for all tissues, chosen by
     measurement (``benchmarks/NOTES.md``); ``from_preset("paper")`` gives the paper's settings.
 
     Parameters
@@ -101,7 +103,7 @@ class IEHERCLClusterer(
     image_prior : float or "auto", default="auto"
         Attention that the image starts with, in [0, 1); 0 leaves the image out. "auto": by the
         share of the genes' variance that the image predicts in left-out blocks of tissue, from 0
-        below 3 % to 0.25 above 9 %.
+        below 3 % to 0.3 above 9 %.
     normalize_views : bool, default=False
         Whether latents are scaled to unit length before the attention.
     covariance_type : {"tied", "full", "diag", "spherical"}, default="tied"
@@ -109,9 +111,13 @@ class IEHERCLClusterer(
     head_dimensions : sequence of int, default=(10, 15, 20, 30, 40)
         Leading principal directions of the embedding that the mixtures see: some mixtures for
         each number, and at most one direction for 20 spots.
-    head_starts : int, default=3
-        Mixtures for each number of directions, each started from Ward's clusters of another random
-        sample of spots; 1: one mixture, started from Ward's clusters of all spots.
+    head_components : sequence of int, default=(1, 3)
+        Components of the mixtures for each domain: some mixtures for each number, and at most one
+        component for 50 spots. Of more than one, Ward's method merges them into the domains, which
+        then needn't be Gaussian.
+    head_starts : int, default=2
+        Mixtures for each number of directions and components, each started from Ward's clusters of
+        another random sample of spots; 1: one mixture, started from Ward's clusters of all spots.
     refine_neighbors : int, "auto" or None, default="auto"
         Nearest spots that vote on a spot's domain at the end. "auto": one for every 200 spots of
         the section, at most 50, none below 800 spots. None: no refinement.
@@ -265,7 +271,8 @@ class IEHERCLClusterer(
         normalize_views=False,
         covariance_type="tied",
         head_dimensions=(10, 15, 20, 30, 40),
-        head_starts=3,
+        head_components=(1, 3),
+        head_starts=2,
         refine_neighbors="auto",
         n_init=3,
         max_iter=50,
@@ -315,6 +322,7 @@ class IEHERCLClusterer(
         self.normalize_views = normalize_views
         self.covariance_type = covariance_type
         self.head_dimensions = head_dimensions
+        self.head_components = head_components
         self.head_starts = head_starts
         self.refine_neighbors = refine_neighbors
         self.n_init = n_init
@@ -603,6 +611,7 @@ class IEHERCLClusterer(
         head = HeadOptions(
             candidates if len(candidates) > 1 else candidates[0],
             tuple(self.head_dimensions),
+            tuple(self.head_components),
             self.head_starts,
             self.covariance_type,
             self.refine_neighbors,

@@ -134,6 +134,44 @@ def test_mixture_survives_degenerate_embeddings(X, covariance_type):
         np.testing.assert_allclose(posterior.sum(axis=1), 1.0)
 
 
+@pytest.mark.parametrize("covariance_type", COVARIANCES)
+def test_more_components_than_domains_are_merged(covariance_type):
+    mixture = DomainMixture(4, 3, covariance_type, n_components=9).fit(BLOBS)
+    assert mixture.mixture_.n_components == 9
+    posterior = mixture.predict_proba(BLOBS)
+    assert posterior.shape == (300, 4)
+    np.testing.assert_allclose(posterior.sum(axis=1), 1.0)
+    assert adjusted_rand_score(TRUTH, posterior.argmax(axis=1)) == 1.0
+
+
+def test_merged_components_find_a_domain_that_is_no_gaussian():
+    rng = np.random.RandomState(0)
+    angle = np.repeat([0.0, np.pi], 200) + rng.uniform(0, 0.9 * np.pi, 400)
+    shift = np.repeat([[0.0, 0.0], [0.2, 0.2]], 200, axis=0)
+    X = np.column_stack([np.cos(angle), np.sin(angle)]) + shift + 0.06 * rng.normal(size=(400, 2))
+    truth = np.repeat([0, 1], 200)
+    single, merged = (
+        adjusted_rand_score(
+            truth, DomainMixture(2, 2, n_components=m).fit(X).predict_proba(X).argmax(axis=1)
+        )
+        for m in (2, 12)
+    )
+    assert merged > single + 0.1
+
+
+def test_merging_is_wards_method_on_the_components_means():
+    X, _ = make_blobs(600, n_features=3, centers=8, cluster_std=3.0, random_state=4)
+    mixture = DomainMixture(3, 3, n_components=8).fit(X).mixture_
+    mixture.weights_ = np.array([5, 1, 3, 9, 2, 2, 7, 4]) / 33
+    root = np.linalg.cholesky(mixture.covariances_)
+    means = np.linalg.solve(root, mixture.means_.T).T
+    members = np.repeat(np.arange(8), np.rint(33 * mixture.weights_).astype(int))
+    expected = AgglomerativeClustering(3).fit_predict(means[members])
+    found = _domains._merge_components(mixture, 3)
+    assert set(found) == {0, 1, 2}
+    assert adjusted_rand_score(expected, found[members]) == 1.0
+
+
 def test_resampled_mixtures_start_from_other_samples_and_find_the_same_blobs():
     X, truth = make_blobs(300, n_features=4, centers=4, cluster_std=2.5, random_state=5)
     fits = [DomainMixture(4, 4, resample=True, random_state=s).fit(X) for s in (0, 1, 0)]

@@ -179,18 +179,37 @@ def test_start_at_directions_is_the_start_at_columns_of_turned_inputs(image):
     torch.testing.assert_close(decoded[0], decoded[1] @ turn, atol=1e-5, rtol=1e-4)
 
 
-def test_pca_start_with_an_image_keeps_the_genes_and_adds_the_image():
+def test_pca_start_with_an_image_mixes_measured_and_predicted_genes():
     inputs = make_inputs(True)
-    alone, *_ = encode(make_network(latent_size=12), {"gene": inputs["gene"]})
-    both, *_ = encode(make_network(True, latent_size=12), inputs)
-    torch.testing.assert_close(both[:, :D], alone[:, :D])
-    # The image has units of its own: its components can be read off z.
+    alone, *_ = encode(make_network(), {"gene": inputs["gene"]})
+    network = make_network(True, image_prior=0.3)
+    without, *_ = encode(network, inputs)  # without loadings the image predicts nothing
+    torch.testing.assert_close(without, 0.7 * alone)
+    loadings = torch.randn(D, D_IMAGE, generator=torch.Generator().manual_seed(6))
+    network.start_at(image_loadings=loadings)
+    z, fused, _, _ = encode(network, inputs)
     x, pooled = inputs["image"]
-    expected = 0.1 * x + 0.9 * pooled
-    units = both[:, D:]
-    # Not torch's lstsq, which now and then fails where columns are zero.
-    kept = torch.from_numpy(np.linalg.lstsq(units.numpy(), expected.numpy(), rcond=None)[0])
-    torch.testing.assert_close(units @ kept, expected, atol=1e-4, rtol=1e-4)
+    predicted = (0.1 * x + 0.9 * pooled) @ loadings.T
+    torch.testing.assert_close(fused["image"][:, :D], predicted)
+    torch.testing.assert_close(z[:, :D], 0.7 * alone[:, :D] + 0.3 * predicted)
+
+
+def test_autoencoder_starts_as_a_map_with_bias_and_its_inverse():
+    generator = torch.Generator().manual_seed(7)
+    directions, bias = torch.randn(5, 3, generator=generator), torch.randn(5, generator=generator)
+    model = AutoEncoder(3, 16, 5, shortcut=True)
+    model.start_at(directions, bias)
+    x = torch.randn(N, 3, generator=generator)
+    with torch.no_grad():
+        torch.testing.assert_close(model.encode(x), x @ directions.T + bias)
+        torch.testing.assert_close(model.decode(model.encode(x)), x, atol=1e-4, rtol=1e-4)
+
+
+def test_autoencoder_starts_at_a_map_that_loses_all():
+    model = AutoEncoder(3, 16, 5, shortcut=True)
+    model.start_at(torch.zeros(5, 3))
+    with torch.no_grad():
+        assert not model.decode(model.encode(torch.ones(2, 3))).any()
 
 
 @pytest.mark.parametrize("latent_size", [1, 2, 3])

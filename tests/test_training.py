@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 from sklearn.decomposition import PCA
+from sklearn.linear_model import Ridge
 from sklearn.metrics import adjusted_rand_score
 
 from skiehercl import SpatialKNNGraph
 from skiehercl._batches import cut_batch, draw_tiles
 from skiehercl._domains import ward_labels
 from skiehercl._losses import contrastive_loss
+from skiehercl._network import IEHERCLNetwork
 from skiehercl._training import (
     SectionTensors,
     TrainingOptions,
@@ -393,3 +395,35 @@ def test_more_spots_than_the_pairwise_losses_take(monkeypatch):
     trained = fit(lambda_ot=1.0, ot_warmup=0.0)
     assert np.isfinite(list(trained.loss_history.values())).all()
     assert trained.loss_history == fit(lambda_ot=1.0, ot_warmup=0.0).loss_history
+
+
+def test_image_encoders_end_as_the_best_prediction_of_the_trained_genes():
+    section = make_section(image=True)
+    informative = section.target[:, :3] + 0.1 * section.inputs["image"][0]
+    section.inputs["image"] = (informative, section.neighbor_mean @ informative)
+    section.image_loadings = np.eye(D, 3, dtype=np.float32)
+    network = {"init": "pca", "activation": "linear", "image_prior": 0.3}
+    trained = train(section, make_options(network, max_iter=30), 0, CPU)
+    batch = cut_batch(np.arange(N), section.neighbor_mean)
+    with torch.no_grad():
+        _, _, views, _ = _forward(trained.network, section, batch, CPU)
+        genes = trained.network.encoders["gene"](
+            *(torch.from_numpy(part) for part in section.inputs["gene"])
+        )[0]
+    image = section.inputs["image"][1]
+    ridge = Ridge(0.1 * N).fit(image, genes)
+    np.testing.assert_allclose(views["image", "sage"], ridge.predict(image), atol=1e-4)
+
+
+def test_image_encoders_that_start_at_random_stay_as_trained():
+    section = make_section(image=True)
+    options = make_options({"init": "random", "image_prior": 0.3}, max_iter=2)
+    first, second = (train(section, options, 0, CPU).network.state_dict() for _ in range(2))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        fresh = IEHERCLNetwork({"gene": (D, D), "image": (3, 3)}, **options.network).state_dict()
+    for name, weight in first.items():
+        torch.testing.assert_close(weight, second[name])
+    name = "encoders.image.sage.lin_l.weight"
+    # Two epochs of Adam move a weight by a few thousandths.
+    assert 0 < (first[name] - fresh[name]).abs().max() < 0.01
