@@ -10,11 +10,17 @@ import numpy as np
 from scipy import linalg
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import AgglomerativeClustering
-from sklearn.metrics import pairwise_distances_argmin
+from sklearn.metrics import euclidean_distances, pairwise_distances_argmin
 from sklearn.mixture import GaussianMixture
 from sklearn.utils import check_random_state
 
-__all__ = ["DomainConsensus", "DomainMixture", "refine_probabilities", "ward_labels"]
+__all__ = [
+    "DomainConsensus",
+    "DomainMixture",
+    "WhitenedMixture",
+    "refine_probabilities",
+    "ward_labels",
+]
 
 # Ward's algorithm needs all pairwise distances: a sample this large keeps it under 100 MB.
 _WARD_LIMIT = 4500
@@ -150,7 +156,7 @@ class DomainMixture:
             precision = np.repeat(np.diag(precision)[None], self.n_components, axis=0)
         elif self.covariance_type == "spherical":
             precision = np.full(self.n_components, 1.0 / np.diag(pooled).mean())
-        return GaussianMixture(
+        return WhitenedMixture(
             self.n_components,
             covariance_type=self.covariance_type,
             weights_init=counts / counts.sum(),
@@ -162,6 +168,21 @@ class DomainMixture:
             tol=1e-4,
             random_state=0,
         ).fit(Y)
+
+
+class WhitenedMixture(GaussianMixture):
+    """scikit-learn's mixture, but in a shared covariance spots are whitened once, not once for each
+    component: the same numbers, several times faster for many components.
+    """
+
+    def _estimate_log_prob(self, X, **context):
+        if self.covariance_type != "tied":
+            return super()._estimate_log_prob(X, **context)
+        root = self.precisions_cholesky_
+        Y, means = X @ root, self.means_ @ root
+        squared = euclidean_distances(Y, means, squared=True)
+        log_root = np.log(np.diag(root)).sum()
+        return log_root - 0.5 * (squared + X.shape[1] * np.log(2 * np.pi))
 
 
 def _merge_components(mixture, n_clusters):

@@ -18,10 +18,9 @@ import torch
 from safetensors.numpy import save
 from sklearn.base import BaseEstimator
 from sklearn.decomposition import PCA
-from sklearn.mixture import GaussianMixture
 from sklearn.utils.validation import check_is_fitted
 
-from ._domains import DomainConsensus, DomainMixture
+from ._domains import DomainConsensus, DomainMixture, WhitenedMixture
 from ._features import SpotFeatures
 from ._image_components import ImageComponents
 from ._memory import list_versions
@@ -39,7 +38,7 @@ _FORMAT = "skiehercl-estimator"
 _SPARSE = (sp.csr_array, sp.csr_matrix)
 # All that a file may hold besides plain values and arrays.
 _ALLOWED = (
-    *(DomainModel, HeadOptions, DomainMixture, DomainConsensus, GaussianMixture),
+    *(DomainModel, HeadOptions, DomainMixture, DomainConsensus, WhitenedMixture),
     *(Trained, TrainingOptions, IEHERCLNetwork, SpotFeatures, ImageComponents, PCA),
     *(SpatialDelaunayGraph, SpatialKNNGraph, SpatialRadiusGraph),
     ExpressionPreprocessor,

@@ -10,6 +10,7 @@ from skiehercl import SpatialKNNGraph, _domains
 from skiehercl._domains import (
     DomainConsensus,
     DomainMixture,
+    WhitenedMixture,
     refine_probabilities,
     ward_labels,
 )
@@ -132,6 +133,19 @@ def test_mixture_survives_degenerate_embeddings(X, covariance_type):
     for n_clusters in (1, 3):
         posterior = DomainMixture(n_clusters, 10, covariance_type).fit(X).predict_proba(X)
         np.testing.assert_allclose(posterior.sum(axis=1), 1.0)
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCES)
+def test_whitened_mixture_is_scikit_learns(covariance_type):
+    X, _ = make_blobs(400, n_features=5, centers=4, cluster_std=3.0, random_state=3)
+    settings = {"covariance_type": covariance_type, "random_state": 0, "max_iter": 50}
+    ours, theirs = (
+        cls(6, **settings).fit(X @ np.diag([1.0, 5.0, 0.1, 2.0, 1.0]) + 30.0)
+        for cls in (WhitenedMixture, GaussianMixture)
+    )
+    assert ours.n_iter_ == theirs.n_iter_
+    np.testing.assert_allclose(ours.means_, theirs.means_, rtol=1e-6)
+    np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-6)
 
 
 @pytest.mark.parametrize("covariance_type", COVARIANCES)
