@@ -171,8 +171,9 @@ class DomainMixture:
 
 
 class WhitenedMixture(GaussianMixture):
-    """scikit-learn's mixture, but in a shared covariance spots are whitened once, not once for each
-    component: the same numbers, several times faster for many components.
+    """scikit-learn's mixture, faster where many components share one covariance.
+
+    Spots are then whitened once, not once for each component; the numbers are the same.
     """
 
     def _estimate_log_prob(self, X, **context):
