@@ -1,5 +1,6 @@
 """SmoothedMixture: principal components of neighbourhoods and a Gaussian mixture, no network."""
 
+import copy
 from numbers import Integral
 
 from sklearn.base import (
@@ -152,12 +153,18 @@ class SmoothedMixture(
         ------
         ValueError
             If the blocks differ in length, hold NaN or infinite values, or don't suit
-            ``n_clusters`` or ``input``.
+            ``n_clusters`` or ``input``. The estimator stays as it was before.
         """
+        # A fit that fails leaves nothing behind.
+        fitted = copy.copy(self)
+        fitted._learn(X, split_second(y, coords), image_features, sections)
+        self.__dict__ = vars(fitted)
+        return self
+
+    def _learn(self, X, coords, image_features, sections):
         # Imported here: a user who only reads or plots a section needn't load torch.
         from ._features import SpotFeatures
 
-        coords = split_second(y, coords)
         spots = gather_spots(self, X, coords, image_features, sections, reset=True)
         spots.image = None
         candidates = list_candidates(self.n_clusters, len(spots))
@@ -179,7 +186,6 @@ class SmoothedMixture(
         self.probabilities_ = self.mixture_.predict_proba(self.embedding_)
         self.labels_ = self.probabilities_.argmax(axis=1)
         self._n_features_out = self.embedding_.shape[1]
-        return self
 
     def fit_predict(self, X, y=None, image_features=None, *, coords=None, sections=None):
         """Fit and return ``labels_``; parameters as in ``fit``."""

@@ -132,3 +132,12 @@ def test_auto_finds_the_number_of_distinct_domains():
     given = SmoothedMixture(4, random_state=0).fit(X, COORDS)
     assert not hasattr(given, "n_clusters_curve_")
     np.testing.assert_array_equal(given.labels_, model.labels_)
+
+
+def test_a_fit_that_fails_leaves_the_estimator_as_it_was():
+    model = SmoothedMixture(4, random_state=0).fit(X, COORDS)
+    before = model.labels_
+    with pytest.raises(ValueError, match="n_clusters"):
+        model.set_params(n_clusters=5000).fit(X[:, :10], COORDS)
+    assert model.n_features_in_ == X.shape[1]
+    np.testing.assert_array_equal(model.predict(X, COORDS), before)
