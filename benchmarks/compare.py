@@ -12,16 +12,14 @@ import argparse
 import importlib.util
 import warnings
 
-import numpy as np
 import pandas as pd
 import sklearn
 from accuracy import SECTIONS, load
-from sklearn.base import BaseEstimator, ClusterMixin
+from baselines import Leiden
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
-from sklearn.neighbors import kneighbors_graph
 from sklearn.pipeline import make_pipeline
 
 from skiehercl import IEHERCLClusterer, SmoothedMixture
@@ -29,35 +27,6 @@ from skiehercl._input_kind import recognise_input
 from skiehercl.metrics import make_domain_scorer
 from skiehercl.model_selection import WholeSectionSplit, compare_choices
 from skiehercl.preprocessing import ExpressionPreprocessor
-
-
-class Leiden(ClusterMixin, BaseEstimator):
-    """Leiden communities of the 15 nearest neighbours; the resolution is that of n_clusters."""
-
-    def __init__(self, n_clusters=8, random_state=0):
-        self.n_clusters = n_clusters
-        self.random_state = random_state
-
-    def fit(self, X, y=None):
-        import igraph
-        import leidenalg
-
-        links = kneighbors_graph(X, 15).tocoo()
-        graph = igraph.Graph(len(X), np.stack([links.row, links.col], axis=1)).simplify()
-        low, high = 0.0, 4.0
-        for _ in range(20):
-            resolution = (low + high) / 2
-            found = leidenalg.find_partition(
-                graph,
-                leidenalg.RBConfigurationVertexPartition,
-                resolution_parameter=resolution,
-                seed=self.random_state,
-            )
-            self.labels_ = np.array(found.membership)
-            if len(found) == self.n_clusters:
-                break
-            low, high = (resolution, high) if len(found) < self.n_clusters else (low, resolution)
-        return self
 
 
 def list_models(kind, clusters, full):
