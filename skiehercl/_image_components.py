@@ -99,6 +99,8 @@ def regress(genes, image):
     loadings : ndarray of shape (d, k), float32
     intercept : ndarray of shape (d,), float32
     """
+    # float64: rounding must not depend on the order of the spots.
+    genes, image = (np.asarray(part, dtype=np.float64) for part in (genes, image))
     ridge = Ridge(_SHRINKAGE * len(image)).fit(image, genes)
     # reshape: of a single gene, loadings and intercept come back without its axis.
     loadings = ridge.coef_.reshape(genes.shape[1], -1).astype(np.float32)

@@ -11,6 +11,9 @@ from torch_geometric.nn import SAGEConv
 
 __all__ = ["AutoEncoder", "IEHERCLNetwork", "MeanSAGE", "ViewAttention"]
 
+# An image component in its own latent unit, before the attention: with the largest default prior,
+# 0.3, a quarter of the mean unit of the genes (benchmarks/NOTES.md).
+_OWN_UNIT = 0.25 / 0.3
 _ACTIVATIONS = {"linear": nn.Identity, "relu": nn.ReLU, "elu": nn.ELU}
 
 
@@ -205,7 +208,8 @@ class IEHERCLNetwork(nn.Module):
         ----------
         gene_directions : Tensor (k, d) or None
             Unit vectors of the genes to project on, best first; the last ones are left out where
-            latent units are short. None: the leading columns, as of principal components.
+            latent units are short: the image has at most a quarter of them for itself. None: the
+            leading columns, as of principal components.
         image_loadings : Tensor (d, k_image) or None
             Genes that the image predicts: the image's latent starts as those, in the units of the
             genes', so that attention mixes measured and predicted expression. None: nothing.
@@ -214,14 +218,36 @@ class IEHERCLNetwork(nn.Module):
         n_genes = modalities["gene"][0]
         if gene_directions is None:
             gene_directions = torch.eye(min(latent, n_genes), n_genes)
+        kept = gene_directions[: latent - self._count_own_units()]
         directions = torch.zeros(latent, n_genes)
-        directions[: len(gene_directions)] = gene_directions[:latent]
+        directions[: len(kept)] = kept
         self.encoders["gene"].start_at(directions)
         self.decoder.start_at(directions.T / 2.0, directions.T / 2.0)
         if "image" in modalities:
             if image_loadings is None:
                 image_loadings = torch.zeros(n_genes, modalities["image"][0])
-            self.encoders["image"].start_at(directions @ image_loadings)
+            self.start_image_at(directions @ image_loadings)
+
+    def start_image_at(self, loadings, bias=0.0):
+        """Start the image's encoders where they predict the genes' latent.
+
+        The image's leading columns also keep latent units of their own, the last ones, for what
+        they know beyond the genes.
+
+        Parameters
+        ----------
+        loadings : Tensor (k, k_image)
+            Latent of the genes that the image predicts.
+        bias : Tensor (k,) or 0.0
+        """
+        loadings, n_own = loadings.clone(), self._count_own_units()
+        columns = torch.arange(n_own)
+        loadings[len(loadings) - n_own + columns, columns] += _OWN_UNIT
+        self.encoders["image"].start_at(loadings, bias)
+
+    def _count_own_units(self):
+        n_image = self.arguments["modalities"].get("image", (0,))[0]
+        return min(n_image, self.arguments["latent_size"] // 4)
 
     def forward(self, inputs):
         """Encode spots.

@@ -130,7 +130,8 @@ def train(section, options, seed, device, progress=None, memory=NO_MEMORY):
         network = IEHERCLNetwork(sizes, **options.network)
     if options.network["init"] == "pca":
         starts = section.directions, section.image_loadings
-        network.start_at(*(None if a is None else torch.from_numpy(a) for a in starts))
+        # Copies: what memory keeps is read-only.
+        network.start_at(*(None if a is None else torch.tensor(a) for a in starts))
     network = network.to(device)
     walk = _make_walk(section, options, seed, memory) if options.lambda_contrast > 0 else None
     optimizer = torch.optim.Adam(
@@ -174,16 +175,13 @@ def _settle_image(network, section):
     The training turned and stretched the genes' latent since the image's encoders started as such
     a prediction; theirs, of a few components and in closed form, is the better one at its end.
     """
-    x, pooled = (torch.from_numpy(part) for part in section.inputs["gene"])
-    encoder = network.encoders["gene"]
+    encoder, parts = network.encoders["gene"], []
     with torch.inference_mode():
-        parts = [
-            encoder(x[start : start + _CHUNK], pooled[start : start + _CHUNK])[0]
-            for start in range(0, len(section), _CHUNK)
-        ]
+        for start in range(0, len(section), _CHUNK):
+            spots = np.arange(start, min(start + _CHUNK, len(section)))
+            parts.append(encoder(*(torch.from_numpy(p[spots]) for p in section.inputs["gene"]))[0])
     loadings, intercept = regress(torch.cat(parts).numpy(), section.inputs["image"][1])
-    image_encoder = network.encoders["image"]
-    image_encoder.start_at(torch.from_numpy(loadings), torch.from_numpy(intercept))
+    network.start_image_at(torch.from_numpy(loadings), torch.from_numpy(intercept))
 
 
 def _run_epoch(network, optimizer, section, walk, centers, options, rng, device):

@@ -38,8 +38,9 @@ class IEHERCLClusterer(
     With the default ``init="pca"`` the network starts as the projection on the neighbourhoods'
     principal components and learns from there; the image's encoders start, and end, as the ridge
     regression of the genes' latent on the image's components, so that what attention fuses is
-    measured and predicted expression. The defaults are one set for all tissues, chosen by
-    measurement (``benchmarks/NOTES.md``); ``from_preset("paper")`` gives the paper's settings.
+    measured and predicted expression; the components keep a few units for themselves. The defaults
+    are one set for all tissues, chosen by measurement (``benchmarks/NOTES.md``);
+    ``from_preset("paper")`` gives the paper's settings.
 
     Parameters
     ----------

@@ -79,7 +79,8 @@ def test_all_ways_to_bring_the_spots_mean_the_same():
         make_quick().fit(make_anndata(image=False), image_features=IMAGE),
     ):
         np.testing.assert_array_equal(positional.labels_, other.labels_)
-        np.testing.assert_allclose(positional.embedding_, other.embedding_, rtol=1e-4, atol=1e-5)
+        # Sums over sparse and dense counts round differently, and so trains float32.
+        np.testing.assert_allclose(positional.embedding_, other.embedding_, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(positional.labels_, make_quick().fit_predict(X, COORDS, IMAGE))
     np.testing.assert_array_equal(
         positional.embedding_, make_quick().fit_transform(X, COORDS, IMAGE)
