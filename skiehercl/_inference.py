@@ -16,8 +16,9 @@ def choose_precision(precision, device):
         return _PRECISIONS[precision]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return torch.bfloat16 if device.type == "cpu" and has_tiles() else torch.float32
+    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # not in every torch
+    fast = any(getattr(torch.cpu, name, lambda: False)() for name in names)
+    return torch.bfloat16 if device.type == "cpu" and fast else torch.float32
 
 
 def place_network(network, device, dtype):

@@ -11,6 +11,7 @@ from ._domains import DomainConsensus, DomainMixture, refine_probabilities
 from ._features import SpotFeatures
 from ._memory import NO_MEMORY, recall
 from ._n_clusters import choose_n_clusters, measure_curve
+from ._threads import map_small
 from ._training import TrainingOptions, encode, reconstruct, train
 from .graph import SpatialKNNGraph, neighbor_mean_matrix
 
@@ -133,11 +134,12 @@ class DomainModel:
         return latents, attention
 
     def _posteriors(self, latents):
-        return [
-            mixture.predict_proba(z).astype(np.float32)  # half the memory of many mixtures
-            for z, mixtures in zip(self._voters(latents), self.mixtures_, strict=True)
-            for mixture in mixtures
-        ]
+        def describe(mixture, z):
+            return mixture.predict_proba(z).astype(np.float32)  # half the memory of many mixtures
+
+        voters = self._voters(latents)
+        pairs = [(m, z) for z, some in zip(voters, self.mixtures_, strict=True) for m in some]
+        return map_small(describe, *zip(*pairs, strict=True))
 
     def _choose_n_clusters(self, latents, seed):
         if isinstance(self.head.n_clusters, int):
@@ -152,21 +154,24 @@ class DomainModel:
         depths = _choose_depths(self.head.head_dimensions, n_spots, latent_size)
         sizes = _choose_sizes(self.head.head_components, n_spots, self.head.n_clusters)
         rng = np.random.RandomState(seed)
-
-        def fit(z, depth, n_components):
-            return DomainMixture(
+        settings = list(product(depths, sizes, range(self.head.head_starts)))
+        voters = self._voters(latents)
+        mixtures = [
+            DomainMixture(
                 self.head.n_clusters,
                 depth,
                 self.head.covariance_type,
                 n_components=n_components,
                 resample=self.head.head_starts > 1,
                 random_state=rng.randint(2**31 - 1),
-            ).fit(z)
-
-        settings = list(product(depths, sizes, range(self.head.head_starts)))
+            )
+            for _ in voters
+            for depth, n_components, _ in settings
+        ]
+        each = [z for z in voters for _ in settings]
+        fitted = map_small(DomainMixture.fit, mixtures, each)
         self.mixtures_ = [
-            [fit(z, depth, n_components) for depth, n_components, _ in settings]
-            for z in self._voters(latents)
+            fitted[start : start + len(settings)] for start in range(0, len(fitted), len(settings))
         ]
         posteriors = self._posteriors(latents)
         self.consensus_ = DomainConsensus(self.head.n_clusters).fit(posteriors)

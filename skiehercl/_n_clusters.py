@@ -9,6 +9,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.utils import check_random_state
 
 from ._domains import DomainMixture
+from ._threads import map_small
 
 __all__ = ["choose_n_clusters", "list_candidates", "measure_curve"]
 
@@ -123,10 +124,9 @@ def _fit_mixtures(Z, candidates):
     with np.errstate(invalid="ignore"):  # shares of a variance that may be zero
         leading = PCA(n_dimensions, random_state=0).fit_transform(Z)
     cuts = cut_tree(linkage(leading, "ward"), candidates).T
-    return [
-        DomainMixture(int(k), n_dimensions).fit(Z, labels)
-        for k, labels in zip(candidates, cuts, strict=True)
-    ]
+    return map_small(
+        lambda k, labels: DomainMixture(int(k), n_dimensions).fit(Z, labels), candidates, cuts
+    )
 
 
 def _measure_bic(mixture, Z, n_clusters, n_independent):

@@ -48,8 +48,9 @@ class ResNet50PatchFeaturizer(ClassNamePrefixFeaturesOutMixin, PatchTransformer)
     device : str, default="auto"
         "auto": a CUDA device or Apple's, if there is one, else the CPU.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        "auto": bfloat16 where the hardware multiplies it natively (CUDA, CPUs with AMX), which is
-        several times faster and changes features by about 1 % of their largest.
+        "auto": bfloat16 where the hardware multiplies it natively (CUDA, CPUs with AMX or
+        AVX512-BF16), which is two to several times faster and changes features by about 1 % of
+        their largest.
     memory : str, path-like or joblib.Memory, default=None
         Folder in which features are kept between sessions, by the content of image, coordinates,
         weights and settings; None: they aren't.

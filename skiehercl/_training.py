@@ -27,7 +27,7 @@ from ._walk import EXACT_LIMIT, make_walk, place_anchors
 __all__ = ["SectionTensors", "Trained", "TrainingOptions", "encode", "reconstruct", "train"]
 
 # Pairwise losses (contrast, transport) of more spots than this would dominate the time.
-_PAIR_LIMIT = 1024
+_PAIR_LIMIT = 512
 # Encoding runs in chunks of this many spots.
 _CHUNK = 16384
 # Others, Apple's GPUs before all, have no sparse matrices in the oldest torch that we support.

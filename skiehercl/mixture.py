@@ -19,6 +19,7 @@ from ._input_kind import settle_input, warn_of_empty
 from ._inputs import gather_spots, split_second
 from ._n_clusters import choose_n_clusters, list_candidates, measure_curve
 from ._parameters import CONSTRAINTS, choose_pooling
+from ._threads import map_small
 
 __all__ = ["SmoothedMixture"]
 
@@ -180,9 +181,10 @@ class SmoothedMixture(
         if len(candidates) > 1:
             found = measure_curve([self.embedding_], candidates, self.n_pooled_, seed)
             self.n_clusters_curve_, self.n_clusters_ = found, choose_n_clusters(found)
-        self.mixture_ = DomainMixture(
+        mixture = DomainMixture(
             self.n_clusters_, self.n_components, self.covariance_type, random_state=seed
-        ).fit(self.embedding_)
+        )
+        self.mixture_ = map_small(mixture.fit, [self.embedding_])[0]
         self.probabilities_ = self.mixture_.predict_proba(self.embedding_)
         self.labels_ = self.probabilities_.argmax(axis=1)
         self._n_features_out = self.embedding_.shape[1]

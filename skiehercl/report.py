@@ -213,7 +213,7 @@ def _judge(scores, agreement):
         table = scores.pivot(index="seed", columns="run", values="ARI")
         gain = table["fused"] - table["genes"]
         spread = 0.0 if len(gain) == 1 else float(gain.std())
-        margin = max(_FEWEST_POINTS, spread / np.sqrt(len(gain)))
+        margin = max(_FEWEST_POINTS, 2.0 * spread / np.sqrt(len(gain)))
         verb = "helped" if gain.mean() > margin else "harmed"
         verb = verb if abs(gain.mean()) > margin else "made no difference beyond chance"
         luck = (table["shuffled"] - table["genes"]).mean()

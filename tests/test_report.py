@@ -1,6 +1,7 @@
 """The report on the image: four runs, their agreement, and a verdict that can go either way."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
@@ -9,7 +10,7 @@ from skiehercl.datasets import make_tissue
 from skiehercl.image import ColorTextureFeaturizer
 from skiehercl.metrics import pas_score
 from skiehercl.plotting import plot_image_report
-from skiehercl.report import image_report
+from skiehercl.report import _judge, image_report
 
 QUICK = IEHERCLClusterer(4, n_init=1, max_iter=2)
 
@@ -70,6 +71,24 @@ def test_an_image_that_shows_the_domains_gets_more_trust_than_a_shuffled_one(fou
     text = str(report)
     assert report.verdict in text and "Moran's I" in text and "..." not in text
     assert ("ARI", "std") in report.summary
+
+
+@pytest.mark.parametrize(
+    ("gains", "verdict"),
+    [
+        ((0.05, 0.07), "helped"),
+        ((-0.05, -0.07), "harmed"),
+        ((0.002, 0.034), "made no difference beyond chance"),  # as far apart as from nothing
+        ((0.004, 0.004), "made no difference beyond chance"),  # sure, but too small to matter
+    ],
+)
+def test_verdict_weighs_the_gain_against_the_spread_of_seeds(gains, verdict):
+    rows = [
+        {"run": run, "seed": seed, "ARI": 0.5 + gain * (run == "fused"), "image attention": 0.2}
+        for seed, gain in enumerate(gains)
+        for run in ("genes", "image", "fused", "shuffled")
+    ]
+    assert f"the image {verdict}, " in _judge(pd.DataFrame(rows), None)
 
 
 def test_noise_for_an_image_is_left_out():

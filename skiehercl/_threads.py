@@ -1,0 +1,42 @@
+"""Many small matrix computations: one BLAS thread for each, several of them at a time.
+
+BLAS parts even matrices of ten columns among its threads, which then wait for each other: fitting
+the mixtures of a cortex section on two threads took five times as long as on one
+(benchmarks/NOTES.md).
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+
+from joblib import cpu_count
+from sklearn import config_context, get_config
+from threadpoolctl import ThreadpoolController
+
+__all__ = ["map_small"]
+
+
+def map_small(function, *sequences):
+    """Return ``list(map(function, *sequences))``, run on as many threads as BLAS may use.
+
+    Parameters
+    ----------
+    function : callable
+        Called with one element of each sequence, in any order and at the same time as others: it
+        must not draw from a common random state.
+    *sequences : sequences of the same length
+
+    Returns
+    -------
+    list
+        In the order of the sequences. scikit-learn's configuration is the caller's, and the number
+        of BLAS threads is set back.
+    """
+    blas = ThreadpoolController().select(user_api="blas")
+    n_threads = min(max((one["num_threads"] for one in blas.info()), default=1), cpu_count())
+    config = get_config()
+
+    def run(*elements):
+        with config_context(**config):
+            return function(*elements)
+
+    with blas.limit(limits=1), ThreadPoolExecutor(n_threads) as pool:
+        return list(pool.map(run, *sequences))
