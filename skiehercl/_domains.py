@@ -165,7 +165,7 @@ class DomainMixture:
             init_params="random",  # never drawn, and unlike k-means allowed with array API dispatch
             reg_covar=floor,
             max_iter=200,
-            tol=1e-4,
+            tol=1e-3,
             random_state=0,
         ).fit(Y)
 

@@ -116,7 +116,7 @@ class IEHERCLClusterer(
         Components of the mixtures for each domain: some mixtures for each number, and at most one
         component for 50 spots. Of more than one, Ward's method merges them into the domains, which
         then needn't be Gaussian.
-    head_starts : int, default=2
+    head_starts : int, default=4
         Mixtures for each number of directions and components, each started from Ward's clusters of
         another random sample of spots; 1: one mixture, started from Ward's clusters of all spots.
     refine_neighbors : int, "auto" or None, default="auto"
@@ -273,7 +273,7 @@ class IEHERCLClusterer(
         covariance_type="tied",
         head_dimensions=(10, 15, 20, 30, 40),
         head_components=(1, 3),
-        head_starts=2,
+        head_starts=4,
         refine_neighbors="auto",
         n_init=3,
         max_iter=50,
