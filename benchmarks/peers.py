@@ -7,10 +7,9 @@ torch comes in the version of ``.ci/constraints.txt``. What pip said lies in ``<
 beside it: a peer that doesn't install is named in one line, and the other methods run. A run calls
 peer_adapters.py with that environment's Python, on the section without its truth. R is not used.
 
-Run to the end so far: pybanksy, pybanksy-mclust and cellcharter. graphst-modern installs and
-trains, but no run was finished; stagate-modern and spagcn-modern are untested. aestetik is not
-among them: it wants image features of a pretrained network and the array positions of the spots,
-which most of the sections don't have.
+Run to the end so far: pybanksy, pybanksy-mclust, cellcharter, graphst-modern; stagate-modern and
+spagcn-modern are untested. aestetik is not among them: it wants image features of a pretrained
+network and the array positions of the spots, which most of the sections don't have.
 """
 
 import os
