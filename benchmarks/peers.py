@@ -7,8 +7,8 @@ torch comes in the version of ``.ci/constraints.txt``. What pip said lies in ``<
 beside it: a peer that doesn't install is named in one line, and the other methods run. A run calls
 peer_adapters.py with that environment's Python, on the section without its truth. R is not used.
 
-Run to the end so far: pybanksy, pybanksy-mclust, cellcharter, graphst-modern; stagate-modern and
-spagcn-modern are untested. aestetik is not among them: it wants image features of a pretrained
+Run to the end so far: all but spagcn-modern, graphst-modern and stagate-modern on small sections
+only. aestetik is not among them: it wants image features of a pretrained
 network and the array positions of the spots, which most of the sections don't have.
 """
 
