@@ -16,6 +16,7 @@ from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ._display import ImageEstimator
 from ._image_files import open_image, pixel_ceiling
 
 MIN_AUTO_PATCH = 16  # pixels; smaller windows hold too little texture to describe
@@ -186,7 +187,7 @@ class PatchSource(NamedTuple):
     patches: np.ndarray | None
 
 
-class PatchTransformer(TransformerMixin, BaseEstimator):
+class PatchTransformer(ImageEstimator, TransformerMixin, BaseEstimator):
     """Share the input side: `X` is coordinates on an image, or patches."""
 
     _parameter_constraints: ClassVar[dict] = {

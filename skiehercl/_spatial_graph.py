@@ -14,12 +14,15 @@ from sklearn.base import (
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ._display import DocumentedEstimator
 from ._graph_ops import check_all_finite, check_sections, symmetrise
 
 __all__ = ["SpatialGraph"]
 
 
-class SpatialGraph(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class SpatialGraph(
+    DocumentedEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
     """What the graphs share: sections, identity of spots, weights, assembly.
 
     A subclass defines ``_edges(tree, queries, own, section)``: (query, point, distance) of the

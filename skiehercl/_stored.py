@@ -2,10 +2,12 @@
 
 from typing import ClassVar
 
+from ._display import DocumentedEstimator
+
 __all__ = ["StoredEstimator"]
 
 
-class StoredEstimator:
+class StoredEstimator(DocumentedEstimator):
     """Base of estimators that one safetensors file holds."""
 
     # Fitted attributes without which a file is damaged, and the classes of them.

@@ -16,6 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted, validate_data
 
+from ._display import DocumentedEstimator
 from ._expression import (
     apply_log,
     check_counts,
@@ -44,7 +45,7 @@ __all__ = [
 ]
 
 
-class ExpressionPreprocessor(TransformerMixin, BaseEstimator):
+class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimator):
     """Turn the counts of a section into features for clustering.
 
     The steps, in order: sum each spot's counts with those of its neighbours (``pool``), divide by

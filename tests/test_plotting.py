@@ -130,7 +130,7 @@ def test_fewer_predicted_than_true_domains(adata):
 
 
 def test_unlabelled_spots_are_grey(adata):
-    labels = adata.obs["domain"].astype(object).to_numpy()
+    labels = adata.obs["domain"].astype(object).to_numpy(copy=True)
     labels[:20] = ["NA", None] * 10
     ax = plot_domains(adata.obsm["spatial"], labels).axes[0]
     legend = get_legend(ax)
