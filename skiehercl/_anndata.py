@@ -142,7 +142,8 @@ def unpack_counts(preprocessor, X, coords, sections, *, reset):
     if is_anndata(X):
         adata, pool = X, preprocessor.pool
         X, names = take_expression(adata, preprocessor.layer), find_genes(adata, preprocessor.layer)
-        if coords is None and (hasattr(pool, "fit_transform") or (isinstance(pool, int) and pool)):
+        searches = pool is not None and not sp.issparse(pool) and pool != 0
+        if coords is None and searches:
             coords = take_coords(adata, f"pool={pool!r}")
             if sections is None:
                 warn_of_libraries(adata, "pass sections=adata.obs[{column!r}]", stacklevel=4)

@@ -285,9 +285,9 @@ class PatchTransformer(TransformerMixin, BaseEstimator):
         """Return patches (n, h, w, c)."""
         if is_anndata(X):
             raise ValueError(
-                f"X is an AnnData and image=None: for the image in adata.uns['spatial'] call "
-                f"skiehercl.io.section_image_features(adata, {type(self).__name__}()), which finds "
-                "it and its scale; for another one pass image= and scale="
+                f"X is an AnnData but {type(self).__name__} has image=None: pass image= and scale= "
+                "as image, scale, _ = skiehercl.io.find_image(adata) gives them, or call "
+                "skiehercl.io.section_image_features(adata)"
             )
         if (X if hasattr(X, "ndim") else np.asarray(X)).ndim in (3, 4):
             if reset and hasattr(self, "n_features_in_"):
