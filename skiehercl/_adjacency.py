@@ -126,7 +126,7 @@ def _check_adjacency(graph, name, spots):
     try:
         graph = check_graph(graph, len(spots)).astype(np.float32)  # a copy
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{name}: {error}") from None
+        raise type(error)(str(error).replace("graph", name, 1)) from None
     graph = sp.csr_matrix(graph)
     graph.eliminate_zeros()
     if spots.sections is not None:

@@ -103,10 +103,10 @@ def test_an_adjacency_needs_no_coordinates(estimator):
 @pytest.mark.parametrize(
     ("spoil", "kind", "told"),
     [
-        (lambda a: a[:10, :10], ValueError, rf"graph has shape \(10, 10\) but there are {N} spots"),
-        (lambda a: a[:, :10], ValueError, r"graph has shape .*square"),
-        (lambda a: -a, ValueError, r"negative weights"),
-        (lambda a: a * np.nan, ValueError, r"graph contains NaN or inf: row 0, column \d+ holds"),
+        (lambda a: a[:10, :10], ValueError, rf"has shape \(10, 10\) but there are {N} spots"),
+        (lambda a: a[:, :10], ValueError, r"has shape .*square"),
+        (lambda a: -a, ValueError, r"has \d+ negative weights"),
+        (lambda a: a * np.nan, ValueError, r"contains NaN or inf: row 0, column \d+ holds"),
         (lambda a: a.toarray(), TypeError, r"must be a scipy sparse matrix.*csr_matrix"),
     ],
     ids=["small", "oblong", "negative", "nan", "dense"],
@@ -114,11 +114,11 @@ def test_an_adjacency_needs_no_coordinates(estimator):
 def test_bad_adjacencies_are_told(estimator, spoil, kind, told):
     adata = make_section()
     bad = spoil(adata.obsp[KEY])
-    with pytest.raises(kind, match=told):
+    with pytest.raises(kind, match=rf"^graph {told}"):
         with_graph(estimator, bad).fit(adata)
     if bad.shape == (N, N):
         adata.obsp["bad"] = bad
-        with pytest.raises(kind, match=rf"^adata.obsp\['bad'\]: .*{told}"):
+        with pytest.raises(kind, match=rf"^adata.obsp\['bad'\] {told}"):
             with_graph(estimator, "bad").fit(adata)
 
 
