@@ -21,7 +21,7 @@ def annotate(adata, estimator, key="domain_pred"):
     ----------
     adata : AnnData
         The section of ``fit``, or another one that ``predict`` takes.
-    estimator : IEHERCLClusterer, SmoothedMixture or another fitted clusterer
+    estimator : IEHERCLClusterer, SmoothedMixture, another fitted clusterer, or a search of one
         What it lacks of the following is left out.
     key : str, default="domain_pred"
 
@@ -44,7 +44,8 @@ def annotate(adata, estimator, key="domain_pred"):
     sklearn.exceptions.NotFittedError
         The estimator isn't fitted.
     ValueError
-        `adata` isn't the section of ``fit``, and the estimator can't predict it.
+        The estimator is no clusterer, or `adata` isn't the section of ``fit`` and the estimator
+        can't predict it.
 
     Examples
     --------
@@ -57,6 +58,12 @@ def annotate(adata, estimator, key="domain_pred"):
     True
     """
     check_is_fitted(estimator)
+    estimator = getattr(estimator, "best_estimator_", estimator)
+    if not hasattr(estimator, "labels_"):
+        raise ValueError(
+            f"{type(estimator).__name__} has no labels_ to store: pass the fitted clusterer, the "
+            "last step of a pipeline"
+        )
     own = _is_section_of_fit(adata, estimator)
     results = _take_results(estimator) if own else _predict_results(adata, estimator)
     prefix = "X_" + type(estimator).__name__.removesuffix("Clusterer").lower()

@@ -5,10 +5,14 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
 
 from skiehercl import IEHERCLClusterer, SmoothedMixture, io
 from skiehercl.datasets import make_tissue
+from skiehercl.metrics import make_domain_scorer
+from skiehercl.model_selection import WholeSectionSplit
 from skiehercl.plotting import PALETTE, plot_domains
 
 N, K = 200, 3
@@ -95,6 +99,20 @@ def test_what_cannot_be_stored_is_told():
     model = AgglomerativeClustering().fit(np.eye(5))
     with pytest.raises(ValueError, match=r"200 spots aren't those of fit; Agglom.* can't predict"):
         io.annotate(make_section(), model)
+    with pytest.raises(ValueError, match="PCA has no labels_ to store: pass the fitted clusterer"):
+        io.annotate(make_section(), PCA(1).fit(np.eye(5)))
+
+
+def test_a_search_gives_its_best_estimator():
+    adata = make_section()
+    search = GridSearchCV(
+        SmoothedMixture(random_state=0),
+        {"n_clusters": [2, 3]},
+        scoring=make_domain_scorer("ari"),
+        cv=WholeSectionSplit(),
+    )
+    search.fit(adata, adata.obs["domain"])
+    check_domains(io.annotate(adata, search), "domain_pred", search.best_estimator_.labels_)
 
 
 def test_figures_have_the_stored_colours(fitted):
