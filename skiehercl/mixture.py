@@ -15,10 +15,11 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
 from ._domains import DomainMixture
-from ._input_kind import settle_input, warn_of_empty
+from ._input_kind import restore_counts, settle_input, warn_of_empty
 from ._inputs import gather_spots, split_second
 from ._n_clusters import choose_n_clusters, list_candidates, measure_curve
 from ._parameters import CONSTRAINTS, choose_pooling
+from ._recognition import KnownSpots, make_keys
 from ._threads import map_small
 
 __all__ = ["SmoothedMixture"]
@@ -169,12 +170,15 @@ class SmoothedMixture(
         spots = gather_spots(self, X, coords, image_features, sections, reset=True)
         spots.image = None
         candidates = list_candidates(self.n_clusters, len(spots))
-        kind = settle_input(spots.genes, X, self.input)
+        kind = self.input_ = settle_input(spots.genes, self.input, spots.coords is not None)
+        self._spot_keys = make_keys(spots.genes)
+        if kind == "log1p":
+            kind, spots.genes = "counts", restore_counts(spots.genes)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         pooling = choose_pooling("auto", kind)
         options = (self.n_components, pooling, True, 0.0, seed, self.align_sections)
         self.features_ = SpotFeatures(kind, self.graph, self.preprocessor, *options).fit(spots)
-        self.input_, self.n_pooled_ = kind, self.features_.n_pooled_
+        self.n_pooled_ = self.features_.n_pooled_
         self.embedding_ = self.features_.transform(spots).target
         self.n_clusters_ = candidates[0]
         vars(self).pop("n_clusters_curve_", None)  # that of an earlier fit
@@ -203,8 +207,10 @@ class SmoothedMixture(
         Parameters
         ----------
         X, coords, image_features, sections
-            As in ``fit``: coordinates exactly if ``fit`` had them, and all spots of a new section
-            at once, since a spot's neighbours take part.
+            As in ``fit``. X alone is enough for training spots, which are known by their rows,
+            as in :meth:`IEHERCLClusterer.predict <skiehercl.IEHERCLClusterer.predict>`. Of a new
+            section, all spots at once, since a spot's neighbours take part, with coordinates
+            exactly if ``fit`` had them.
 
         Returns
         -------
@@ -220,8 +226,10 @@ class SmoothedMixture(
         probabilities : ndarray of shape (n_spots, n_clusters)
             Rows sum to 1.
         """
-        embedding = self.transform(X, coords, image_features, sections=sections)
-        return self.mixture_.predict_proba(embedding)
+        spots = self._gather_new(X, coords, image_features, sections)
+        if self._come_alone(spots):
+            return self._recall(spots, self.probabilities_)
+        return self.mixture_.predict_proba(self.features_.transform(spots).target)
 
     def transform(self, X, coords=None, image_features=None, *, sections=None):
         """Return the smoothed components of spots; parameters as in ``predict``.
@@ -230,16 +238,30 @@ class SmoothedMixture(
         -------
         embedding : ndarray of shape (n_spots, n_components), float32
         """
+        spots = self._gather_new(X, coords, image_features, sections)
+        if self._come_alone(spots):
+            return self._recall(spots, self.embedding_)
+        return self.features_.transform(spots).target
+
+    def _gather_new(self, X, coords, image_features, sections):
         check_is_fitted(self)
         spots = gather_spots(self, X, coords, image_features, sections, reset=False)
         spots.image = None
-        smoothed = bool(self.features_.graphs_)
-        if smoothed != (spots.coords is not None):
-            verb, cure = ("had", "pass them") if smoothed else ("had no", "leave them out")
-            raise ValueError(f"coords: the estimator's fit {verb} coords, so {cure} here too")
-        if self.input_ == "counts":
+        if spots.coords is not None and not self.features_.graphs_:
+            raise ValueError("coords: the estimator's fit had no coords, so leave them out here")
+        if self.input_ != "features" and not self._come_alone(spots):
             warn_of_empty(spots.genes, axes=((1, "spots"),))
-        return self.features_.transform(spots).target
+            if self.input_ == "log1p":
+                spots.genes = restore_counts(spots.genes)
+        return spots
+
+    def _come_alone(self, spots):
+        """Whether spots lack the coordinates that the fit had: they must be the training's."""
+        return bool(self.features_.graphs_) and spots.coords is None
+
+    def _recall(self, spots, values):
+        known = KnownSpots(self._spot_keys, self.labels_)
+        return known.take(values, known.find(spots.genes))
 
     def __sklearn_is_fitted__(self):
         # Number and names of the columns are set before anything is learned.
@@ -247,7 +269,7 @@ class SmoothedMixture(
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        # Sparse counts are taken, sparse features aren't: the tag knows no such difference.
+        # Sparse features are taken with coordinates only: the tag knows no such difference.
         tags.input_tags.sparse = False
         tags.transformer_tags.preserves_dtype = []
         return tags
