@@ -18,7 +18,7 @@ from ._alignment import find_shift
 from ._image_components import ImageComponents
 from ._training import SectionTensors
 from .graph import SpatialKNNGraph, neighbor_mean_matrix
-from .preprocessing import ExpressionPreprocessor
+from .preprocessing import N_TOP_GENES, ExpressionPreprocessor
 
 __all__ = ["SpotFeatures"]
 
@@ -231,6 +231,8 @@ class SpotFeatures:
             base = clone(self.preprocessor)
         if base.n_components is None:
             base.set_params(n_components=self.n_components)
+        if base.n_top_genes == "auto":  # chosen here, whatever follows
+            base.set_params(n_top_genes=N_TOP_GENES)
         middle = pools[len(pools) // 2] if pools else None
         base.set_params(pool=middle)
         with _no_second_warning():

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 from sklearn.utils import gen_batches
 
-__all__ = ["KnownSpots", "make_keys"]
+__all__ = ["KnownSpots", "UnknownSpotsError", "make_keys"]
 
 # Random projections that stand for a row: that many coincidences make two rows one.
 _N_KEYS = 4
@@ -23,6 +23,10 @@ def make_keys(X):
     for rows in gen_batches(X.shape[0], max(1, _BLOCK_ENTRIES // X.shape[1])):
         keys[rows] = X[rows].astype(np.float64) @ directions
     return keys
+
+
+class UnknownSpotsError(ValueError):
+    """Rows that can't be told for one training spot's, so that no labels are theirs."""
 
 
 class KnownSpots:
@@ -49,7 +53,7 @@ class KnownSpots:
 
         Raises
         ------
-        ValueError
+        UnknownSpotsError
             If rows are no training spot's, or are those of spots in different domains.
         """
         keys = make_keys(X)
@@ -88,7 +92,7 @@ class KnownSpots:
 
 def _refuse(bad, what, n_spots):
     if bad.any():
-        raise ValueError(
+        raise UnknownSpotsError(
             f"{int(bad.sum())} of the {len(bad)} rows of X, the first is row {np.argmax(bad)}, "
             f"{what}, and come without what else the fit had: in a search, score the "
             f"{n_spots} spots that were fitted (cv=WholeSectionSplit()); to predict others, pass "

@@ -25,7 +25,7 @@ from ._input_kind import restore_counts, settle_input
 from ._inputs import gather_spots, split_second
 from ._parameters import CONSTRAINTS
 from ._recognition import KnownSpots, make_keys
-from .preprocessing import ExpressionPreprocessor
+from .preprocessing import N_TOP_GENES, ExpressionPreprocessor
 
 __all__ = ["NonSpatialClusterer"]
 
@@ -222,11 +222,13 @@ class NonSpatialClusterer(
             few = size >= min(shape)
             pca = PCA(size, svd_solver="auto" if few else "arpack", random_state=self.random_state)
             return make_pipeline(FunctionTransformer(_to_dense), pca) if few else pca
-        base = ExpressionPreprocessor(n_top_genes=3000, random_state=self.random_state)
+        base = ExpressionPreprocessor(random_state=self.random_state)
         if self.preprocessor is not None:
             base = clone(self.preprocessor)
         if base.n_components is None:
             base.set_params(n_components=size)
+        if base.n_top_genes == "auto":  # chosen here, whatever follows
+            base.set_params(n_top_genes=N_TOP_GENES)
         steps = [FunctionTransformer(restore_counts)] if self.input_ == "log1p" else []
         dense = [FunctionTransformer(_to_dense)] if base.n_components is None else []
         return make_pipeline(*steps, base, *dense)
