@@ -699,7 +699,8 @@ def test_unfitted_estimators_say_so(method):
 @pytest.mark.parametrize(
     ("spots", "message"),
     [
-        ((X,), "coords: .* had coords, so pass them here too"),
+        ((X + X,), "no row of the training's, .*pass coords=.*image_features="),
+        ((X, None, IMAGE), "coords: .* had coords, so pass them here too"),
         ((X, COORDS), "image_features: .* had image_features, so pass them here too"),
         ((X, COORDS, IMAGE[:, :2]), "image_features has 2 columns but fit had 6"),
         ((X, COORDS[:-1], IMAGE), "coords has 219 rows but X has 220"),
