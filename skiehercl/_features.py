@@ -39,8 +39,9 @@ class SpotFeatures:
     ----------
     kind : {"counts", "features"}
         What X holds.
-    graph : graph transformer, list of them, or None
-        Neighbourhoods; None: nearest neighbours at several scales.
+    graph : graph transformer, str, list of them, or None
+        Neighbourhoods; None: nearest neighbours at several scales. A name stands for an adjacency
+        that comes with the Spots.
     preprocessor : ExpressionPreprocessor or None
         For counts; None: the default one.
     n_components : int or None
@@ -82,12 +83,14 @@ class SpotFeatures:
 
     def fit(self, spots):
         """Learn the neighbourhoods' sizes, genes, axes and scales from Spots."""
-        self.graphs_ = _choose_graphs(self.graph, spots) if spots.coords is not None else []
+        self._with_coords = spots.coords is not None
+        has_graph = self._with_coords or spots.graphs is not None
+        self.graphs_ = _choose_graphs(self.graph, spots) if has_graph else []
         adjacency = self.link(spots)
         # Spots that a row of the pooled components is the mean of.
         self.n_pooled_ = 1.0 + float(np.mean([graph.nnz for graph in adjacency])) / len(spots)
         if self.kind == "counts":
-            self._fit_counts(spots)
+            self._fit_counts(spots, adjacency)
         else:
             rows = self._prepare_rows(spots.genes)
             self.axes_ = None
@@ -131,10 +134,17 @@ class SpotFeatures:
         """Return one adjacency (n, n) for each neighbourhood; an empty one without coordinates."""
         if not self.graphs_:
             return [sp.csr_matrix((len(spots), len(spots)), dtype=np.float32)]
+        brought = [None] * len(self.graphs_) if spots.graphs is None else spots.graphs
         return [
-            clone(graph).fit_transform(spots.coords, sections=spots.sections).astype(np.float32)
-            for graph in self.graphs_
+            _build_graph(graph, spots) if adjacency is None else adjacency
+            for graph, adjacency in zip(self.graphs_, brought, strict=True)
         ]
+
+    @property
+    def with_coords_(self):
+        """Whether the spots of ``fit`` had coordinates."""
+        # Files of version 0.1 don't tell: there, a graph needed them.
+        return vars(self).get("_with_coords", bool(self.graphs_))
 
     def restore_genes(self, features):
         """Return standardised features (n, d) in the unit of the genes that they came from."""
@@ -153,7 +163,10 @@ class SpotFeatures:
         if self.kind == "counts":
             extra = {"coords": spots.coords, "sections": spots.sections}
             with _no_second_warning():
-                parts = [_dense(p.transform(spots.genes, **extra)) for p in self.preprocessors_]
+                # Pooled plainly, there is one preprocessor for all neighbourhoods.
+                pairs = zip(self.preprocessors_, [None, *self._pools(adjacency)], strict=False)
+                ready = (_pool_by(preprocessor, pool) for preprocessor, pool in pairs)
+                parts = [_dense(p.transform(spots.genes, **extra)) for p in ready]
             own, *pooled = parts
             if self.pooling == "plain" or not pooled:
                 pooled = list(self._average(own, adjacency))
@@ -222,10 +235,15 @@ class SpotFeatures:
         )
         return ((mean, rows) if sp.issparse(rows) else mean @ rows for mean in means)
 
-    def _fit_counts(self, spots):
+    def _pools(self, adjacency):
+        """Return what counts are pooled by: the transformers, and the graphs that are brought."""
+        pairs = zip(self.graphs_, adjacency, strict=False)
+        return [brought if isinstance(graph, str) else graph for graph, brought in pairs]
+
+    def _fit_counts(self, spots, adjacency):
         # All neighbourhoods share the genes and axes learned at a middle one, so their
         # components can be averaged; each has a target sum of its own.
-        pools = [] if self.pooling == "plain" else self.graphs_
+        pools = [] if self.pooling == "plain" else self._pools(adjacency)
         base = ExpressionPreprocessor(random_state=self.random_state)
         if self.preprocessor is not None:
             base = clone(self.preprocessor)
@@ -239,8 +257,7 @@ class SpotFeatures:
             base.fit(spots.genes, coords=spots.coords, sections=spots.sections)
         self.preprocessors_ = []
         for pool in [None, *pools]:
-            fitted = copy.copy(base)
-            fitted.pool = pool
+            fitted = _pool_by(base, None if sp.issparse(pool) else pool)
             if base.target_sum is None:
                 fitted.target_sum_ = _median_library(spots, pool)
             self.preprocessors_.append(fitted)
@@ -279,6 +296,22 @@ def _choose_graphs(graph, spots):
     return [SpatialKNNGraph(k, include_ties=True) for k in sizes]
 
 
+def _build_graph(graph, spots):
+    if isinstance(graph, str):
+        raise ValueError(
+            f"graph: fit was given the {graph} adjacency of its spots, but these are others and "
+            "bring none: fit and predict AnnData by the key of each one's own, such as "
+            "graph='spatial_connectivities', or use a transformer such as SpatialKNNGraph()"
+        )
+    return clone(graph).fit_transform(spots.coords, sections=spots.sections).astype(np.float32)
+
+
+def _pool_by(preprocessor, pool):
+    preprocessor = copy.copy(preprocessor)
+    preprocessor.pool = pool
+    return preprocessor
+
+
 def _find_widest(adjacency):
     return max(adjacency, key=lambda graph: graph.nnz)
 
@@ -286,7 +319,9 @@ def _find_widest(adjacency):
 def _median_library(spots, pool):
     library = np.asarray(spots.genes.sum(axis=1, dtype=np.float64)).ravel()
     if pool is not None:
-        graph = clone(pool).fit_transform(spots.coords, sections=spots.sections)
+        graph = pool
+        if not sp.issparse(pool):
+            graph = clone(pool).fit_transform(spots.coords, sections=spots.sections)
         # A spot counts itself once, whether or not the graph links it to itself.
         library = library * (1.0 - graph.diagonal()) + graph @ library
     found = library[library > 0]

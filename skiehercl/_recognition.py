@@ -4,7 +4,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 from sklearn.utils import gen_batches
 
-__all__ = ["KnownSpots", "UnknownSpotsError", "make_keys"]
+__all__ = ["KnownSpots", "UnknownSpotsError", "comes_alone", "make_keys", "match_keys"]
 
 # Random projections that stand for a row: that many coincidences make two rows one.
 _N_KEYS = 4
@@ -23,6 +23,22 @@ def make_keys(X):
     for rows in gen_batches(X.shape[0], max(1, _BLOCK_ENTRIES // X.shape[1])):
         keys[rows] = X[rows].astype(np.float64) @ directions
     return keys
+
+
+def match_keys(keys, others):
+    """Whether two arrays of keys (n, 4) are those of the same rows in the same order."""
+    if keys.shape != others.shape:
+        return False
+    apart = np.linalg.norm(keys - others, axis=1)
+    return bool((apart <= _TOLERANCE * np.linalg.norm(keys, axis=1)).all())
+
+
+def comes_alone(spots, features):
+    """Whether Spots lack all that the fit had besides X, so that they must be the training's."""
+    has = spots.coords is not None or spots.image is not None
+    brought = any(graph is not None for graph in spots.graphs or [])
+    had = bool(features.graphs_) or features.image_ is not None
+    return had and not has and not brought
 
 
 class UnknownSpotsError(ValueError):

@@ -56,8 +56,8 @@ class NonSpatialClusterer(
         As in :class:`~skiehercl.IEHERCLClusterer`. A preprocessor's own ``n_components`` wins.
     coords_columns, image_columns, section_column
         Columns of a packed X that are no genes, as in :class:`~skiehercl.IEHERCLClusterer`.
-    layer : str or None, default=None
-        Where an AnnData has the expression, in ``layers``.
+    layer, use_rep : str or None, default=None
+        Where an AnnData has the expression, as in :class:`~skiehercl.IEHERCLClusterer`.
     random_state : int, RandomState instance or None, default=None
         Seed of the projection and of the default K-means.
 
@@ -98,7 +98,7 @@ class NonSpatialClusterer(
     coords_key = image_key = section_key = None
     _shared = ("input", "preprocessor", "coords_columns", "image_columns", "section_column")
     _parameter_constraints: dict = {  # noqa: RUF012
-        **{name: CONSTRAINTS[name] for name in (*_shared, "layer", "random_state")},
+        **{name: CONSTRAINTS[name] for name in (*_shared, "layer", "use_rep", "random_state")},
         "estimator": [HasMethods("fit"), None],
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
     }
@@ -114,6 +114,7 @@ class NonSpatialClusterer(
         image_columns=None,
         section_column=None,
         layer=None,
+        use_rep=None,
         random_state=None,
     ):
         self.estimator = estimator
@@ -124,6 +125,7 @@ class NonSpatialClusterer(
         self.image_columns = image_columns
         self.section_column = section_column
         self.layer = layer
+        self.use_rep = use_rep
         self.random_state = random_state
 
     # The clusterer inside is validated by its own fit.

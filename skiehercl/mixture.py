@@ -14,12 +14,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
+from ._adjacency import name_graphs
 from ._domains import DomainMixture
 from ._input_kind import restore_counts, settle_input, warn_of_empty
 from ._inputs import gather_spots, split_second
 from ._n_clusters import choose_n_clusters, list_candidates, measure_curve
 from ._parameters import CONSTRAINTS, choose_pooling
-from ._recognition import KnownSpots, make_keys
+from ._recognition import KnownSpots, comes_alone, make_keys
 from ._threads import map_small
 
 __all__ = ["SmoothedMixture"]
@@ -44,7 +45,7 @@ class SmoothedMixture(
         Principal components.
     graph, input, preprocessor, align_sections, covariance_type
         As in :class:`~skiehercl.IEHERCLClusterer`.
-    coords_columns, image_columns, section_column, coords_key, section_key, layer
+    coords_columns, image_columns, section_column, coords_key, section_key, layer, use_rep
         As in :class:`~skiehercl.IEHERCLClusterer`; image columns are left out of the genes.
     random_state : int, RandomState instance or None, default=None
         Seed of Ward's sample in sections of more than 4,500 spots, and of the choice of
@@ -89,7 +90,7 @@ class SmoothedMixture(
     _shared = (
         *("n_clusters", "graph", "input", "preprocessor", "align_sections", "covariance_type"),
         *("coords_columns", "image_columns", "section_column", "coords_key", "section_key"),
-        *("layer", "random_state"),
+        *("layer", "use_rep", "random_state"),
     )
     _parameter_constraints: dict = {  # noqa: RUF012
         **{name: CONSTRAINTS[name] for name in _shared},
@@ -112,6 +113,7 @@ class SmoothedMixture(
         coords_key="spatial",
         section_key=None,
         layer=None,
+        use_rep=None,
         random_state=None,
     ):
         self.n_clusters = n_clusters
@@ -127,6 +129,7 @@ class SmoothedMixture(
         self.coords_key = coords_key
         self.section_key = section_key
         self.layer = layer
+        self.use_rep = use_rep
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=False)
@@ -137,13 +140,13 @@ class SmoothedMixture(
         ----------
         X : array-like or sparse matrix of shape (n_spots, n_genes), DataFrame or AnnData
             Counts or ready features, maybe packed with the coordinates.
-        y : array-like of shape (n_spots, 2), default=None
+        y : array-like of shape (n_spots, 2 or 3), default=None
             The coordinates, when called as ``fit(X_gene, coords)``. Anything 1-dimensional is
             ignored, as scikit-learn's conventions ask for.
         image_features : array-like of shape (n_spots, n_image_features), default=None
             Not used; taken so that calls are those of IEHERCLClusterer.
-        coords : array-like of shape (n_spots, 2), default=None
-            x and y of each spot in any one unit; None: no smoothing.
+        coords : array-like of shape (n_spots, 2 or 3), default=None
+            x, y, and maybe z of each spot in any one unit; None: no smoothing.
         sections : array-like of shape (n_spots,), default=None
             Section of each spot; spots of two sections are never neighbours.
 
@@ -177,7 +180,8 @@ class SmoothedMixture(
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         pooling = choose_pooling("auto", kind)
         options = (self.n_components, pooling, True, 0.0, seed, self.align_sections)
-        self.features_ = SpotFeatures(kind, self.graph, self.preprocessor, *options).fit(spots)
+        self.features_ = SpotFeatures(kind, name_graphs(self.graph), self.preprocessor, *options)
+        self.features_.fit(spots)
         self.n_pooled_ = self.features_.n_pooled_
         self.embedding_ = self.features_.transform(spots).target
         self.n_clusters_ = candidates[0]
@@ -210,7 +214,7 @@ class SmoothedMixture(
             As in ``fit``. X alone is enough for training spots, which are known by their rows,
             as in :meth:`IEHERCLClusterer.predict <skiehercl.IEHERCLClusterer.predict>`. Of a new
             section, all spots at once, since a spot's neighbours take part, with coordinates
-            exactly if ``fit`` had them.
+            exactly if ``fit`` had them. The genes of an AnnData are found by name.
 
         Returns
         -------
@@ -227,7 +231,7 @@ class SmoothedMixture(
             Rows sum to 1.
         """
         spots = self._gather_new(X, coords, image_features, sections)
-        if self._come_alone(spots):
+        if comes_alone(spots, self.features_):
             return self._recall(spots, self.probabilities_)
         return self.mixture_.predict_proba(self.features_.transform(spots).target)
 
@@ -239,7 +243,7 @@ class SmoothedMixture(
         embedding : ndarray of shape (n_spots, n_components), float32
         """
         spots = self._gather_new(X, coords, image_features, sections)
-        if self._come_alone(spots):
+        if comes_alone(spots, self.features_):
             return self._recall(spots, self.embedding_)
         return self.features_.transform(spots).target
 
@@ -247,17 +251,16 @@ class SmoothedMixture(
         check_is_fitted(self)
         spots = gather_spots(self, X, coords, image_features, sections, reset=False)
         spots.image = None
-        if spots.coords is not None and not self.features_.graphs_:
-            raise ValueError("coords: the estimator's fit had no coords, so leave them out here")
-        if self.input_ != "features" and not self._come_alone(spots):
+        alone = comes_alone(spots, self.features_)
+        placed = self.features_.with_coords_
+        if not alone and placed != (spots.coords is not None):
+            verb, cure = ("had", "pass them") if placed else ("had no", "leave them out")
+            raise ValueError(f"coords: the estimator's fit {verb} coords, so {cure} here too")
+        if self.input_ != "features" and not alone:
             warn_of_empty(spots.genes, axes=((1, "spots"),))
             if self.input_ == "log1p":
                 spots.genes = restore_counts(spots.genes)
         return spots
-
-    def _come_alone(self, spots):
-        """Whether spots lack the coordinates that the fit had: they must be the training's."""
-        return bool(self.features_.graphs_) and spots.coords is None
 
     def _recall(self, spots, values):
         known = KnownSpots(self._spot_keys, self.labels_)

@@ -16,6 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted, validate_data
 
+from ._anndata import unpack_counts
 from ._expression import (
     apply_log,
     check_counts,
@@ -73,17 +74,20 @@ class ExpressionPreprocessor(TransformerMixin, BaseEstimator):
         With ``scale``, clip to [-max_value, max_value].
     n_components : int, default=None
         Number of principal components, at most min(n_spots, n_genes kept); None: no PCA.
-    pool : int or graph transformer, default=None
+    pool : int, graph transformer or sparse matrix, default=None
         For what follows without neighbours of its own, K-means or the like (the package's spatial
         clusterers pool themselves): neighbours whose counts are added to each spot's own. The k
         nearest spots, or an unfitted :class:`~skiehercl.graph.SpatialKNNGraph`,
         :class:`~skiehercl.graph.SpatialRadiusGraph` or the like, whose edge weights then weight
-        the counts. A spot always counts itself once. None or 0: no pooling. Wide pooling (18 to
-        30) suits thousands of spots and ruins hundreds.
+        the counts, or the adjacency (n_spots, n_spots) itself, which needs no coordinates. A spot
+        always counts itself once. None or 0: no pooling. Wide pooling (18 to 30) suits thousands
+        of spots and ruins hundreds.
     require_counts : bool, default=False
         Refuse values that aren't integers.
     random_state : int, RandomState instance or None, default=None
         Starting vector of the PCA's eigensolver, which moves results by rounding errors only.
+    layer : str or None, default=None
+        Where an AnnData has the counts: a key of ``layers``, or "raw"; None: ``adata.X``.
 
     Attributes
     ----------
@@ -126,9 +130,13 @@ class ExpressionPreprocessor(TransformerMixin, BaseEstimator):
         "scale": ["boolean"],
         "max_value": [Interval(Real, 0, None, closed="neither"), None],
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
-        "pool": [Interval(Integral, 0, None, closed="left"), HasMethods("fit_transform"), None],
+        "pool": [
+            *(Interval(Integral, 0, None, closed="left"), HasMethods("fit_transform")),
+            *("sparse matrix", None),
+        ],
         "require_counts": ["boolean"],
         "random_state": ["random_state"],
+        "layer": [str, None],
     }
 
     def __init__(
@@ -142,6 +150,7 @@ class ExpressionPreprocessor(TransformerMixin, BaseEstimator):
         pool=None,
         require_counts=False,
         random_state=None,
+        layer=None,
     ):
         self.target_sum = target_sum
         self.log = log
@@ -152,14 +161,16 @@ class ExpressionPreprocessor(TransformerMixin, BaseEstimator):
         self.pool = pool
         self.require_counts = require_counts
         self.random_state = random_state
+        self.layer = layer
 
     def fit(self, X, y=None, *, coords=None, sections=None):
         """Learn target sum, genes, scale and components from X.
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_spots, n_genes)
-            Counts, or other non-negative values that aren't logarithms. Not changed.
+        X : array-like or sparse matrix of shape (n_spots, n_genes), or AnnData
+            Counts, or other non-negative values that aren't logarithms. Not changed. An AnnData
+            has them where ``layer`` says, and the coordinates in ``obsm["spatial"]``.
         y : Ignored
             Present for scikit-learn's conventions.
         coords : array-like of shape (n_spots, 2), default=None
@@ -197,8 +208,8 @@ class ExpressionPreprocessor(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_spots, n_features_in_)
-            Counts of the same genes in the same order.
+        X : array-like or sparse matrix of shape (n_spots, n_features_in_), or AnnData
+            Counts of the same genes in the same order; those of an AnnData are found by name.
         coords, sections
             As in ``fit``: with ``pool``, the spots of X are pooled among themselves.
 
@@ -208,6 +219,7 @@ class ExpressionPreprocessor(TransformerMixin, BaseEstimator):
             As from ``fit_transform``.
         """
         check_is_fitted(self)
+        X, coords, sections = unpack_counts(self, X, coords, sections, reset=False)
         X = self._check_counts(X, reset=False)
         graph = self._build_graph(X.shape[0], coords, sections)
         features = self._normalise(X, graph, self._measure_library(X, graph))
@@ -229,6 +241,8 @@ class ExpressionPreprocessor(TransformerMixin, BaseEstimator):
             One per column of the features.
         """
         check_is_fitted(self)
+        if input_features is None and not hasattr(self, "feature_names_in_"):
+            input_features = getattr(self, "_anndata_genes", None)
         names = _check_feature_names_in(self, input_features)
         if self.n_components is not None:
             return np.array([f"pca{i}" for i in range(self.n_components_)], dtype=object)
@@ -236,6 +250,7 @@ class ExpressionPreprocessor(TransformerMixin, BaseEstimator):
 
     @_fit_context(prefer_skip_nested_validation=False)
     def _fit(self, X, coords, sections):
+        X, coords, sections = unpack_counts(self, X, coords, sections, reset=True)
         X = self._check_counts(X, reset=True)
         graph = self._build_graph(X.shape[0], coords, sections)
         library = self._measure_library(X, graph)
@@ -275,6 +290,8 @@ class ExpressionPreprocessor(TransformerMixin, BaseEstimator):
         by_number = isinstance(self.pool, Integral)
         if self.pool is None or (by_number and self.pool == 0):
             return None
+        if sp.issparse(self.pool):
+            return _drop_selves(check_graph(self.pool, n_spots))
         if coords is None:
             raise ValueError(
                 f"pool={self.pool!r} needs the spots' coordinates: pass coords=, an array of shape "
@@ -293,8 +310,7 @@ class ExpressionPreprocessor(TransformerMixin, BaseEstimator):
             )
         graph = SpatialKNNGraph(self.pool) if by_number else clone(self.pool)
         given = {} if sections is None else {"sections": sections}
-        graph = check_graph(graph.fit_transform(coords, **given), n_spots)
-        return graph - sp.diags(graph.diagonal(), format="csr")
+        return _drop_selves(check_graph(graph.fit_transform(coords, **given), n_spots))
 
     def _measure_library(self, X, graph):
         library = library_sizes(X, graph)
@@ -355,3 +371,7 @@ class ExpressionPreprocessor(TransformerMixin, BaseEstimator):
         tags.input_tags.positive_only = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _drop_selves(graph):
+    return graph - sp.diags(graph.diagonal(), format="csr")
