@@ -1,5 +1,7 @@
 """Spatial domains from gene expression, spot coordinates and the tissue image (IE-HERCL)."""
 
+import importlib
+
 from .baseline import NonSpatialClusterer
 from .clusterer import IEHERCLClusterer
 from .graph import SpatialDelaunayGraph, SpatialKNNGraph, SpatialRadiusGraph
@@ -18,3 +20,21 @@ __all__ = [
     "SpatialKNNGraph",
     "SpatialRadiusGraph",
 ]
+
+_SUBMODULES = frozenset(
+    {
+        *("clusterer", "datasets", "graph", "image", "io", "metrics", "mixture"),
+        *("model_selection", "plotting", "preprocessing", "report"),
+    }
+)
+
+
+def __getattr__(name):
+    # Submodules are imported at their first use, so that none costs who doesn't need it.
+    if name in _SUBMODULES:
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *_SUBMODULES})

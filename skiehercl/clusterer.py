@@ -22,12 +22,13 @@ from ._memory import open_memory
 from ._n_clusters import list_candidates
 from ._parameters import CONSTRAINTS, PRESETS, check_parameters, choose_pooling
 from ._recognition import KnownSpots, comes_alone, make_keys
+from ._stored import StoredEstimator
 
 __all__ = ["IEHERCLClusterer"]
 
 
 class IEHERCLClusterer(
-    ClusterMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+    StoredEstimator, ClusterMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 ):
     """Spatial domains from expression, coordinates and image features: IE-HERCL [1]_.
 
@@ -253,6 +254,7 @@ class IEHERCLClusterer(
     __metadata_request__transform = __metadata_request__fit
 
     _parameter_constraints: dict = CONSTRAINTS
+    _stored = {"model_": "DomainModel"}  # noqa: RUF012
 
     def __init__(
         self,
@@ -512,77 +514,6 @@ class IEHERCLClusterer(
             return self._recall(spots, self.embedding_)
         memory = open_memory(self.memory, self.random_state)
         return self.model_.embed(spots, self.device, memory)
-
-    def save(self, path):
-        """Write the fitted estimator to one file, without pickle.
-
-        The file is in safetensors format: arrays as tensors, all else as text. An existing file
-        is replaced only once the new one is complete. All is stored but ``memory``.
-
-        Parameters
-        ----------
-        path : str or path-like
-            The file's name; ".safetensors" is its usual ending.
-
-        Raises
-        ------
-        sklearn.exceptions.NotFittedError
-            If the estimator isn't fitted.
-        TypeError
-            If a parameter is an object that the format doesn't know, such as a graph
-            transformer of your own: use ``joblib.dump`` then.
-        OSError
-            If the file can't be written.
-
-        See Also
-        --------
-        load : Read the file.
-
-        Examples
-        --------
-        >>> import os, tempfile
-        >>> from skiehercl import IEHERCLClusterer
-        >>> from skiehercl.datasets import make_tissue
-        >>> tissue = make_tissue(200, n_domains=3, n_genes=60, return_arrays=True, random_state=0)
-        >>> model = IEHERCLClusterer(n_clusters=3, n_init=1, max_iter=2, random_state=0)
-        >>> model = model.fit(tissue.X, tissue.coords)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     model.save(os.path.join(folder, "model.safetensors"))
-        ...     loaded = IEHERCLClusterer.load(os.path.join(folder, "model.safetensors"))
-        >>> bool((loaded.predict(tissue.X, tissue.coords) == model.labels_).all())
-        True
-        """
-        # Imported here: storing needs torch, which reading or plotting a section doesn't.
-        from ._persistence import save_estimator
-
-        save_estimator(self, path)
-
-    @classmethod
-    def load(cls, path):
-        """Read a fitted estimator that ``save`` wrote.
-
-        Loading rebuilds a fixed list of classes and runs nothing that the file names, so that
-        files from others are safe to load. scikit-learn warns if its version has changed.
-
-        Parameters
-        ----------
-        path : str or path-like
-
-        Returns
-        -------
-        estimator : IEHERCLClusterer
-            Fitted, with the same parameters, attributes and predictions.
-
-        Raises
-        ------
-        OSError
-            If the file can't be opened.
-        ValueError
-            If it wasn't written by ``save``, is damaged, or has another format version.
-        """
-        from ._persistence import load_estimator
-
-        return load_estimator(path, cls)
 
     @property
     def reconstruction_(self):

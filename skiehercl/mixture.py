@@ -21,13 +21,14 @@ from ._inputs import gather_spots, split_second
 from ._n_clusters import choose_n_clusters, list_candidates, measure_curve
 from ._parameters import CONSTRAINTS, choose_pooling
 from ._recognition import KnownSpots, comes_alone, make_keys
+from ._stored import StoredEstimator
 from ._threads import map_small
 
 __all__ = ["SmoothedMixture"]
 
 
 class SmoothedMixture(
-    ClusterMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+    StoredEstimator, ClusterMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 ):
     """Spatial domains from smoothed principal components, the baseline to beat.
 
@@ -86,6 +87,7 @@ class SmoothedMixture(
     __metadata_request__predict_proba = __metadata_request__fit
     __metadata_request__transform = __metadata_request__fit
 
+    _stored = {"features_": "SpotFeatures", "mixture_": "DomainMixture"}  # noqa: RUF012
     image_key = None  # an AnnData's image is not read
     _shared = (
         *("n_clusters", "graph", "input", "preprocessor", "align_sections", "covariance_type"),
