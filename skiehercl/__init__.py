@@ -23,7 +23,7 @@ __all__ = [
 
 _SUBMODULES = frozenset(
     {
-        *("clusterer", "datasets", "graph", "image", "io", "metrics", "mixture"),
+        *("baseline", "clusterer", "datasets", "graph", "image", "io", "metrics", "mixture"),
         *("model_selection", "plotting", "preprocessing", "report"),
     }
 )
