@@ -1,5 +1,8 @@
 """Spatial domains from gene expression, spot coordinates and the tissue image (IE-HERCL)."""
 
+import importlib
+
+from .baseline import NonSpatialClusterer
 from .clusterer import IEHERCLClusterer
 from .graph import SpatialDelaunayGraph, SpatialKNNGraph, SpatialRadiusGraph
 from .image import PatchExtractor, ResNet50PatchFeaturizer
@@ -9,6 +12,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "IEHERCLClusterer",
+    "NonSpatialClusterer",
     "PatchExtractor",
     "ResNet50PatchFeaturizer",
     "SmoothedMixture",
@@ -16,3 +20,21 @@ __all__ = [
     "SpatialKNNGraph",
     "SpatialRadiusGraph",
 ]
+
+_SUBMODULES = frozenset(
+    {
+        *("baseline", "clusterer", "datasets", "graph", "image", "io", "metrics", "mixture"),
+        *("model_selection", "plotting", "preprocessing", "report"),
+    }
+)
+
+
+def __getattr__(name):
+    # Submodules are imported at their first use, so that none costs who doesn't need it.
+    if name in _SUBMODULES:
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *_SUBMODULES})

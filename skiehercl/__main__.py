@@ -203,7 +203,7 @@ def _add_fit_arguments(fit):
     genes = fit.add_argument_group("genes")
     genes.add_argument(
         "--input",
-        choices=("auto", "counts", "features"),
+        choices=("auto", "counts", "log1p", "features"),
         default="auto",
         help="what X holds; default: auto, which says on stderr what it took it for",
     )

@@ -1,17 +1,15 @@
 """Graphs between spots that the user brings: an adjacency, or the key of one in an AnnData."""
 
-import hashlib
-
 import numpy as np
 import scipy.sparse as sp
 
 from ._anndata import load_matrix
 from ._graph_ops import check_graph
+from ._recognition import make_keys, match_keys
 
 __all__ = ["check_graphs", "gather_adjacencies", "name_graphs"]
 
 _PRECOMPUTED = "precomputed"
-_ROWS = 4096  # rows of a digest's block
 
 
 def check_graphs(graph):
@@ -51,7 +49,6 @@ def gather_adjacencies(estimator, adata, spots, reset):
     Parameters
     ----------
     estimator : estimator with a parameter ``graph``
-        It learns which spots a bare adjacency is of if ``reset``: others have no part in it.
     adata : AnnData or None
         Where keys are looked up.
     spots : Spots
@@ -74,10 +71,8 @@ def gather_adjacencies(estimator, adata, spots, reset):
     graphs = _list_graphs(getattr(estimator, "graph", None))
     if not any(_is_bare(one) or isinstance(one, str) for one in graphs):
         return None
-    digest = _digest_rows(spots.genes) if any(map(_is_bare, graphs)) else None
-    if reset:
-        estimator._graph_spots = digest
-    known = digest == getattr(estimator, "_graph_spots", None)
+    # A bare adjacency belongs to the spots of the fit.
+    known = reset or match_keys(make_keys(spots.genes), estimator._spot_keys)
     return [_find_adjacency(one, adata, spots, reset, known) for one in graphs]
 
 
@@ -93,7 +88,7 @@ def _find_adjacency(graph, adata, spots, reset, known):
         return None
     if _is_bare(graph):
         return _check_adjacency(graph, "graph", spots) if known else None
-    if spots.coords is None:
+    if reset and spots.coords is None:
         raise ValueError(
             f"graph has {graph!r}, which needs coordinates, beside an adjacency: pass coords=, or "
             "leave it out"
@@ -141,15 +136,3 @@ def _check_adjacency(graph, name, spots):
                 "(squidpy.gr.spatial_neighbors: library_key=), or set those edges to 0"
             )
     return graph
-
-
-def _digest_rows(X):
-    """Return a digest of the values of X (n, d), the same whether it is sparse or dense."""
-    digest = hashlib.sha256(repr(X.shape).encode())
-    for start in range(0, X.shape[0], _ROWS):
-        block = sp.csr_matrix(X[start : start + _ROWS])  # a copy of the rows
-        block.sum_duplicates()
-        block.eliminate_zeros()
-        for part, dtype in ((block.indptr, "<i8"), (block.indices, "<i8"), (block.data, "<f4")):
-            digest.update(np.ascontiguousarray(part, dtype).tobytes())
-    return digest.hexdigest()

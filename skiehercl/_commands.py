@@ -6,7 +6,6 @@ import sys
 import warnings
 
 import numpy as np
-import scipy.sparse as sp
 
 from . import IEHERCLClusterer, _drawing, io
 from ._input_kind import recognise_input
@@ -25,6 +24,8 @@ __all__ = [
 
 _DECISIONS = {
     "counts": "counts, normalised and pooled over neighbours (if that is wrong: --input features)",
+    "log1p": "logarithms of counts, turned back into counts, then as counts (if that is wrong: "
+    "--input features)",
     "features": "ready features, used as they are (if that is wrong: --input counts)",
 }
 _FIGURES = (".png", ".pdf", ".svg")
@@ -136,8 +137,6 @@ def _take_genes(adata, sections, estimator, args):
         warnings.simplefilter("ignore", UserWarning)  # fit will tell them
         spots = check_spots(estimator, X, coords, None, sections, reset=True)
         kind = recognise_input(spots.genes, args.input)
-    if kind == "features" and sp.issparse(X):
-        X = X.toarray()
     return X, coords, kind
 
 

@@ -10,6 +10,7 @@ import warnings
 
 import numpy as np
 import scipy.sparse as sp
+from scipy.sparse.linalg import LinearOperator, norm, svds
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 
@@ -17,7 +18,7 @@ from ._alignment import find_shift
 from ._image_components import ImageComponents
 from ._training import SectionTensors
 from .graph import SpatialKNNGraph, neighbor_mean_matrix
-from .preprocessing import ExpressionPreprocessor
+from .preprocessing import N_TOP_GENES, ExpressionPreprocessor
 
 __all__ = ["SpotFeatures"]
 
@@ -91,10 +92,11 @@ class SpotFeatures:
         if self.kind == "counts":
             self._fit_counts(spots, adjacency)
         else:
-            middle = [adjacency[len(adjacency) // 2]]
-            base = next(self._average(self._prepare_rows(spots.genes), middle))
-            projects = self.n_components is not None
-            self.axes_ = self._find_axes(base, self.n_components) if projects else None
+            rows = self._prepare_rows(spots.genes)
+            self.axes_ = None
+            if self.n_components is not None:
+                middle = self._average(rows, [adjacency[len(adjacency) // 2]])
+                self.axes_ = self._find_axes(next(middle), self.n_components)
         own, pooled = self._describe_genes(spots, adjacency)
         self._fit_alignment(pooled, spots)
         own, pooled = self._align(own, pooled, spots)
@@ -170,6 +172,12 @@ class SpotFeatures:
                 pooled = list(self._average(own, adjacency))
             return own, pooled
         rows = self._prepare_rows(spots.genes)
+        if sp.issparse(rows):
+            # First to few columns, then averaged: means of many sparse columns are dense.
+            loadings = self.axes_.components_.T
+            center = self.axes_.mean_ @ loadings
+            rows = rows @ loadings
+            return rows - center, [part - center for part in self._average(rows, adjacency)]
         return self._project(rows), [self._project(p) for p in self._average(rows, adjacency)]
 
     def _fit_alignment(self, pooled, spots):
@@ -210,19 +218,22 @@ class SpotFeatures:
         return np.mean([part[rows] for part in parts], axis=0, dtype=np.float64)
 
     def _prepare_rows(self, features):
+        # Few columns are dense at no cost; many stay sparse where components are made of them.
+        few = self.n_components is None or min(features.shape) <= 2 * self.n_components
         # float64: rounding must not depend on the order of the spots.
-        rows = _dense(features).astype(np.float64)
+        rows = (_dense(features) if few else features).astype(np.float64)
         # Long vectors would dominate a mean: ready features are no counts, length isn't depth.
         return _unit_rows(rows) if self.pooling == "unit" and self.graphs_ else rows
 
     def _average(self, rows, adjacency):
-        """Yield the neighbour mean of dense rows in each neighbourhood."""
+        """Yield the neighbour mean of rows in each neighbourhood; of sparse rows, as a product."""
         with_self = self.pooling != "plain" or not self.graphs_
         # float64: weights that sum to 1 in single precision only would move constant features.
-        return (
-            neighbor_mean_matrix(graph.astype(np.float64), include_self=with_self) @ rows
+        means = (
+            neighbor_mean_matrix(graph.astype(np.float64), include_self=with_self)
             for graph in adjacency
         )
+        return ((mean, rows) if sp.issparse(rows) else mean @ rows for mean in means)
 
     def _pools(self, adjacency):
         """Return what counts are pooled by: the transformers, and the graphs that are brought."""
@@ -238,6 +249,8 @@ class SpotFeatures:
             base = clone(self.preprocessor)
         if base.n_components is None:
             base.set_params(n_components=self.n_components)
+        if base.n_top_genes == "auto":  # chosen here, whatever follows
+            base.set_params(n_top_genes=N_TOP_GENES)
         middle = pools[len(pools) // 2] if pools else None
         base.set_params(pool=middle)
         with _no_second_warning():
@@ -257,9 +270,13 @@ class SpotFeatures:
         return self._find_axes(target, n_directions).components_.astype(np.float32)
 
     def _find_axes(self, rows, n_components):
-        if len(rows) > _PCA_ROWS:
+        mean, rows = rows if isinstance(rows, tuple) else (None, rows)
+        if rows.shape[0] > _PCA_ROWS:
             rng = np.random.RandomState(self.random_state)
-            rows = rows[rng.choice(len(rows), _PCA_ROWS, replace=False)]
+            chosen = rng.choice(rows.shape[0], _PCA_ROWS, replace=False)
+            mean, rows = (None, rows[chosen]) if mean is None else (mean[chosen], rows)
+        if mean is not None:
+            return _find_axes_of_product(mean, rows, n_components, self.random_state)
         n_components = min(n_components, *rows.shape)
         with np.errstate(invalid="ignore"):  # shares of a variance that may be zero
             return PCA(n_components, random_state=self.random_state).fit(rows)
@@ -319,9 +336,33 @@ def _no_second_warning():
         yield
 
 
+def _find_axes_of_product(mean, rows, n_components, random_state):
+    """Return the PCA of ``mean @ rows``, sparse both, which is never held."""
+    n_spots, n_columns = mean.shape[0], rows.shape[1]
+    center = (mean.T @ np.ones(n_spots)) @ rows / n_spots
+    across, back = rows.T.tocsr(), mean.T.tocsr()
+    product = LinearOperator(
+        (n_spots, n_columns),
+        matvec=lambda v: mean @ (rows @ v.ravel()) - center @ v.ravel(),
+        rmatvec=lambda u: across @ (back @ u.ravel()) - center * u.sum(),
+        dtype=np.float64,
+    )
+    start = np.random.RandomState(random_state).uniform(-1, 1, min(product.shape))
+    _, lengths, axes = svds(product, n_components, v0=start)
+    order = np.argsort(-lengths)
+    axes = axes[order]
+    largest = np.abs(axes).argmax(axis=1)[:, None]  # signs are free: as PCA chooses them
+    pca = PCA(n_components, random_state=random_state)
+    pca.components_ = axes * np.sign(np.take_along_axis(axes, largest, axis=1))
+    pca.mean_, pca.n_components_, pca.n_features_in_ = center, n_components, n_columns
+    pca.explained_variance_ = lengths[order] ** 2 / max(n_spots - 1, 1)
+    return pca
+
+
 def _unit_rows(X):
-    length = np.linalg.norm(X, axis=1, keepdims=True)
-    return X / np.where(length > 0, length, 1.0)
+    length = norm(X, axis=1) if sp.issparse(X) else np.linalg.norm(X, axis=1)
+    length = np.where(length > 0, length, 1.0)
+    return sp.diags(1.0 / length, format="csr") @ X if sp.issparse(X) else X / length[:, None]
 
 
 def _dense(X):

@@ -61,7 +61,7 @@ CONSTRAINTS = {
     "ot_reg": [Interval(Real, 0, None, closed="neither")],
     "ot_warmup": [Interval(Real, 0, 1, closed="both")],
     "graph": [HasMethods("fit_transform"), "sparse matrix", np.ndarray, str, list, tuple, None],
-    "input": [StrOptions({"auto", "counts", "features"})],
+    "input": [StrOptions({"auto", "counts", "log1p", "features"})],
     "preprocessor": [ExpressionPreprocessor, None],
     "n_components": [Interval(Integral, 1, None, closed="left"), None],
     "pooling": [StrOptions({"auto", "counts", "unit", "plain"})],
@@ -145,7 +145,7 @@ def choose_pooling(pooling, kind):
     ValueError
         If the name belongs to the other kind.
     """
-    own = _POOLING[kind]
+    own = _POOLING["features" if kind == "features" else "counts"]
     if pooling not in ("auto", "plain", own):
         other = {"counts": "ready features", "features": "counts"}[kind]
         raise ValueError(

@@ -51,11 +51,10 @@ _PLAIN = (type(None), bool, int, float, str)
 
 
 def save_estimator(estimator, path):
-    """Write a fitted estimator, whole or not at all; see ``IEHERCLClusterer.save``."""
+    """Write a fitted estimator, whole or not at all; see ``StoredEstimator.save``."""
     check_is_fitted(estimator)
     path, tensors = Path(path), _Tensors()
-    # Where the memory is means nothing elsewhere, and a fit would trust what lies there.
-    state = {**estimator.__getstate__(), "memory": None}
+    state = _forget_memory(estimator.__getstate__())
     state = {name: _encode(value, name, tensors) for name, value in state.items()}
     metadata = {
         "format": _FORMAT,
@@ -80,8 +79,13 @@ def save_estimator(estimator, path):
             temporary.unlink()
 
 
+def _forget_memory(state):
+    """Where the memory is means nothing elsewhere, and a fit would trust what lies there."""
+    return {name: None if name == "memory" else value for name, value in state.items()}
+
+
 def load_estimator(path, cls):
-    """Read an estimator of class ``cls``; see ``IEHERCLClusterer.load``."""
+    """Read an estimator of class ``cls``; see ``StoredEstimator.load``."""
     Path(path).open("rb").close()
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
@@ -138,9 +142,9 @@ def _encode(value, where, tensors):
         return [_encode(item, f"{where}.{i}", tensors) for i, item in enumerate(value)]
     if type(value) is tuple:
         return {"type": "tuple", "items": _encode(list(value), where, tensors)}
-    if type(value) is slice:
+    if type(value) in (slice, range):
         ends = [value.start, value.stop, value.step]
-        return {"type": "slice", "items": _encode(ends, where, tensors)}
+        return {"type": type(value).__name__, "items": _encode(ends, where, tensors)}
     if type(value) is dict:
         keys = [_encode(key, where, tensors) for key in value]
         items = [_encode(item, f"{where}.{key}", tensors) for key, item in value.items()]
@@ -222,10 +226,11 @@ def _decode_estimator(stored, cls, read):
     if stored["class"] != cls.__name__:
         raise _WrongFileError(f"holds a {stored['class']}, not a {cls.__name__}: load it with that")
     state = {name: _decode(item, read) for name, item in stored["state"].items()}
-    estimator = _build(cls, {**state, "memory": None})
+    estimator = _build(cls, _forget_memory(state))
     estimator.get_params(deep=False)
-    if not isinstance(estimator.model_, DomainModel):
-        raise TypeError("model_ is no DomainModel")
+    for name, kind in cls._stored.items():
+        if type(getattr(estimator, name)).__name__ != kind:
+            raise TypeError(f"{name} is no {kind}")
     return estimator
 
 
@@ -237,8 +242,8 @@ def _decode(stored, read):
     kind = stored["type"]
     if kind == "tuple":
         return tuple(_decode(stored["items"], read))
-    if kind == "slice":
-        return slice(*_decode(stored["items"], read))
+    if kind in ("slice", "range"):
+        return {"slice": slice, "range": range}[kind](*_decode(stored["items"], read))
     if kind == "dict":
         return {_decode(key, read): _decode(item, read) for key, item in stored["items"]}
     if kind == "scalar":

@@ -16,17 +16,19 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ._adjacency import name_graphs
-from ._input_kind import settle_input, warn_of_empty
+from ._input_kind import restore_counts, settle_input, warn_of_empty
 from ._inputs import gather_spots, split_second
 from ._memory import open_memory
 from ._n_clusters import list_candidates
 from ._parameters import CONSTRAINTS, PRESETS, check_parameters, choose_pooling
+from ._recognition import KnownSpots, comes_alone, make_keys
+from ._stored import StoredEstimator
 
 __all__ = ["IEHERCLClusterer"]
 
 
 class IEHERCLClusterer(
-    ClusterMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+    StoredEstimator, ClusterMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 ):
     """Spatial domains from expression, coordinates and image features: IE-HERCL [1]_.
 
@@ -74,10 +76,14 @@ class IEHERCLClusterer(
         shape (n_spots, n_spots) is the adjacency itself, non-negative and without edges between
         sections; new sections can't be predicted by it. A string is the key of one in an AnnData's
         ``obsp``, such as "spatial_connectivities" of squidpy: each AnnData brings its own.
-    input : {"auto", "counts", "features"}, default="auto"
-        What X holds. Counts go through ``preprocessor``; ready features (principal components)
-        are used as they are. "auto" takes non-negative integers, and non-negative values beyond
-        20 (no logarithm of a count), for counts; ``input_`` says what it decided.
+    input : {"auto", "counts", "log1p", "features"}, default="auto"
+        What X holds. Counts go through ``preprocessor``; "log1p", log(1 + x) of library-size
+        normalised counts (scanpy's usual ``adata.X``, and what an
+        :class:`~skiehercl.preprocessing.ExpressionPreprocessor` in a pipeline gives), is turned
+        back into counts, so that neighbours are pooled before the logarithm; ready features
+        (principal components) are used as they are. "auto" takes non-negative integers, and
+        non-negative values beyond 20 (no logarithm of a count), for counts, and recognises
+        "log1p" by the integers behind it; ``input_`` says what it decided.
     preprocessor : ExpressionPreprocessor or None, default=None
         Preprocessing of counts. None: log-normalised, 3,000 highly variable genes.
     n_components : int or None, default=50
@@ -201,7 +207,7 @@ class IEHERCLClusterer(
         :func:`skiehercl.model_selection.n_clusters_curve`.
     n_pooled_ : float
         Mean number of spots in a neighbourhood, the spot itself included.
-    input_ : {"counts", "features"}
+    input_ : {"counts", "log1p", "features"}
         What X was taken for.
     graph_ : csr_matrix of shape (n_spots, n_spots)
         Row-stochastic neighbour mean that the decoder uses, of the first neighbourhood.
@@ -248,6 +254,7 @@ class IEHERCLClusterer(
     __metadata_request__transform = __metadata_request__fit
 
     _parameter_constraints: dict = CONSTRAINTS
+    _stored = {"model_": "DomainModel"}  # noqa: RUF012
 
     def __init__(
         self,
@@ -420,7 +427,10 @@ class IEHERCLClusterer(
         fitted = copy.copy(self)
         spots = gather_spots(fitted, X, coords, image_features, sections, reset=True)
         candidates = list_candidates(self.n_clusters, len(spots))
-        kind = settle_input(spots.genes, X, self.input)
+        kind = settle_input(spots.genes, self.input, spots.coords is not None)
+        keys = make_keys(spots.genes)
+        if kind == "log1p":
+            spots.genes = restore_counts(spots.genes)
         memory = open_memory(self.memory, self.random_state)
         seeds = check_random_state(self.random_state).randint(2**31 - 1, size=self.n_init)
         model = self._build_model(kind, candidates, int(seeds[0]))
@@ -434,6 +444,7 @@ class IEHERCLClusterer(
             self.n_clusters_curve_ = model.n_clusters_curve_
         self.graph_ = section.neighbor_mean
         self.labels_ = self.probabilities_.argmax(axis=1)
+        self._spot_keys = keys
         self.cluster_centers_ = _group_means(self.embedding_, self.probabilities_)
         image = model.features.image_
         self.image_evidence_ = None if image is None else image.evidence_
@@ -457,14 +468,23 @@ class IEHERCLClusterer(
         Parameters
         ----------
         X, coords, image_features, sections
-            As in ``fit``: coordinates and image features exactly if ``fit`` had them. The
-            training spots get ``labels_`` again; of a new section, pass all spots at once,
-            since a spot's neighbours take part. The genes of an AnnData are found by name, in
-            any order and among others, if ``fit`` had names.
+            As in ``fit``. X alone is enough for the training spots, all of them or some, in any
+            order: they are known by their rows and get ``labels_`` again. Rows that several
+            training spots share get their domain if it is one, else only all training spots in
+            their order can be told apart. Of a new section, pass all spots at once, since a
+            spot's neighbours take part, with coordinates and image features exactly if ``fit``
+            had them. The genes of an AnnData are found by name, in any order and among others, if
+            ``fit`` had names.
 
         Returns
         -------
         labels : ndarray of shape (n_spots,), int
+
+        Raises
+        ------
+        ValueError
+            If X comes alone and holds rows that aren't the training's, or rows of training spots
+            in different domains; if blocks don't suit those of ``fit``.
         """
         return self.predict_proba(X, coords, image_features, sections=sections).argmax(axis=1)
 
@@ -477,6 +497,8 @@ class IEHERCLClusterer(
             Rows sum to 1.
         """
         spots = self._gather_new(X, coords, image_features, sections)
+        if comes_alone(spots, self.model_.features):
+            return self._recall(spots, self.probabilities_)
         memory = open_memory(self.memory, self.random_state)
         return self.model_.describe(spots, self.device, memory)[0]
 
@@ -488,79 +510,10 @@ class IEHERCLClusterer(
         embedding : ndarray of shape (n_spots, latent_size), float64
         """
         spots = self._gather_new(X, coords, image_features, sections)
+        if comes_alone(spots, self.model_.features):
+            return self._recall(spots, self.embedding_)
         memory = open_memory(self.memory, self.random_state)
         return self.model_.embed(spots, self.device, memory)
-
-    def save(self, path):
-        """Write the fitted estimator to one file, without pickle.
-
-        The file is in safetensors format: arrays as tensors, all else as text. An existing file
-        is replaced only once the new one is complete. All is stored but ``memory``.
-
-        Parameters
-        ----------
-        path : str or path-like
-            The file's name; ".safetensors" is its usual ending.
-
-        Raises
-        ------
-        sklearn.exceptions.NotFittedError
-            If the estimator isn't fitted.
-        TypeError
-            If a parameter is an object that the format doesn't know, such as a graph
-            transformer of your own: use ``joblib.dump`` then.
-        OSError
-            If the file can't be written.
-
-        See Also
-        --------
-        load : Read the file.
-
-        Examples
-        --------
-        >>> import os, tempfile
-        >>> from skiehercl import IEHERCLClusterer
-        >>> from skiehercl.datasets import make_tissue
-        >>> tissue = make_tissue(200, n_domains=3, n_genes=60, return_arrays=True, random_state=0)
-        >>> model = IEHERCLClusterer(n_clusters=3, n_init=1, max_iter=2, random_state=0)
-        >>> model = model.fit(tissue.X, tissue.coords)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     model.save(os.path.join(folder, "model.safetensors"))
-        ...     loaded = IEHERCLClusterer.load(os.path.join(folder, "model.safetensors"))
-        >>> bool((loaded.predict(tissue.X, tissue.coords) == model.labels_).all())
-        True
-        """
-        # Imported here: storing needs torch, which reading or plotting a section doesn't.
-        from ._persistence import save_estimator
-
-        save_estimator(self, path)
-
-    @classmethod
-    def load(cls, path):
-        """Read a fitted estimator that ``save`` wrote.
-
-        Loading rebuilds a fixed list of classes and runs nothing that the file names, so that
-        files from others are safe to load. scikit-learn warns if its version has changed.
-
-        Parameters
-        ----------
-        path : str or path-like
-
-        Returns
-        -------
-        estimator : IEHERCLClusterer
-            Fitted, with the same parameters, attributes and predictions.
-
-        Raises
-        ------
-        OSError
-            If the file can't be opened.
-        ValueError
-            If it wasn't written by ``save``, is damaged, or has another format version.
-        """
-        from ._persistence import load_estimator
-
-        return load_estimator(path, cls)
 
     @property
     def reconstruction_(self):
@@ -575,6 +528,8 @@ class IEHERCLClusterer(
     def _gather_new(self, X, coords, image_features, sections):
         check_is_fitted(self)
         spots = gather_spots(self, X, coords, image_features, sections, reset=False)
+        if comes_alone(spots, self.model_.features):
+            return spots
         features = self.model_.features
         for name, given, used in (
             ("coords", spots.coords is not None, features.with_coords_),
@@ -584,8 +539,10 @@ class IEHERCLClusterer(
                 verb = "had" if used else "had no"
                 cure = "pass them here too" if used else "leave them out here"
                 raise ValueError(f"{name}: the estimator's fit {verb} {name}, so {cure}")
-        if self.input_ == "counts":
+        if self.input_ != "features":
             warn_of_empty(spots.genes, axes=((1, "spots"),))
+        if self.input_ == "log1p":
+            spots.genes = restore_counts(spots.genes)
         if used and spots.image.shape[1] != len(features.image_.mean_):
             raise ValueError(
                 f"image_features has {spots.image.shape[1]} columns but fit had "
@@ -593,12 +550,17 @@ class IEHERCLClusterer(
             )
         return spots
 
+    def _recall(self, spots, values):
+        known = KnownSpots(self._spot_keys, self.labels_)
+        return known.take(values, known.find(spots.genes))
+
     def _build_model(self, kind, candidates, seed):
         # Imported here: a user who only reads or plots a section needn't load torch.
         from ._features import SpotFeatures
         from ._model import DomainModel, HeadOptions
         from ._training import TrainingOptions
 
+        kind = "features" if kind == "features" else "counts"
         features = SpotFeatures(
             kind,
             name_graphs(self.graph),
@@ -636,7 +598,7 @@ class IEHERCLClusterer(
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        # Sparse counts are taken, sparse features aren't: the tag knows no such difference.
+        # Sparse features are taken with coordinates only: the tag knows no such difference.
         tags.input_tags.sparse = False
         tags.transformer_tags.preserves_dtype = []
         return tags

@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted, validate_data
 
 from ._anndata import unpack_counts
@@ -35,6 +35,9 @@ from ._expression import (
 )
 from ._graph_ops import check_all_finite, check_graph
 from .graph import SpatialKNNGraph
+
+# Genes that n_top_genes="auto" keeps where it chooses.
+N_TOP_GENES = 3000
 
 __all__ = [
     "ExpressionPreprocessor",
@@ -60,9 +63,11 @@ class ExpressionPreprocessor(TransformerMixin, BaseEstimator):
         fitted spots, those without counts left out.
     log : bool, default=True
         Apply ``log(1 + x)``.
-    n_top_genes : int, default=3000
+    n_top_genes : int, "auto" or None, default="auto"
         Number of highly variable genes to keep (see :func:`highly_variable_genes`). None, or a
-        number not below that of the genes, keeps all.
+        number not below that of the genes, keeps all. "auto": 3,000 where counts are pooled, scaled
+        or projected; else all, so that a clusterer of the package behind it in a pipeline can
+        choose them on pooled counts, where variation is far less noise than in single spots.
     scale : bool, default=False
         Shift and scale each kept gene to mean 0 and variance 1. Makes the data dense.
     max_value : float, default=None
@@ -70,11 +75,13 @@ class ExpressionPreprocessor(TransformerMixin, BaseEstimator):
     n_components : int, default=None
         Number of principal components, at most min(n_spots, n_genes kept); None: no PCA.
     pool : int, graph transformer or sparse matrix, default=None
-        Neighbours whose counts are added to each spot's own: the k nearest spots, or an unfitted
-        :class:`~skiehercl.graph.SpatialKNNGraph`, :class:`~skiehercl.graph.SpatialRadiusGraph` or
-        the like, whose edge weights then weight the counts, or the adjacency (n_spots, n_spots)
-        itself, which needs no coordinates. A spot always counts itself once.
-        None or 0: no pooling. Wide pooling (18 to 30) suits thousands of spots and ruins hundreds.
+        For what follows without neighbours of its own, K-means or the like (the package's spatial
+        clusterers pool themselves): neighbours whose counts are added to each spot's own. The k
+        nearest spots, or an unfitted :class:`~skiehercl.graph.SpatialKNNGraph`,
+        :class:`~skiehercl.graph.SpatialRadiusGraph` or the like, whose edge weights then weight
+        the counts, or the adjacency (n_spots, n_spots) itself, which needs no coordinates. A spot
+        always counts itself once. None or 0: no pooling. Wide pooling (18 to 30) suits thousands
+        of spots and ruins hundreds.
     require_counts : bool, default=False
         Refuse values that aren't integers.
     random_state : int, RandomState instance or None, default=None
@@ -119,7 +126,7 @@ class ExpressionPreprocessor(TransformerMixin, BaseEstimator):
     _parameter_constraints: dict = {  # noqa: RUF012
         "target_sum": [Interval(Real, 0, None, closed="neither"), None],
         "log": ["boolean"],
-        "n_top_genes": [Interval(Integral, 1, None, closed="left"), None],
+        "n_top_genes": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"}), None],
         "scale": ["boolean"],
         "max_value": [Interval(Real, 0, None, closed="neither"), None],
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
@@ -136,7 +143,7 @@ class ExpressionPreprocessor(TransformerMixin, BaseEstimator):
         self,
         target_sum=None,
         log=True,
-        n_top_genes=3000,
+        n_top_genes="auto",
         scale=False,
         max_value=None,
         n_components=None,
@@ -318,10 +325,14 @@ class ExpressionPreprocessor(TransformerMixin, BaseEstimator):
 
     def _choose_genes(self, X, graph, library):
         n_genes = X.shape[1]
-        if self.n_top_genes is None or self.n_top_genes >= n_genes:
+        n_top = self.n_top_genes
+        if isinstance(n_top, str):
+            handed_on = graph is None and not self.scale and self.n_components is None
+            n_top = None if handed_on else N_TOP_GENES
+        if n_top is None or n_top >= n_genes:
             return np.ones(n_genes, dtype=bool)
         mean, variance = gene_moments(X, graph, scale_factors(library, self.target_sum_))
-        return choose_genes(mean, variance, self.n_top_genes)
+        return choose_genes(mean, variance, n_top)
 
     def _normalise(self, X, graph, library):
         """Return the pooled, normalised and logged kept genes, always a new matrix."""

@@ -150,14 +150,27 @@ def test_patch_size_is_used(fit, capsys):
 def test_features_are_recognised_and_the_counts_layer_is_pointed_out(fit, tissue, tmp_path, capsys):
     def edit(adata):
         adata.layers["counts"] = adata.X.copy()
+        adata.X = adata.X.sqrt()
+
+    change(tissue, tmp_path / "roots.h5ad", edit)
+    assert fit("--no-image", section=tmp_path / "roots.h5ad") == 0
+    told = capsys.readouterr().err
+    assert "genes: ready features" in told and "--layer counts" in told
+    assert fit("--no-image", "--layer", "counts", section=tmp_path / "roots.h5ad") == 0
+    assert "genes: counts" in capsys.readouterr().err
+
+
+def test_logarithms_of_counts_give_the_domains_of_the_counts(fit, tissue, tmp_path, capsys):
+    assert fit("--no-image") == 0
+    expected = anndata.read_h5ad(tmp_path / "out.h5ad").obs["domain_pred"]
+
+    def edit(adata):
         adata.X = adata.X.log1p()
 
     change(tissue, tmp_path / "logged.h5ad", edit)
     assert fit("--no-image", section=tmp_path / "logged.h5ad") == 0
-    told = capsys.readouterr().err
-    assert "genes: ready features" in told and "--layer counts" in told
-    assert fit("--no-image", "--layer", "counts", section=tmp_path / "logged.h5ad") == 0
-    assert "genes: counts" in capsys.readouterr().err
+    assert "genes: logarithms of counts" in capsys.readouterr().err
+    assert anndata.read_h5ad(tmp_path / "out.h5ad").obs["domain_pred"].equals(expected)
 
 
 def test_paper_preset_and_refinement_reach_the_estimator(fit, tmp_path):

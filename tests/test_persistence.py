@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.decomposition import PCA
 from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
 
-from skiehercl import IEHERCLClusterer, SpatialKNNGraph, SpatialRadiusGraph
+from skiehercl import IEHERCLClusterer, SmoothedMixture, SpatialKNNGraph, SpatialRadiusGraph
 from skiehercl import _persistence as persistence
 from skiehercl.datasets import make_tissue
 from skiehercl.preprocessing import ExpressionPreprocessor
@@ -539,3 +539,71 @@ def test_every_engine_class_with_a_state_is_allowed():
             if inspect.isclass(value):
                 assert persistence._CLASSES[name] is value
     assert persistence._CLASSES["PCA"] is PCA
+
+
+# -- SmoothedMixture ---------------------------------------------------------------------------
+
+MIXTURES = {
+    "counts": ({}, lambda X, c, i: {"X": X, "coords": c}),
+    "sparse": ({"covariance_type": "full"}, lambda X, c, i: {"X": sp.csr_matrix(X), "coords": c}),
+    "no coords": ({}, lambda X, c, i: {"X": X}),
+    "features": ({"input": "features"}, lambda X, c, i: {"X": features(X), "coords": c}),
+    "named columns": ({}, lambda X, c, i: {"X": frame(X), "coords": c}),
+    "several numbers": ({"n_clusters": range(2, 5)}, lambda X, c, i: {"X": X, "coords": c}),
+    "sections": (
+        {"preprocessor": ExpressionPreprocessor(n_components=9), "graph": SpatialKNNGraph(5)},
+        lambda X, c, i: {"X": X, "coords": c, "sections": halves(c)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_a_loaded_mixture_is_the_same_and_predicts_the_same(name, tmp_path):
+    parameters, arguments = MIXTURES[name]
+    model = SmoothedMixture(**{"n_clusters": 3, "random_state": 0, **parameters})
+    loaded = SmoothedMixture.load(_saved(model.fit(**arguments(*SECTION)), tmp_path / "m"))
+    assert_same(model, loaded)
+    np.testing.assert_array_equal(loaded.predict(**arguments(*SECTION)), model.labels_)
+    for method in ("predict_proba", "transform"):
+        np.testing.assert_array_equal(
+            getattr(loaded, method)(**arguments(*OTHER)),
+            getattr(model, method)(**arguments(*OTHER)),
+        )
+    np.testing.assert_array_equal(loaded.fit(**arguments(*SECTION)).labels_, model.labels_)
+
+
+@pytest.fixture
+def stored_mixture(tmp_path):
+    X, coords, _ = SECTION
+    return _saved(SmoothedMixture(3, random_state=0).fit(X, coords), tmp_path / "mixture")
+
+
+def test_each_estimator_reads_its_own_files_only(stored, stored_mixture):
+    load_fails(stored_mixture, "holds a SmoothedMixture, not a IEHERCLClusterer")
+    with pytest.raises(ValueError, match="holds a IEHERCLClusterer, not a SmoothedMixture"):
+        SmoothedMixture.load(stored)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.InconsistentVersionWarning")
+@pytest.mark.parametrize(
+    "change",
+    [
+        put("graph", empty("os.system")),
+        put("mixture_", None),
+        put("mixture_", empty("PCA")),
+        put("features_", empty("DomainMixture")),
+        remove("mixture_"),
+        remove("features_"),
+        remove("n_clusters"),
+    ],
+)
+def test_hostile_headers_of_a_mixture(stored_mixture, change):
+    rewrite(stored_mixture, change)
+    with pytest.raises(ValueError, match=r"damaged or not by SmoothedMixture\.save"):
+        SmoothedMixture.load(stored_mixture)
+
+
+def test_a_mixture_that_is_not_fitted(tmp_path):
+    with pytest.raises(NotFittedError):
+        SmoothedMixture().save(tmp_path / "m")
+    assert os.listdir(tmp_path) == []
