@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 
-from skiehercl import IEHERCLClusterer, SmoothedMixture, io
+from skiehercl import IEHERCLClusterer, NonSpatialClusterer, SmoothedMixture, io
 from skiehercl.datasets import make_tissue
 from skiehercl.metrics import make_domain_scorer
 from skiehercl.model_selection import WholeSectionSplit
@@ -89,6 +89,11 @@ def test_other_clusterers_give_what_they_have():
     io.annotate(adata, model, "kmeans")
     np.testing.assert_array_equal(adata.obs["kmeans"].astype(int), model.labels_)
     assert "kmeans_confidence" not in adata.obs and "embedding" not in adata.uns["kmeans"]
+    baseline = NonSpatialClusterer(model).fit(adata)
+    check_domains(io.annotate(adata, baseline), "domain_pred", baseline.labels_)
+    assert adata.uns["domain_pred"]["embedding"] == "X_nonspatial"
+    new = make_section(1)
+    check_domains(io.annotate(new, baseline), "domain_pred", baseline.predict(new))
 
 
 def test_what_cannot_be_stored_is_told():

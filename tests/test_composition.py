@@ -156,7 +156,7 @@ def test_an_array_may_follow_a_frame():
         (NAMED, {"X": FRAME.drop(columns="y")}, r"coords_columns=.*'y'"),
         (NAMED, {"X": PACKED}, "coords_columns=.*without names"),
         ({**COLUMNS, "image_columns": [41, 42]}, {"X": PACKED}, "column 41 .* does coords_columns"),
-        ({"coords_columns": [40, 41, 42]}, {"X": PACKED}, "coords has 3 columns but must have 2"),
+        ({"coords_columns": [39, 40, 41, 42]}, {"X": PACKED}, "coords has 4 columns but"),
         ({"section_column": [1, 2]}, {"X": PACKED}, "'section_column'"),
     ],
 )
