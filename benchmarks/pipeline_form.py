@@ -2,8 +2,8 @@
 
     python benchmarks/pipeline_form.py [--seeds 3] [--sections NAME ...]
 
-The pipeline's preprocessor logs the counts and the clusterer behind it turns them back, so that both
-pool counts before the logarithm. The folder of the sections is that of accuracy.py.
+The pipeline's preprocessor logs the counts and the clusterer behind it turns them back, so that
+both pool counts before the logarithm. The folder of the sections is that of accuracy.py.
 """
 
 import argparse
