@@ -2,6 +2,7 @@
 
 import importlib
 
+from .baseline import NonSpatialClusterer
 from .clusterer import IEHERCLClusterer
 from .graph import SpatialDelaunayGraph, SpatialKNNGraph, SpatialRadiusGraph
 from .image import PatchExtractor, ResNet50PatchFeaturizer
@@ -11,6 +12,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "IEHERCLClusterer",
+    "NonSpatialClusterer",
     "PatchExtractor",
     "ResNet50PatchFeaturizer",
     "SmoothedMixture",
@@ -21,7 +23,7 @@ __all__ = [
 
 _SUBMODULES = frozenset(
     {
-        *("clusterer", "datasets", "graph", "image", "io", "metrics", "mixture"),
+        *("baseline", "clusterer", "datasets", "graph", "image", "io", "metrics", "mixture"),
         *("model_selection", "plotting", "preprocessing", "report"),
     }
 )

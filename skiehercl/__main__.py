@@ -29,12 +29,12 @@ preprocessed; ready features, such as principal components, are used as they are
 is used if the section has one.
 
 Added to the section:
-  obs['domain_pred']              the domain of each spot, "0", "1", ...
+  obs['domain_pred']              the domain of each spot, "0", "1", ..., the largest first
   obs['domain_pred_confidence']   the probability of that domain
   obsm['X_iehercl']               the embedding
   obsm['X_iehercl_attention_*']   attention weights within each modality and across them
   obsm['X_image']                 image features, if they were computed
-  uns['iehercl']                  the parameters
+  uns['domain_pred']              the parameters; uns['domain_pred_colors'] the colours
 """
 _FIT_EXAMPLES = """\
 examples:
@@ -203,7 +203,7 @@ def _add_fit_arguments(fit):
     genes = fit.add_argument_group("genes")
     genes.add_argument(
         "--input",
-        choices=("auto", "counts", "features"),
+        choices=("auto", "counts", "log1p", "features"),
         default="auto",
         help="what X holds; default: auto, which says on stderr what it took it for",
     )

@@ -34,7 +34,7 @@ def draw_tiles(n_spots, coords, sections, batch_size, rng):
     Parameters
     ----------
     n_spots : int
-    coords : ndarray of shape (n, 2) or None
+    coords : ndarray of shape (n, 2 or 3) or None
         None: the batches are random spots.
     sections : ndarray of shape (n,)
         A tile lies in one section.
@@ -61,7 +61,7 @@ def draw_tiles(n_spots, coords, sections, batch_size, rng):
 
 def _cut_tiles(coords, sections, n_tiles, rng):
     """Return about ``n_tiles`` tiles: contiguous spots of one section, about equally many."""
-    n = len(coords)
+    n, coords = len(coords), coords[:, :2]
     angle = rng.uniform(0, 2 * np.pi)
     # Strips along a random direction, each cut across: tiles of equal counts at any density.
     x = coords @ np.array([np.cos(angle), np.sin(angle)])

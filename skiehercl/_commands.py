@@ -6,9 +6,8 @@ import sys
 import warnings
 
 import numpy as np
-import scipy.sparse as sp
 
-from . import IEHERCLClusterer, __version__, _drawing, io
+from . import IEHERCLClusterer, _drawing, io
 from ._input_kind import recognise_input
 from ._inputs import IMAGE_KEY, check_spots, unpack_anndata
 from .image import ResNet50PatchFeaturizer
@@ -21,11 +20,12 @@ __all__ = [
     "judge_image",
     "limited_threads",
     "run_fit",
-    "store_results",
 ]
 
 _DECISIONS = {
     "counts": "counts, normalised and pooled over neighbours (if that is wrong: --input features)",
+    "log1p": "logarithms of counts, turned back into counts, then as counts (if that is wrong: "
+    "--input features)",
     "features": "ready features, used as they are (if that is wrong: --input counts)",
 }
 _FIGURES = (".png", ".pdf", ".svg")
@@ -52,7 +52,7 @@ def run_fit(args):
         say(judge_image(estimator))
     if truth is not None:
         print(format_scores({"IE-HERCL": domain_scores(truth, estimator.labels_)}))
-    store_results(adata, estimator)
+    io.annotate(adata, estimator)
     io.write_labelled(adata, args.out)
     say(f"wrote {args.out}: {_count_domains(estimator)} in obs['domain_pred']")
     if args.plot:
@@ -137,8 +137,6 @@ def _take_genes(adata, sections, estimator, args):
         warnings.simplefilter("ignore", UserWarning)  # fit will tell them
         spots = check_spots(estimator, X, coords, None, sections, reset=True)
         kind = recognise_input(spots.genes, args.input)
-    if kind == "features" and sp.issparse(X):
-        X = X.toarray()
     return X, coords, kind
 
 
@@ -217,16 +215,6 @@ def _apply_by_section(describe, adata, sections):
     return np.concatenate(parts)[np.argsort(np.concatenate(rows))]
 
 
-def store_results(adata, estimator):
-    """Put the fitted estimator's results into `adata`."""
-    parameters = {**estimator.get_params(deep=False), "input": estimator.input_}
-    parameters |= {"n_iter": estimator.n_iter_, "skiehercl": __version__}
-    results = estimator.labels_, estimator.probabilities_, estimator.embedding_
-    io.add_domains(adata, *results, params=parameters)
-    for name, weights in estimator.attention_.items():
-        adata.obsm[f"X_iehercl_attention_{name}"] = np.asarray(weights, dtype=np.float32)
-
-
 def judge_image(estimator):
     """Return words on what the image had to say, and how far it was heard."""
     attention = estimator.attention_["modality"][:, 1].mean()
@@ -255,7 +243,7 @@ def _draw(adata, truth, sections, args):
 
 def _lay_out(coords, sections):
     """Return coordinates (n, 2) at which the sections lie in a row."""
-    coords, start = coords.copy(), 0.0
+    coords, start = coords[:, :2].copy(), 0.0
     for name in sections.unique():
         own = (sections == name).to_numpy()
         coords[own] += [start, 0.0] - coords[own].min(axis=0)

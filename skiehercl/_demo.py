@@ -9,7 +9,7 @@ from sklearn.cluster import KMeans
 from sklearn.pipeline import make_pipeline
 
 from . import IEHERCLClusterer, _drawing, io
-from ._commands import choose_voice, format_scores, judge_image, limited_threads, store_results
+from ._commands import choose_voice, format_scores, judge_image, limited_threads
 from ._inputs import IMAGE_KEY
 from .datasets import make_tissue
 from .metrics import domain_scores
@@ -78,7 +78,7 @@ def _label_demo(adata, args, say):
     estimator.fit(adata.X, coords, features)
     say(judge_image(estimator))
     adata.obsm[IMAGE_KEY] = features
-    store_results(adata, estimator)
+    io.annotate(adata, estimator)
 
 
 def _draw_demo(adata, scores):

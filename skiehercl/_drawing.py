@@ -47,7 +47,16 @@ def unpack_adata(adata, labels, key, truth, image, scale):
         truth = _take_column(adata, truth, "truth")
     if image is None or isinstance(image, str):
         image, scale = _find_image(adata, image, scale)
-    return adata.obsm["spatial"], labels, truth, image, scale
+    return adata.obsm["spatial"][:, :2], labels, truth, image, scale
+
+
+def find_palette(adata, key):
+    """Return {domain: colour} of ``uns[key + "_colors"]``, as scanpy stores it, or None."""
+    colours = adata.uns.get(f"{key}_colors")
+    categories = getattr(getattr(adata.obs.get(key), "cat", None), "categories", None)
+    if colours is None or categories is None or len(colours) < len(categories):
+        return None
+    return dict(zip(categories, map(str, colours), strict=False))
 
 
 def _take_column(adata, column, name):
@@ -165,11 +174,22 @@ def pick_colours(names, palette, n_colours=None):
                 "a dict or the name of a colormap"
             )
         return list(palette[:n_colours])
+    return [tuple(colour) for colour in _extend_palette(n_colours)]
+
+
+def name_colours(n_colours):
+    """Return the figures' default colours as "#RRGGBB", without matplotlib."""
+    levels = np.rint(255 * _extend_palette(n_colours)).astype(int)
+    return ["#{:02X}{:02X}{:02X}".format(*level) for level in levels]
+
+
+def _extend_palette(n_colours):
+    """Return PALETTE and further colours, mixed from it: (n_colours, 3) in [0, 1]."""
     rounds = -(-n_colours // len(PALETTE))
-    base = to_rgba(PALETTE)[:, :3]
+    base = np.array([list(bytes.fromhex(name[1:])) for name in PALETTE]) / 255
     # Round 1 half-way to white, round 2 half-way to black, and weaker steps after that.
     mixes = [base] + [base + (r % 2 - base) / (1 + (r + 1) // 2) for r in range(1, rounds)]
-    return [tuple(colour) for colour in np.vstack(mixes)[:n_colours]]
+    return np.vstack(mixes)[:n_colours]
 
 
 def match_panels(truth, predicted, palette):

@@ -10,6 +10,7 @@ import warnings
 
 import numpy as np
 import scipy.sparse as sp
+from scipy.sparse.linalg import LinearOperator, norm, svds
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 
@@ -17,7 +18,7 @@ from ._alignment import find_shift
 from ._image_components import ImageComponents
 from ._training import SectionTensors
 from .graph import SpatialKNNGraph, neighbor_mean_matrix
-from .preprocessing import ExpressionPreprocessor
+from .preprocessing import N_TOP_GENES, ExpressionPreprocessor
 
 __all__ = ["SpotFeatures"]
 
@@ -38,8 +39,9 @@ class SpotFeatures:
     ----------
     kind : {"counts", "features"}
         What X holds.
-    graph : graph transformer, list of them, or None
-        Neighbourhoods; None: nearest neighbours at several scales.
+    graph : graph transformer, str, list of them, or None
+        Neighbourhoods; None: nearest neighbours at several scales. A name stands for an adjacency
+        that comes with the Spots.
     preprocessor : ExpressionPreprocessor or None
         For counts; None: the default one.
     n_components : int or None
@@ -81,17 +83,20 @@ class SpotFeatures:
 
     def fit(self, spots):
         """Learn the neighbourhoods' sizes, genes, axes and scales from Spots."""
-        self.graphs_ = _choose_graphs(self.graph, spots) if spots.coords is not None else []
+        self._with_coords = spots.coords is not None
+        has_graph = self._with_coords or spots.graphs is not None
+        self.graphs_ = _choose_graphs(self.graph, spots) if has_graph else []
         adjacency = self.link(spots)
         # Spots that a row of the pooled components is the mean of.
         self.n_pooled_ = 1.0 + float(np.mean([graph.nnz for graph in adjacency])) / len(spots)
         if self.kind == "counts":
-            self._fit_counts(spots)
+            self._fit_counts(spots, adjacency)
         else:
-            middle = [adjacency[len(adjacency) // 2]]
-            base = next(self._average(self._prepare_rows(spots.genes), middle))
-            projects = self.n_components is not None
-            self.axes_ = self._find_axes(base, self.n_components) if projects else None
+            rows = self._prepare_rows(spots.genes)
+            self.axes_ = None
+            if self.n_components is not None:
+                middle = self._average(rows, [adjacency[len(adjacency) // 2]])
+                self.axes_ = self._find_axes(next(middle), self.n_components)
         own, pooled = self._describe_genes(spots, adjacency)
         self._fit_alignment(pooled, spots)
         own, pooled = self._align(own, pooled, spots)
@@ -129,10 +134,17 @@ class SpotFeatures:
         """Return one adjacency (n, n) for each neighbourhood; an empty one without coordinates."""
         if not self.graphs_:
             return [sp.csr_matrix((len(spots), len(spots)), dtype=np.float32)]
+        brought = [None] * len(self.graphs_) if spots.graphs is None else spots.graphs
         return [
-            clone(graph).fit_transform(spots.coords, sections=spots.sections).astype(np.float32)
-            for graph in self.graphs_
+            _build_graph(graph, spots) if adjacency is None else adjacency
+            for graph, adjacency in zip(self.graphs_, brought, strict=True)
         ]
+
+    @property
+    def with_coords_(self):
+        """Whether the spots of ``fit`` had coordinates."""
+        # Files of version 0.1 don't tell: there, a graph needed them.
+        return vars(self).get("_with_coords", bool(self.graphs_))
 
     def restore_genes(self, features):
         """Return standardised features (n, d) in the unit of the genes that they came from."""
@@ -151,12 +163,21 @@ class SpotFeatures:
         if self.kind == "counts":
             extra = {"coords": spots.coords, "sections": spots.sections}
             with _no_second_warning():
-                parts = [_dense(p.transform(spots.genes, **extra)) for p in self.preprocessors_]
+                # Pooled plainly, there is one preprocessor for all neighbourhoods.
+                pairs = zip(self.preprocessors_, [None, *self._pools(adjacency)], strict=False)
+                ready = (_pool_by(preprocessor, pool) for preprocessor, pool in pairs)
+                parts = [_dense(p.transform(spots.genes, **extra)) for p in ready]
             own, *pooled = parts
             if self.pooling == "plain" or not pooled:
                 pooled = list(self._average(own, adjacency))
             return own, pooled
         rows = self._prepare_rows(spots.genes)
+        if sp.issparse(rows):
+            # First to few columns, then averaged: means of many sparse columns are dense.
+            loadings = self.axes_.components_.T
+            center = self.axes_.mean_ @ loadings
+            rows = rows @ loadings
+            return rows - center, [part - center for part in self._average(rows, adjacency)]
         return self._project(rows), [self._project(p) for p in self._average(rows, adjacency)]
 
     def _fit_alignment(self, pooled, spots):
@@ -197,37 +218,46 @@ class SpotFeatures:
         return np.mean([part[rows] for part in parts], axis=0, dtype=np.float64)
 
     def _prepare_rows(self, features):
+        # Few columns are dense at no cost; many stay sparse where components are made of them.
+        few = self.n_components is None or min(features.shape) <= 2 * self.n_components
         # float64: rounding must not depend on the order of the spots.
-        rows = _dense(features).astype(np.float64)
+        rows = (_dense(features) if few else features).astype(np.float64)
         # Long vectors would dominate a mean: ready features are no counts, length isn't depth.
         return _unit_rows(rows) if self.pooling == "unit" and self.graphs_ else rows
 
     def _average(self, rows, adjacency):
-        """Yield the neighbour mean of dense rows in each neighbourhood."""
+        """Yield the neighbour mean of rows in each neighbourhood; of sparse rows, as a product."""
         with_self = self.pooling != "plain" or not self.graphs_
         # float64: weights that sum to 1 in single precision only would move constant features.
-        return (
-            neighbor_mean_matrix(graph.astype(np.float64), include_self=with_self) @ rows
+        means = (
+            neighbor_mean_matrix(graph.astype(np.float64), include_self=with_self)
             for graph in adjacency
         )
+        return ((mean, rows) if sp.issparse(rows) else mean @ rows for mean in means)
 
-    def _fit_counts(self, spots):
+    def _pools(self, adjacency):
+        """Return what counts are pooled by: the transformers, and the graphs that are brought."""
+        pairs = zip(self.graphs_, adjacency, strict=False)
+        return [brought if isinstance(graph, str) else graph for graph, brought in pairs]
+
+    def _fit_counts(self, spots, adjacency):
         # All neighbourhoods share the genes and axes learned at a middle one, so their
         # components can be averaged; each has a target sum of its own.
-        pools = [] if self.pooling == "plain" else self.graphs_
+        pools = [] if self.pooling == "plain" else self._pools(adjacency)
         base = ExpressionPreprocessor(random_state=self.random_state)
         if self.preprocessor is not None:
             base = clone(self.preprocessor)
         if base.n_components is None:
             base.set_params(n_components=self.n_components)
+        if base.n_top_genes == "auto":  # chosen here, whatever follows
+            base.set_params(n_top_genes=N_TOP_GENES)
         middle = pools[len(pools) // 2] if pools else None
         base.set_params(pool=middle)
         with _no_second_warning():
             base.fit(spots.genes, coords=spots.coords, sections=spots.sections)
         self.preprocessors_ = []
         for pool in [None, *pools]:
-            fitted = copy.copy(base)
-            fitted.pool = pool
+            fitted = _pool_by(base, None if sp.issparse(pool) else pool)
             if base.target_sum is None:
                 fitted.target_sum_ = _median_library(spots, pool)
             self.preprocessors_.append(fitted)
@@ -240,9 +270,13 @@ class SpotFeatures:
         return self._find_axes(target, n_directions).components_.astype(np.float32)
 
     def _find_axes(self, rows, n_components):
-        if len(rows) > _PCA_ROWS:
+        mean, rows = rows if isinstance(rows, tuple) else (None, rows)
+        if rows.shape[0] > _PCA_ROWS:
             rng = np.random.RandomState(self.random_state)
-            rows = rows[rng.choice(len(rows), _PCA_ROWS, replace=False)]
+            chosen = rng.choice(rows.shape[0], _PCA_ROWS, replace=False)
+            mean, rows = (None, rows[chosen]) if mean is None else (mean[chosen], rows)
+        if mean is not None:
+            return _find_axes_of_product(mean, rows, n_components, self.random_state)
         n_components = min(n_components, *rows.shape)
         with np.errstate(invalid="ignore"):  # shares of a variance that may be zero
             return PCA(n_components, random_state=self.random_state).fit(rows)
@@ -262,6 +296,22 @@ def _choose_graphs(graph, spots):
     return [SpatialKNNGraph(k, include_ties=True) for k in sizes]
 
 
+def _build_graph(graph, spots):
+    if isinstance(graph, str):
+        raise ValueError(
+            f"graph: fit was given the {graph} adjacency of its spots, but these are others and "
+            "bring none: fit and predict AnnData by the key of each one's own, such as "
+            "graph='spatial_connectivities', or use a transformer such as SpatialKNNGraph()"
+        )
+    return clone(graph).fit_transform(spots.coords, sections=spots.sections).astype(np.float32)
+
+
+def _pool_by(preprocessor, pool):
+    preprocessor = copy.copy(preprocessor)
+    preprocessor.pool = pool
+    return preprocessor
+
+
 def _find_widest(adjacency):
     return max(adjacency, key=lambda graph: graph.nnz)
 
@@ -269,7 +319,9 @@ def _find_widest(adjacency):
 def _median_library(spots, pool):
     library = np.asarray(spots.genes.sum(axis=1, dtype=np.float64)).ravel()
     if pool is not None:
-        graph = clone(pool).fit_transform(spots.coords, sections=spots.sections)
+        graph = pool
+        if not sp.issparse(pool):
+            graph = clone(pool).fit_transform(spots.coords, sections=spots.sections)
         # A spot counts itself once, whether or not the graph links it to itself.
         library = library * (1.0 - graph.diagonal()) + graph @ library
     found = library[library > 0]
@@ -284,9 +336,33 @@ def _no_second_warning():
         yield
 
 
+def _find_axes_of_product(mean, rows, n_components, random_state):
+    """Return the PCA of ``mean @ rows``, sparse both, which is never held."""
+    n_spots, n_columns = mean.shape[0], rows.shape[1]
+    center = (mean.T @ np.ones(n_spots)) @ rows / n_spots
+    across, back = rows.T.tocsr(), mean.T.tocsr()
+    product = LinearOperator(
+        (n_spots, n_columns),
+        matvec=lambda v: mean @ (rows @ v.ravel()) - center @ v.ravel(),
+        rmatvec=lambda u: across @ (back @ u.ravel()) - center * u.sum(),
+        dtype=np.float64,
+    )
+    start = np.random.RandomState(random_state).uniform(-1, 1, min(product.shape))
+    _, lengths, axes = svds(product, n_components, v0=start)
+    order = np.argsort(-lengths)
+    axes = axes[order]
+    largest = np.abs(axes).argmax(axis=1)[:, None]  # signs are free: as PCA chooses them
+    pca = PCA(n_components, random_state=random_state)
+    pca.components_ = axes * np.sign(np.take_along_axis(axes, largest, axis=1))
+    pca.mean_, pca.n_components_, pca.n_features_in_ = center, n_components, n_columns
+    pca.explained_variance_ = lengths[order] ** 2 / max(n_spots - 1, 1)
+    return pca
+
+
 def _unit_rows(X):
-    length = np.linalg.norm(X, axis=1, keepdims=True)
-    return X / np.where(length > 0, length, 1.0)
+    length = norm(X, axis=1) if sp.issparse(X) else np.linalg.norm(X, axis=1)
+    length = np.where(length > 0, length, 1.0)
+    return sp.diags(1.0 / length, format="csr") @ X if sp.issparse(X) else X / length[:, None]
 
 
 def _dense(X):

@@ -7,6 +7,17 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.utils.validation import check_array, validate_data
 
+from ._adjacency import check_graphs, gather_adjacencies
+from ._anndata import (
+    align_rows,
+    digest_names,
+    find_genes,
+    find_labels,
+    is_anndata,
+    match_genes,
+    unpack_anndata,
+    warn_of_libraries,
+)
 from ._graph_ops import check_all_finite, check_sections, find_first
 from ._packed import PARAMETERS, find_blocks, take_block
 
@@ -36,12 +47,15 @@ class Spots:
     Attributes
     ----------
     genes : ndarray or csr_matrix of shape (n, d), float32
-    coords : ndarray of shape (n, 2), float64, or None
+    coords : ndarray of shape (n, 2 or 3), float64, or None
     image : ndarray of shape (n, d_image), float32, or None
     sections : ndarray of shape (n,), int, or None
         Codes 0, 1, ... of the sections.
     section_names : list of str, or None
         Name of each code; None: the code itself.
+    graphs : list of csr_matrix or None, or None
+        Adjacency (n, n) of each graph that the user brings, None for those to be built; None
+        instead of a list: all are to be built.
     """
 
     genes: object
@@ -49,6 +63,7 @@ class Spots:
     image: np.ndarray | None
     sections: np.ndarray | None
     section_names: list | None = None
+    graphs: list | None = None
 
     def __post_init__(self):
         if self.sections is not None and self.section_names is None:
@@ -59,11 +74,16 @@ class Spots:
 
     def __getstate__(self):
         # Caches are keyed on this: without the notes that scipy makes in a matrix as it is used.
-        state = dict(vars(self))
-        if sp.issparse(self.genes):
-            parts = (self.genes.data, self.genes.indices, self.genes.indptr)
-            state["genes"] = type(self.genes)(parts, shape=self.genes.shape)
+        state = {**vars(self), "genes": _strip_notes(self.genes)}
+        if self.graphs is not None:
+            state["graphs"] = [_strip_notes(graph) for graph in self.graphs]
         return state
+
+
+def _strip_notes(X):
+    if not sp.issparse(X):
+        return X
+    return type(X)((X.data, X.indices, X.indptr), shape=X.shape)
 
 
 def gather_spots(estimator, X, coords, image_features, sections, *, reset):
@@ -87,24 +107,32 @@ def gather_spots(estimator, X, coords, image_features, sections, *, reset):
         If a block is bad, comes in two ways, or isn't in the columns that should hold it.
     """
     given = {"coords": coords, "image_features": image_features, "sections": sections}
+    labels = find_labels(X)
+    given = {name: align_rows(block, name, labels) for name, block in given.items()}
+    if reset:
+        check_graphs(getattr(estimator, "graph", None))
     selections = {block: getattr(estimator, name) for block, name in PARAMETERS.items()}
     selections = {block: columns for block, columns in selections.items() if columns is not None}
-    genes = None
-    if is_anndata(X):
+    genes, matched, adata = None, False, X if is_anndata(X) else None
+    if adata is not None:
         if selections:
             raise ValueError(
                 f"{PARAMETERS[next(iter(selections))]} names columns of a packed X, but X is an "
                 "AnnData: use coords_key, image_key and section_key for its parts"
             )
-        genes = np.asarray(X.var_names, dtype=object)
-        X, given = _unpack_by_keys(estimator, X, given)
+        genes = find_genes(adata, estimator.layer, estimator.use_rep)
+        X, given = _unpack_by_keys(estimator, adata, given)
+        fitted = None if reset else _find_fitted_genes(estimator)
+        matched = genes is not None and fitted is not None
+        X = match_genes(X, genes, fitted) if matched else X
     elif selections:
         X, given = _unpack_columns(estimator, X, selections, given, reset)
-    spots = check_spots(estimator, X, *given.values(), reset=reset, packed=bool(selections))
+    compared = bool(selections) or matched
+    spots = check_spots(estimator, X, *given.values(), reset=reset, packed=compared)
     if reset:
         estimator._anndata_genes = genes
-    elif genes is not None and estimator._anndata_genes is not None:
-        _compare_genes(genes, estimator._anndata_genes)
+        estimator._anndata_spots = None if adata is None else digest_names(labels)
+    spots.graphs = gather_adjacencies(estimator, adata, spots, reset)
     return spots
 
 
@@ -130,6 +158,7 @@ def _unpack_by_keys(estimator, adata, given):
         coords_key=estimator.coords_key,
         image_key=estimator.image_key,
         section_key=estimator.section_key,
+        use_rep=estimator.use_rep,
     )
     parts = zip(given.items(), found, strict=True)
     given = {name: own if own is not None else other for (name, own), other in parts}
@@ -143,7 +172,15 @@ def _unpack_by_keys(estimator, adata, given):
             f"image_key={estimator.image_key!r} is not in adata.obsm: name the entry that holds "
             "the image features, pass image_features=, or set image_key=None to do without"
         )
+    if given["sections"] is None and given["coords"] is not None:
+        cure = "name each spot's section by section_key={column!r}, or pass sections="
+        warn_of_libraries(adata, cure, stacklevel=5)
     return X, given
+
+
+def _find_fitted_genes(estimator):
+    genes = estimator._anndata_genes
+    return getattr(estimator, "feature_names_in_", None) if genes is None else genes
 
 
 def _unpack_columns(estimator, X, selections, given, reset):
@@ -167,45 +204,11 @@ def _unpack_columns(estimator, X, selections, given, reset):
     return parts.pop("genes"), {**given, **parts}
 
 
-def is_anndata(X):
-    """Whether X is an AnnData, without importing anndata."""
-    return type(X).__name__ == "AnnData" and hasattr(X, "obsm") and hasattr(X, "obs")
-
-
-def unpack_anndata(adata, *, layer, coords_key, image_key, section_key):
-    """Return X, coords, image features and sections of an AnnData; absent ones are None.
-
-    Raises
-    ------
-    KeyError
-        If the layer or the column of sections isn't there.
-    ValueError
-        If there is no matrix X.
-    """
-    if layer is not None and layer not in adata.layers:
-        raise KeyError(f"layer={layer!r} is not in adata.layers, which has {list(adata.layers)}")
-    if section_key is not None and section_key not in adata.obs:
-        raise KeyError(
-            f"section_key={section_key!r} is not in adata.obs, which has {list(adata.obs)}"
-        )
-    X = adata.X if layer is None else adata.layers[layer]
-    if X is None:
-        raise ValueError(
-            f"adata.X is empty: name the layer that holds the expression, layer= one of "
-            f"{list(adata.layers)}"
-        )
-    if hasattr(X, "to_memory"):  # a sparse matrix that is still in its file
-        X = X.to_memory()
-    coords, image = adata.obsm.get(coords_key), adata.obsm.get(image_key)
-    sections = None if section_key is None else adata.obs[section_key].to_numpy()
-    return X, coords, image, sections
-
-
 def check_spots(estimator, X, coords, image_features, sections, *, reset, packed=False):
     """Return the checked Spots of arrays.
 
-    ``estimator`` learns or compares the names of X's columns, unless X is the genes of a packed
-    X, whose columns it knows already.
+    ``estimator`` learns or compares the names of X's columns, unless that is done (``packed``):
+    X is the genes of a packed X, or an AnnData's, matched by name.
     """
     if getattr(getattr(X, "dtype", None), "kind", None) in ("m", "M"):
         raise ValueError(f"X must be numeric, but holds {X.dtype}: pass counts or ready features")
@@ -231,10 +234,10 @@ def check_spots(estimator, X, coords, image_features, sections, *, reset, packed
     if coords is not None:
         _refuse_graph(coords, "coords")
         coords = _check_block(coords, "coords", n, np.float64)
-        if coords.shape[1] != 2:
+        if coords.shape[1] not in (2, 3):
             raise ValueError(
-                f"coords has {coords.shape[1]} columns but must have 2, x and y: "
-                "pass one section's plane, and several sections through sections="
+                f"coords has {coords.shape[1]} columns but must have 2, x and y, or 3, x, y and z: "
+                "pass those, and several sections through sections="
             )
     if image_features is not None:
         if sp.issparse(image_features):  # dense ones may have as many columns by chance
@@ -337,14 +340,3 @@ def _warn_of_duplicates(coords, sections):
 def _is_constant(X):
     # Two spots nearly always settle it, without a pass over X.
     return all((rows.max(axis=0) != rows.min(axis=0)).sum() == 0 for rows in (X[:2], X))
-
-
-def _compare_genes(genes, fitted):
-    differ = np.flatnonzero(genes != fitted)
-    if differ.size:
-        first = differ[0]
-        raise ValueError(
-            f"adata.var_names differ from those of fit in {differ.size} of {len(genes)} columns, "
-            f"the first is {genes[first]!r} where fit had {fitted[first]!r}: select the genes of "
-            "fit, in their order"
-        )

@@ -60,8 +60,8 @@ CONSTRAINTS = {
     "temperature": [Interval(Real, 0, None, closed="neither")],
     "ot_reg": [Interval(Real, 0, None, closed="neither")],
     "ot_warmup": [Interval(Real, 0, 1, closed="both")],
-    "graph": [HasMethods("fit_transform"), list, tuple, None],
-    "input": [StrOptions({"auto", "counts", "features"})],
+    "graph": [HasMethods("fit_transform"), "sparse matrix", np.ndarray, str, list, tuple, None],
+    "input": [StrOptions({"auto", "counts", "log1p", "features"})],
     "preprocessor": [ExpressionPreprocessor, None],
     "n_components": [Interval(Integral, 1, None, closed="left"), None],
     "pooling": [StrOptions({"auto", "counts", "unit", "plain"})],
@@ -101,6 +101,7 @@ CONSTRAINTS = {
     "image_key": [str, None],
     "section_key": [str, None],
     "layer": [str, None],
+    "use_rep": [str, None],
     "memory": [None, str, os.PathLike, HasMethods("cache")],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
@@ -114,7 +115,7 @@ def check_parameters(estimator):
     ----------
     estimator : IEHERCLClusterer
     """
-    n_clusters, graph = estimator.n_clusters, estimator.graph
+    n_clusters = estimator.n_clusters
     if isinstance(n_clusters, bool | np.bool_):
         raise ValueError(f"n_clusters={n_clusters} must be the number of domains, an integer >= 1")
     if estimator.lambda_ot and not isinstance(n_clusters, Integral):
@@ -129,18 +130,6 @@ def check_parameters(estimator):
             raise ValueError(
                 f"{name}={given!r} must be one or more integers >= 1, such as {example}"
             )
-    graphs = graph if isinstance(graph, list | tuple) else [graph]
-    usable = bool(graphs) and all(hasattr(g, "fit_transform") for g in graphs)
-    if graph is not None and not usable:
-        raise ValueError(
-            f"graph={graph!r} must be a graph transformer such as SpatialKNNGraph(), a list of "
-            "them, or None; to do without neighbours leave the coordinates out"
-        )
-    if any(getattr(g, "mode", None) == "distance" for g in graphs):
-        raise ValueError(
-            "graph has mode='distance', which would give the farthest neighbours the largest "
-            "weights: use mode='connectivity' or 'gaussian'"
-        )
     if not (estimator.lambda_rec or estimator.lambda_contrast or estimator.lambda_ot):
         raise ValueError(
             "lambda_rec, lambda_contrast and lambda_ot are all 0: there is nothing to learn from, "
@@ -156,7 +145,7 @@ def choose_pooling(pooling, kind):
     ValueError
         If the name belongs to the other kind.
     """
-    own = _POOLING[kind]
+    own = _POOLING["features" if kind == "features" else "counts"]
     if pooling not in ("auto", "plain", own):
         other = {"counts": "ready features", "features": "counts"}[kind]
         raise ValueError(

@@ -16,6 +16,7 @@ from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ._anndata import is_anndata, take_coords
 from ._display import ImageEstimator
 from ._image_files import open_image, pixel_ceiling
 
@@ -204,8 +205,9 @@ class PatchTransformer(ImageEstimator, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, 2), (n, h, w, c), (n, h, w) or (n, h * w * c)
-            Coordinates if `image` is set, patches otherwise.
+        X : array-like of shape (n, 2), (n, h, w, c), (n, h, w) or (n, h * w * c), or AnnData
+            Coordinates if `image` is set, patches otherwise. Those of an AnnData are in
+            ``obsm["spatial"]``, in the unit that `scale` converts.
         y : None
             Ignored.
 
@@ -269,6 +271,8 @@ class PatchTransformer(ImageEstimator, TransformerMixin, BaseEstimator):
     def _check_coords(self, X, reset):
         """Return coordinates (n, 2) and the spots' centre pixels."""
         names = getattr(X, "index", None)
+        if is_anndata(X):
+            X, names = take_coords(X, type(self).__name__)[:, :2], X.obs_names
         coords = validate_data(self, X, reset=reset, dtype=np.float64)
         if coords.shape[1] != 2:
             raise ValueError(
@@ -280,6 +284,12 @@ class PatchTransformer(ImageEstimator, TransformerMixin, BaseEstimator):
 
     def _check_patches(self, X, reset):
         """Return patches (n, h, w, c)."""
+        if is_anndata(X):
+            raise ValueError(
+                f"X is an AnnData but {type(self).__name__} has image=None: pass image= and scale= "
+                "as image, scale, _ = skiehercl.io.find_image(adata) gives them, or call "
+                "skiehercl.io.section_image_features(adata)"
+            )
         if (X if hasattr(X, "ndim") else np.asarray(X)).ndim in (3, 4):
             if reset and hasattr(self, "n_features_in_"):
                 del self.n_features_in_

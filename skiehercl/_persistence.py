@@ -45,6 +45,8 @@ _ALLOWED = (
     *(np.random.RandomState, *_SPARSE),
 )
 _CLASSES = {cls.__name__: cls for cls in _ALLOWED}
+# Parameters that files of before may lack, and what they then are.
+_ADDED = {"IEHERCLClusterer": {"use_rep": None}, "ExpressionPreprocessor": {"layer": None}}
 _PLAIN = (type(None), bool, int, float, str)
 
 
@@ -214,6 +216,8 @@ def _build(cls, state):
         value.load_state_dict(weights, assign=True)
     else:
         value = cls.__new__(cls)
+        added = _ADDED.get(cls.__name__, {})
+        state |= {name: default for name, default in added.items() if name not in state}
         getattr(value, "__setstate__", vars(value).update)(state)
     return value
 

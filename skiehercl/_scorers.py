@@ -12,6 +12,7 @@ from ._coherence import chaos_score, morans_i_labels, pas_score, silhouette_embe
 from ._inputs import is_anndata
 from ._labels import UNLABELLED, encode_labels
 from ._packed import find_columns, take_block
+from ._recognition import UnknownSpotsError
 from .graph import SpatialKNNGraph
 
 __all__ = ["BLIND", "SCORES", "label_pair", "make_domain_scorer", "take_coords"]
@@ -57,9 +58,10 @@ def make_domain_scorer(metric="ari", *, ignore=UNLABELLED, coords_columns=None):
     """Make a scorer for `GridSearchCV(scoring=...)` and its relatives.
 
     The domains are `estimator.predict(X)`; where the estimator has no `predict` (agglomerative or
-    spectral clustering, say), or needs more than `X` for it, they are its `labels_`, provided
-    there are as many as spots. So the labels are those of the spots scored where training and
-    test spots are the same: use `cv=WholeSectionSplit()`. Works for pipelines too.
+    spectral clustering, say), or one from elsewhere needs more than `X` for it, they are its
+    `labels_`, provided there are as many as spots. So the labels are those of the spots scored
+    where training and test spots are the same: use `cv=WholeSectionSplit()`. Works for pipelines
+    too.
 
     Scores against the truth compare them with `y`, unlabelled spots left out. Those whose names
     begin with "blind_" never look at `y`, which may be None; the name goes into the search's
@@ -231,6 +233,8 @@ def _predict_domains(estimator, X, metadata):
     if hasattr(estimator, "predict"):
         try:
             return _predict(estimator, X, metadata)
+        except UnknownSpotsError:
+            raise  # these spots had no part in the fit, whatever their number
         except (ValueError, TypeError) as error:
             failure = error
     whole = "fit and score the same spots: use cv=WholeSectionSplit()"

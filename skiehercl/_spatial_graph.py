@@ -14,6 +14,7 @@ from sklearn.base import (
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ._anndata import is_anndata, take_coords, warn_of_libraries
 from ._display import DocumentedEstimator
 from ._graph_ops import check_all_finite, check_sections, symmetrise
 
@@ -42,8 +43,9 @@ class SpatialGraph(
 
         Parameters
         ----------
-        X : array-like of shape (n_spots, n_dimensions)
-            Coordinates, all in one unit (pixels, micrometres, array rows and columns).
+        X : array-like of shape (n_spots, n_dimensions), or AnnData
+            Coordinates, all in one unit (pixels, micrometres, array rows and columns). Those of
+            an AnnData are in ``obsm["spatial"]``.
         y : Ignored
             Present for scikit-learn's conventions.
         sections : array-like of shape (n_spots,), default=None
@@ -76,7 +78,7 @@ class SpatialGraph(
 
         Parameters
         ----------
-        X : array-like of shape (n_queries, n_dimensions)
+        X : array-like of shape (n_queries, n_dimensions), or AnnData
             Coordinates in the unit of those fitted.
         sections : array-like of shape (n_queries,), default=None
             Labels known from ``fit``; needed only if it had some and X is new.
@@ -95,6 +97,8 @@ class SpatialGraph(
 
     @_fit_context(prefer_skip_nested_validation=True)
     def _fit(self, X, sections):
+        if is_anndata(X) and sections is None:
+            warn_of_libraries(X, "pass sections=adata.obs[{column!r}]", stacklevel=4)
         X = self._check_coords(X, reset=True)
         self.coords_, self.section_labels_ = X, None
         self.section_codes_ = np.zeros(len(X), dtype=np.intp)
@@ -112,6 +116,8 @@ class SpatialGraph(
         return parts
 
     def _check_coords(self, X, reset):
+        if is_anndata(X):
+            X = take_coords(X, type(self).__name__)
         check = {"dtype": [np.float64, np.float32], "copy": reset, "ensure_all_finite": False}
         X = validate_data(self, X, reset=reset, **check)
         check_all_finite(X, "coords X")

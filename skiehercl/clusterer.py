@@ -15,11 +15,13 @@ from sklearn.base import (
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ._input_kind import settle_input, warn_of_empty
+from ._adjacency import name_graphs
+from ._input_kind import restore_counts, settle_input, warn_of_empty
 from ._inputs import gather_spots, split_second
 from ._memory import open_memory
 from ._n_clusters import list_candidates
 from ._parameters import CONSTRAINTS, PRESETS, check_parameters, choose_pooling
+from ._recognition import KnownSpots, comes_alone, make_keys
 from ._stored import StoredEstimator
 
 __all__ = ["IEHERCLClusterer"]
@@ -67,14 +69,21 @@ class IEHERCLClusterer(
         Strength of the entropy in (16), in units of the distance between rows of Q.
     ot_warmup : float, default=0.3
         Share of ``max_iter`` before the divergence joins and pseudo-labels are drawn.
-    graph : graph transformer, list of them, or None, default=None
+    graph : graph transformer, sparse matrix, str, list of them, or None, default=None
         Neighbourhoods, such as :class:`SpatialKNNGraph` or :class:`SpatialRadiusGraph`; several
         make GraphSAGE see several scales. None: the 6, 12, 18 and 30 nearest spots and those
-        that tie with the last, fewer in sections of less than 1,800 spots.
-    input : {"auto", "counts", "features"}, default="auto"
-        What X holds. Counts go through ``preprocessor``; ready features (principal components)
-        are used as they are. "auto" takes non-negative integers, and non-negative values beyond
-        20 (no logarithm of a count), for counts; ``input_`` says what it decided.
+        that tie with the last, fewer in sections of less than 1,800 spots. A sparse matrix of
+        shape (n_spots, n_spots) is the adjacency itself, non-negative and without edges between
+        sections; new sections can't be predicted by it. A string is the key of one in an AnnData's
+        ``obsp``, such as "spatial_connectivities" of squidpy: each AnnData brings its own.
+    input : {"auto", "counts", "log1p", "features"}, default="auto"
+        What X holds. Counts go through ``preprocessor``; "log1p", log(1 + x) of library-size
+        normalised counts (scanpy's usual ``adata.X``, and what an
+        :class:`~skiehercl.preprocessing.ExpressionPreprocessor` in a pipeline gives), is turned
+        back into counts, so that neighbours are pooled before the logarithm; ready features
+        (principal components) are used as they are. "auto" takes non-negative integers, and
+        non-negative values beyond 20 (no logarithm of a count), for counts, and recognises
+        "log1p" by the integers behind it; ``input_`` says what it decided.
     preprocessor : ExpressionPreprocessor or None, default=None
         Preprocessing of counts. None: log-normalised, 3,000 highly variable genes.
     n_components : int or None, default=50
@@ -151,8 +160,12 @@ class IEHERCLClusterer(
     coords_key, image_key : str or None, default="spatial", "X_image"
         Where an AnnData has coordinates and image features, in ``obsm``; None leaves them out.
         What isn't there is an error, but for image features under the default key.
-    section_key, layer : str or None, default=None
-        Where an AnnData has the sections, in ``obs``, and X, in ``layers``.
+    section_key : str or None, default=None
+        Where an AnnData has the sections, in ``obs``. Without it, an AnnData that seems to hold
+        several is warned of.
+    layer, use_rep : str or None, default=None
+        Where an AnnData has X: a key of ``layers``, or "raw" for ``adata.raw`` unless a layer has
+        that name; or, with ``use_rep``, a key of ``obsm``, such as "X_pca". Neither: ``adata.X``.
     memory : str, path, joblib.Memory or None, default=None
         Folder that keeps what does not depend on the lambdas, ``walk_length`` and the like:
         neighbour graphs, pooled features, image evidence and the walk's anchors. Fits and
@@ -194,7 +207,7 @@ class IEHERCLClusterer(
         :func:`skiehercl.model_selection.n_clusters_curve`.
     n_pooled_ : float
         Mean number of spots in a neighbourhood, the spot itself included.
-    input_ : {"counts", "features"}
+    input_ : {"counts", "log1p", "features"}
         What X was taken for.
     graph_ : csr_matrix of shape (n_spots, n_spots)
         Row-stochastic neighbour mean that the decoder uses, of the first neighbourhood.
@@ -293,6 +306,7 @@ class IEHERCLClusterer(
         image_key="X_image",
         section_key=None,
         layer=None,
+        use_rep=None,
         memory=None,
         random_state=None,
         verbose=False,
@@ -344,6 +358,7 @@ class IEHERCLClusterer(
         self.image_key = image_key
         self.section_key = section_key
         self.layer = layer
+        self.use_rep = use_rep
         self.memory = memory
         self.random_state = random_state
         self.verbose = verbose
@@ -373,14 +388,15 @@ class IEHERCLClusterer(
         X : array-like or sparse matrix of shape (n_spots, n_genes), DataFrame or AnnData
             Counts or ready features (see ``input``). Coordinates, image features and sections
             are read from an AnnData by their keys, unless they are passed here, or from the
-            columns of a packed X that ``coords_columns`` and its like name.
-        y : array-like of shape (n_spots, 2), default=None
+            columns of a packed X that ``coords_columns`` and its like name. Beside an AnnData or
+            a DataFrame, those that are DataFrames or Series are aligned by their index.
+        y : array-like of shape (n_spots, 2 or 3), default=None
             The coordinates, when called as ``fit(X_gene, coords, image_features)``. Anything
             1-dimensional is ignored, as scikit-learn's conventions ask for.
         image_features : array-like of shape (n_spots, n_image_features), default=None
             Features of the image around each spot; None: no image branch.
-        coords : array-like of shape (n_spots, 2), default=None
-            x and y of each spot in any one unit; None: no neighbours.
+        coords : array-like of shape (n_spots, 2 or 3), default=None
+            x, y, and maybe z of each spot in any one unit; None: no neighbours.
         sections : array-like of shape (n_spots,), default=None
             Section of each spot; spots of two sections are never neighbours.
 
@@ -396,11 +412,14 @@ class IEHERCLClusterer(
             doesn't have or that overlap. The estimator stays as it was before.
         KeyError
             If an AnnData lacks what a key names.
+        TypeError
+            If the adjacency is dense, or X is a sparse matrix of ready features.
 
         Warns
         -----
         UserWarning
-            If spots or genes have no counts, spots share a place, or domains end without spots.
+            If spots or genes have no counts, spots share a place, domains end without spots, or
+            an AnnData seems to hold several sections but ``section_key`` is None.
         """
         check_parameters(self)
         coords = split_second(y, coords)
@@ -408,7 +427,10 @@ class IEHERCLClusterer(
         fitted = copy.copy(self)
         spots = gather_spots(fitted, X, coords, image_features, sections, reset=True)
         candidates = list_candidates(self.n_clusters, len(spots))
-        kind = settle_input(spots.genes, X, self.input)
+        kind = settle_input(spots.genes, self.input, spots.coords is not None)
+        keys = make_keys(spots.genes)
+        if kind == "log1p":
+            spots.genes = restore_counts(spots.genes)
         memory = open_memory(self.memory, self.random_state)
         seeds = check_random_state(self.random_state).randint(2**31 - 1, size=self.n_init)
         model = self._build_model(kind, candidates, int(seeds[0]))
@@ -422,6 +444,7 @@ class IEHERCLClusterer(
             self.n_clusters_curve_ = model.n_clusters_curve_
         self.graph_ = section.neighbor_mean
         self.labels_ = self.probabilities_.argmax(axis=1)
+        self._spot_keys = keys
         self.cluster_centers_ = _group_means(self.embedding_, self.probabilities_)
         image = model.features.image_
         self.image_evidence_ = None if image is None else image.evidence_
@@ -445,13 +468,23 @@ class IEHERCLClusterer(
         Parameters
         ----------
         X, coords, image_features, sections
-            As in ``fit``: coordinates and image features exactly if ``fit`` had them. The
-            training spots get ``labels_`` again; of a new section, pass all spots at once,
-            since a spot's neighbours take part.
+            As in ``fit``. X alone is enough for the training spots, all of them or some, in any
+            order: they are known by their rows and get ``labels_`` again. Rows that several
+            training spots share get their domain if it is one, else only all training spots in
+            their order can be told apart. Of a new section, pass all spots at once, since a
+            spot's neighbours take part, with coordinates and image features exactly if ``fit``
+            had them. The genes of an AnnData are found by name, in any order and among others, if
+            ``fit`` had names.
 
         Returns
         -------
         labels : ndarray of shape (n_spots,), int
+
+        Raises
+        ------
+        ValueError
+            If X comes alone and holds rows that aren't the training's, or rows of training spots
+            in different domains; if blocks don't suit those of ``fit``.
         """
         return self.predict_proba(X, coords, image_features, sections=sections).argmax(axis=1)
 
@@ -464,6 +497,8 @@ class IEHERCLClusterer(
             Rows sum to 1.
         """
         spots = self._gather_new(X, coords, image_features, sections)
+        if comes_alone(spots, self.model_.features):
+            return self._recall(spots, self.probabilities_)
         memory = open_memory(self.memory, self.random_state)
         return self.model_.describe(spots, self.device, memory)[0]
 
@@ -475,6 +510,8 @@ class IEHERCLClusterer(
         embedding : ndarray of shape (n_spots, latent_size), float64
         """
         spots = self._gather_new(X, coords, image_features, sections)
+        if comes_alone(spots, self.model_.features):
+            return self._recall(spots, self.embedding_)
         memory = open_memory(self.memory, self.random_state)
         return self.model_.embed(spots, self.device, memory)
 
@@ -491,17 +528,21 @@ class IEHERCLClusterer(
     def _gather_new(self, X, coords, image_features, sections):
         check_is_fitted(self)
         spots = gather_spots(self, X, coords, image_features, sections, reset=False)
+        if comes_alone(spots, self.model_.features):
+            return spots
         features = self.model_.features
         for name, given, used in (
-            ("coords", spots.coords is not None, bool(features.graphs_)),
+            ("coords", spots.coords is not None, features.with_coords_),
             ("image_features", spots.image is not None, features.image_ is not None),
         ):
             if given != used:
                 verb = "had" if used else "had no"
                 cure = "pass them here too" if used else "leave them out here"
                 raise ValueError(f"{name}: the estimator's fit {verb} {name}, so {cure}")
-        if self.input_ == "counts":
+        if self.input_ != "features":
             warn_of_empty(spots.genes, axes=((1, "spots"),))
+        if self.input_ == "log1p":
+            spots.genes = restore_counts(spots.genes)
         if used and spots.image.shape[1] != len(features.image_.mean_):
             raise ValueError(
                 f"image_features has {spots.image.shape[1]} columns but fit had "
@@ -509,15 +550,20 @@ class IEHERCLClusterer(
             )
         return spots
 
+    def _recall(self, spots, values):
+        known = KnownSpots(self._spot_keys, self.labels_)
+        return known.take(values, known.find(spots.genes))
+
     def _build_model(self, kind, candidates, seed):
         # Imported here: a user who only reads or plots a section needn't load torch.
         from ._features import SpotFeatures
         from ._model import DomainModel, HeadOptions
         from ._training import TrainingOptions
 
+        kind = "features" if kind == "features" else "counts"
         features = SpotFeatures(
             kind,
-            self.graph,
+            name_graphs(self.graph),
             self.preprocessor,
             self.n_components,
             choose_pooling(self.pooling, kind),
@@ -552,7 +598,7 @@ class IEHERCLClusterer(
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        # Sparse counts are taken, sparse features aren't: the tag knows no such difference.
+        # Sparse features are taken with coordinates only: the tag knows no such difference.
         tags.input_tags.sparse = False
         tags.transformer_tags.preserves_dtype = []
         return tags

@@ -12,16 +12,17 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from scipy import sparse
 
 from . import _visium
+from ._annotation import add_domains, annotate
 from ._section_image import SectionImage, check_spatial, find_image, section_image_features
 from ._spatialdata import from_spatialdata, import_spatialdata, to_spatialdata
 
 __all__ = [
     "SectionImage",
     "add_domains",
+    "annotate",
     "check_writable",
     "find_image",
     "from_spatialdata",
@@ -158,53 +159,6 @@ def read_visium(
     stored = metadata.pop("library_ids", own)
     entry = {"images": images, "scalefactors": factors, "metadata": metadata}
     adata.uns["spatial"] = {library_id or stored: entry}
-    return adata
-
-
-def add_domains(adata, labels, probabilities=None, embedding=None, key="domain_pred", params=None):
-    """Store a clustering in `adata`, in place.
-
-    Parameters
-    ----------
-    adata : AnnData
-    labels : array-like of shape (n_obs,)
-        Stored in ``obs[key]`` as a categorical of strings, "0", "1", ... in numeric order.
-    probabilities : array-like of shape (n_obs, n_domains), default=None
-        Their row maximum goes to ``obs[key + "_confidence"]``.
-    embedding : array-like of shape (n_obs, n_dims), default=None
-        Stored in ``obsm["X_iehercl"]``.
-    key : str, default="domain_pred"
-    params : dict, default=None
-        Stored in ``uns["iehercl"]``; what HDF5 cannot hold is stored as text.
-
-    Returns
-    -------
-    AnnData
-        The same object.
-
-    Raises
-    ------
-    ValueError
-        An argument does not have one row per spot.
-    """
-    values = np.asarray(labels)
-    rows = {"labels": values, "probabilities": probabilities, "embedding": embedding}
-    for name, given in rows.items():
-        if given is not None and len(given) != adata.n_obs:
-            raise ValueError(
-                f"{name} has {len(given)} rows but adata has {adata.n_obs} spots: pass one per spot"
-            )
-    levels = [str(level) for level in np.unique(values)]
-    adata.obs[key] = pd.Categorical(values.astype(str), categories=levels)
-    if probabilities is not None:
-        adata.obs[f"{key}_confidence"] = np.max(probabilities, axis=1).astype(np.float32)
-    if embedding is not None:
-        adata.obsm["X_iehercl"] = np.asarray(embedding, dtype=np.float32)
-    stored = {
-        str(name): value if isinstance(value, (bool, int, float, str, np.ndarray)) else repr(value)
-        for name, value in (params or {}).items()
-    }
-    adata.uns["iehercl"] = {"key": key, "params": stored}
     return adata
 
 

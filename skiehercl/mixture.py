@@ -14,11 +14,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
+from ._adjacency import name_graphs
 from ._domains import DomainMixture
-from ._input_kind import settle_input, warn_of_empty
+from ._input_kind import restore_counts, settle_input, warn_of_empty
 from ._inputs import gather_spots, split_second
 from ._n_clusters import choose_n_clusters, list_candidates, measure_curve
 from ._parameters import CONSTRAINTS, choose_pooling
+from ._recognition import KnownSpots, comes_alone, make_keys
 from ._stored import StoredEstimator
 from ._threads import map_small
 
@@ -44,7 +46,7 @@ class SmoothedMixture(
         Principal components.
     graph, input, preprocessor, align_sections, covariance_type
         As in :class:`~skiehercl.IEHERCLClusterer`.
-    coords_columns, image_columns, section_column, coords_key, section_key, layer
+    coords_columns, image_columns, section_column, coords_key, section_key, layer, use_rep
         As in :class:`~skiehercl.IEHERCLClusterer`; image columns are left out of the genes.
     random_state : int, RandomState instance or None, default=None
         Seed of Ward's sample in sections of more than 4,500 spots, and of the choice of
@@ -90,7 +92,7 @@ class SmoothedMixture(
     _shared = (
         *("n_clusters", "graph", "input", "preprocessor", "align_sections", "covariance_type"),
         *("coords_columns", "image_columns", "section_column", "coords_key", "section_key"),
-        *("layer", "random_state"),
+        *("layer", "use_rep", "random_state"),
     )
     _parameter_constraints: dict = {  # noqa: RUF012
         **{name: CONSTRAINTS[name] for name in _shared},
@@ -113,6 +115,7 @@ class SmoothedMixture(
         coords_key="spatial",
         section_key=None,
         layer=None,
+        use_rep=None,
         random_state=None,
     ):
         self.n_clusters = n_clusters
@@ -128,6 +131,7 @@ class SmoothedMixture(
         self.coords_key = coords_key
         self.section_key = section_key
         self.layer = layer
+        self.use_rep = use_rep
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=False)
@@ -138,13 +142,13 @@ class SmoothedMixture(
         ----------
         X : array-like or sparse matrix of shape (n_spots, n_genes), DataFrame or AnnData
             Counts or ready features, maybe packed with the coordinates.
-        y : array-like of shape (n_spots, 2), default=None
+        y : array-like of shape (n_spots, 2 or 3), default=None
             The coordinates, when called as ``fit(X_gene, coords)``. Anything 1-dimensional is
             ignored, as scikit-learn's conventions ask for.
         image_features : array-like of shape (n_spots, n_image_features), default=None
             Not used; taken so that calls are those of IEHERCLClusterer.
-        coords : array-like of shape (n_spots, 2), default=None
-            x and y of each spot in any one unit; None: no smoothing.
+        coords : array-like of shape (n_spots, 2 or 3), default=None
+            x, y, and maybe z of each spot in any one unit; None: no smoothing.
         sections : array-like of shape (n_spots,), default=None
             Section of each spot; spots of two sections are never neighbours.
 
@@ -171,12 +175,16 @@ class SmoothedMixture(
         spots = gather_spots(self, X, coords, image_features, sections, reset=True)
         spots.image = None
         candidates = list_candidates(self.n_clusters, len(spots))
-        kind = settle_input(spots.genes, X, self.input)
+        kind = self.input_ = settle_input(spots.genes, self.input, spots.coords is not None)
+        self._spot_keys = make_keys(spots.genes)
+        if kind == "log1p":
+            kind, spots.genes = "counts", restore_counts(spots.genes)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         pooling = choose_pooling("auto", kind)
         options = (self.n_components, pooling, True, 0.0, seed, self.align_sections)
-        self.features_ = SpotFeatures(kind, self.graph, self.preprocessor, *options).fit(spots)
-        self.input_, self.n_pooled_ = kind, self.features_.n_pooled_
+        self.features_ = SpotFeatures(kind, name_graphs(self.graph), self.preprocessor, *options)
+        self.features_.fit(spots)
+        self.n_pooled_ = self.features_.n_pooled_
         self.embedding_ = self.features_.transform(spots).target
         self.n_clusters_ = candidates[0]
         vars(self).pop("n_clusters_curve_", None)  # that of an earlier fit
@@ -205,8 +213,10 @@ class SmoothedMixture(
         Parameters
         ----------
         X, coords, image_features, sections
-            As in ``fit``: coordinates exactly if ``fit`` had them, and all spots of a new section
-            at once, since a spot's neighbours take part.
+            As in ``fit``. X alone is enough for training spots, which are known by their rows,
+            as in :meth:`IEHERCLClusterer.predict <skiehercl.IEHERCLClusterer.predict>`. Of a new
+            section, all spots at once, since a spot's neighbours take part, with coordinates
+            exactly if ``fit`` had them. The genes of an AnnData are found by name.
 
         Returns
         -------
@@ -222,8 +232,10 @@ class SmoothedMixture(
         probabilities : ndarray of shape (n_spots, n_clusters)
             Rows sum to 1.
         """
-        embedding = self.transform(X, coords, image_features, sections=sections)
-        return self.mixture_.predict_proba(embedding)
+        spots = self._gather_new(X, coords, image_features, sections)
+        if comes_alone(spots, self.features_):
+            return self._recall(spots, self.probabilities_)
+        return self.mixture_.predict_proba(self.features_.transform(spots).target)
 
     def transform(self, X, coords=None, image_features=None, *, sections=None):
         """Return the smoothed components of spots; parameters as in ``predict``.
@@ -232,16 +244,29 @@ class SmoothedMixture(
         -------
         embedding : ndarray of shape (n_spots, n_components), float32
         """
+        spots = self._gather_new(X, coords, image_features, sections)
+        if comes_alone(spots, self.features_):
+            return self._recall(spots, self.embedding_)
+        return self.features_.transform(spots).target
+
+    def _gather_new(self, X, coords, image_features, sections):
         check_is_fitted(self)
         spots = gather_spots(self, X, coords, image_features, sections, reset=False)
         spots.image = None
-        smoothed = bool(self.features_.graphs_)
-        if smoothed != (spots.coords is not None):
-            verb, cure = ("had", "pass them") if smoothed else ("had no", "leave them out")
+        alone = comes_alone(spots, self.features_)
+        placed = self.features_.with_coords_
+        if not alone and placed != (spots.coords is not None):
+            verb, cure = ("had", "pass them") if placed else ("had no", "leave them out")
             raise ValueError(f"coords: the estimator's fit {verb} coords, so {cure} here too")
-        if self.input_ == "counts":
+        if self.input_ != "features" and not alone:
             warn_of_empty(spots.genes, axes=((1, "spots"),))
-        return self.features_.transform(spots).target
+            if self.input_ == "log1p":
+                spots.genes = restore_counts(spots.genes)
+        return spots
+
+    def _recall(self, spots, values):
+        known = KnownSpots(self._spot_keys, self.labels_)
+        return known.take(values, known.find(spots.genes))
 
     def __sklearn_is_fitted__(self):
         # Number and names of the columns are set before anything is learned.
@@ -249,7 +274,7 @@ class SmoothedMixture(
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        # Sparse counts are taken, sparse features aren't: the tag knows no such difference.
+        # Sparse features are taken with coordinates only: the tag knows no such difference.
         tags.input_tags.sparse = False
         tags.transformer_tags.preserves_dtype = []
         return tags

@@ -19,6 +19,7 @@ from skiehercl._drawing import (
     draw_legend,
     draw_spots,
     draw_tissue,
+    find_palette,
     import_pyplot,
     list_views,
     match_panels,
@@ -85,9 +86,9 @@ def plot_domains(
     alpha : float, default=1.0
         Opacity of the spots.
     palette : sequence of colours, dict of label to colour, or str, optional
-        Colours in the order of the labels, or the name of a colormap. By default
-        :data:`PALETTE`, 24 colours told apart with colour-blind eyes too; lighter and darker
-        ones follow.
+        Colours in the order of the labels, or the name of a colormap. By default those in
+        `uns[key + '_colors']` of an AnnData, where there is no `truth`; else :data:`PALETTE`,
+        24 colours told apart with colour-blind eyes too; lighter and darker ones follow.
     title : str, optional
         Title of the (predicted) panel; beside the truth it tells the adjusted Rand index by
         default.
@@ -112,6 +113,8 @@ def plot_domains(
     """
     plt = import_pyplot()
     if hasattr(coords, "obsm"):
+        if palette is None and truth is None:
+            palette = find_palette(coords, key)
         coords, labels, truth, image, scale = unpack_adata(coords, labels, key, truth, image, scale)
         title = title or (key if truth is None else None)
     elif key is not None or isinstance(image, str):
@@ -202,7 +205,7 @@ def plot_attention(
     >>> figure = plot_attention(np.eye(3)[:, :2], {"gene": weights})
     """
     plt = import_pyplot()
-    coords = check_coords(coords.obsm["spatial"] if hasattr(coords, "obsm") else coords)
+    coords = check_coords(coords.obsm["spatial"][:, :2] if hasattr(coords, "obsm") else coords)
     panels = list_views(attention, view_names or {}, len(coords))
     spot_size = spot_size or measure_spots(coords) * (1.0 if image is None else 0.8)
     if n_columns is None:

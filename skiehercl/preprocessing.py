@@ -13,9 +13,10 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted, validate_data
 
+from ._anndata import unpack_counts
 from ._display import DocumentedEstimator
 from ._expression import (
     apply_log,
@@ -35,6 +36,9 @@ from ._expression import (
 )
 from ._graph_ops import check_all_finite, check_graph
 from .graph import SpatialKNNGraph
+
+# Genes that n_top_genes="auto" keeps where it chooses.
+N_TOP_GENES = 3000
 
 __all__ = [
     "ExpressionPreprocessor",
@@ -60,24 +64,31 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         fitted spots, those without counts left out.
     log : bool, default=True
         Apply ``log(1 + x)``.
-    n_top_genes : int, default=3000
+    n_top_genes : int, "auto" or None, default="auto"
         Number of highly variable genes to keep (see :func:`highly_variable_genes`). None, or a
-        number not below that of the genes, keeps all.
+        number not below that of the genes, keeps all. "auto": 3,000 where counts are pooled, scaled
+        or projected; else all, so that a clusterer of the package behind it in a pipeline can
+        choose them on pooled counts, where variation is far less noise than in single spots.
     scale : bool, default=False
         Shift and scale each kept gene to mean 0 and variance 1. Makes the data dense.
     max_value : float, default=None
         With ``scale``, clip to [-max_value, max_value].
     n_components : int, default=None
         Number of principal components, at most min(n_spots, n_genes kept); None: no PCA.
-    pool : int or graph transformer, default=None
-        Neighbours whose counts are added to each spot's own: the k nearest spots, or an unfitted
-        :class:`~skiehercl.graph.SpatialKNNGraph`, :class:`~skiehercl.graph.SpatialRadiusGraph` or
-        the like, whose edge weights then weight the counts. A spot always counts itself once.
-        None or 0: no pooling. Wide pooling (18 to 30) suits thousands of spots and ruins hundreds.
+    pool : int, graph transformer or sparse matrix, default=None
+        For what follows without neighbours of its own, K-means or the like (the package's spatial
+        clusterers pool themselves): neighbours whose counts are added to each spot's own. The k
+        nearest spots, or an unfitted :class:`~skiehercl.graph.SpatialKNNGraph`,
+        :class:`~skiehercl.graph.SpatialRadiusGraph` or the like, whose edge weights then weight
+        the counts, or the adjacency (n_spots, n_spots) itself, which needs no coordinates. A spot
+        always counts itself once. None or 0: no pooling. Wide pooling (18 to 30) suits thousands
+        of spots and ruins hundreds.
     require_counts : bool, default=False
         Refuse values that aren't integers.
     random_state : int, RandomState instance or None, default=None
         Starting vector of the PCA's eigensolver, which moves results by rounding errors only.
+    layer : str or None, default=None
+        Where an AnnData has the counts: a key of ``layers``, or "raw"; None: ``adata.X``.
 
     Attributes
     ----------
@@ -116,26 +127,31 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
     _parameter_constraints: dict = {  # noqa: RUF012
         "target_sum": [Interval(Real, 0, None, closed="neither"), None],
         "log": ["boolean"],
-        "n_top_genes": [Interval(Integral, 1, None, closed="left"), None],
+        "n_top_genes": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"}), None],
         "scale": ["boolean"],
         "max_value": [Interval(Real, 0, None, closed="neither"), None],
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
-        "pool": [Interval(Integral, 0, None, closed="left"), HasMethods("fit_transform"), None],
+        "pool": [
+            *(Interval(Integral, 0, None, closed="left"), HasMethods("fit_transform")),
+            *("sparse matrix", None),
+        ],
         "require_counts": ["boolean"],
         "random_state": ["random_state"],
+        "layer": [str, None],
     }
 
     def __init__(
         self,
         target_sum=None,
         log=True,
-        n_top_genes=3000,
+        n_top_genes="auto",
         scale=False,
         max_value=None,
         n_components=None,
         pool=None,
         require_counts=False,
         random_state=None,
+        layer=None,
     ):
         self.target_sum = target_sum
         self.log = log
@@ -146,14 +162,16 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         self.pool = pool
         self.require_counts = require_counts
         self.random_state = random_state
+        self.layer = layer
 
     def fit(self, X, y=None, *, coords=None, sections=None):
         """Learn target sum, genes, scale and components from X.
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_spots, n_genes)
-            Counts, or other non-negative values that aren't logarithms. Not changed.
+        X : array-like or sparse matrix of shape (n_spots, n_genes), or AnnData
+            Counts, or other non-negative values that aren't logarithms. Not changed. An AnnData
+            has them where ``layer`` says, and the coordinates in ``obsm["spatial"]``.
         y : Ignored
             Present for scikit-learn's conventions.
         coords : array-like of shape (n_spots, 2), default=None
@@ -191,8 +209,8 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_spots, n_features_in_)
-            Counts of the same genes in the same order.
+        X : array-like or sparse matrix of shape (n_spots, n_features_in_), or AnnData
+            Counts of the same genes in the same order; those of an AnnData are found by name.
         coords, sections
             As in ``fit``: with ``pool``, the spots of X are pooled among themselves.
 
@@ -202,6 +220,7 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
             As from ``fit_transform``.
         """
         check_is_fitted(self)
+        X, coords, sections = unpack_counts(self, X, coords, sections, reset=False)
         X = self._check_counts(X, reset=False)
         graph = self._build_graph(X.shape[0], coords, sections)
         features = self._normalise(X, graph, self._measure_library(X, graph))
@@ -223,6 +242,8 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
             One per column of the features.
         """
         check_is_fitted(self)
+        if input_features is None and not hasattr(self, "feature_names_in_"):
+            input_features = getattr(self, "_anndata_genes", None)
         names = _check_feature_names_in(self, input_features)
         if self.n_components is not None:
             return np.array([f"pca{i}" for i in range(self.n_components_)], dtype=object)
@@ -230,6 +251,7 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
 
     @_fit_context(prefer_skip_nested_validation=False)
     def _fit(self, X, coords, sections):
+        X, coords, sections = unpack_counts(self, X, coords, sections, reset=True)
         X = self._check_counts(X, reset=True)
         graph = self._build_graph(X.shape[0], coords, sections)
         library = self._measure_library(X, graph)
@@ -269,6 +291,8 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         by_number = isinstance(self.pool, Integral)
         if self.pool is None or (by_number and self.pool == 0):
             return None
+        if sp.issparse(self.pool):
+            return _drop_selves(check_graph(self.pool, n_spots))
         if coords is None:
             raise ValueError(
                 f"pool={self.pool!r} needs the spots' coordinates: pass coords=, an array of shape "
@@ -287,8 +311,7 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
             )
         graph = SpatialKNNGraph(self.pool) if by_number else clone(self.pool)
         given = {} if sections is None else {"sections": sections}
-        graph = check_graph(graph.fit_transform(coords, **given), n_spots)
-        return graph - sp.diags(graph.diagonal(), format="csr")
+        return _drop_selves(check_graph(graph.fit_transform(coords, **given), n_spots))
 
     def _measure_library(self, X, graph):
         library = library_sizes(X, graph)
@@ -303,10 +326,14 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
 
     def _choose_genes(self, X, graph, library):
         n_genes = X.shape[1]
-        if self.n_top_genes is None or self.n_top_genes >= n_genes:
+        n_top = self.n_top_genes
+        if isinstance(n_top, str):
+            handed_on = graph is None and not self.scale and self.n_components is None
+            n_top = None if handed_on else N_TOP_GENES
+        if n_top is None or n_top >= n_genes:
             return np.ones(n_genes, dtype=bool)
         mean, variance = gene_moments(X, graph, scale_factors(library, self.target_sum_))
-        return choose_genes(mean, variance, self.n_top_genes)
+        return choose_genes(mean, variance, n_top)
 
     def _normalise(self, X, graph, library):
         """Return the pooled, normalised and logged kept genes, always a new matrix."""
@@ -345,3 +372,7 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         tags.input_tags.positive_only = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _drop_selves(graph):
+    return graph - sp.diags(graph.diagonal(), format="csr")

@@ -127,7 +127,8 @@ def image_report(
     ['genes', 'image', 'fused', 'shuffled']
     """
     if is_anndata(X):
-        keys = {name: getattr(estimator, name) for name in ("layer", "coords_key", "image_key")}
+        names = ("layer", "use_rep", "coords_key", "image_key")
+        keys = {name: getattr(estimator, name) for name in names}
         X, *found, _ = unpack_anndata(X, **keys, section_key=None)
         coords = found[0] if coords is None else coords
         image_features = found[1] if image_features is None else image_features

@@ -9,6 +9,7 @@ from sklearn.preprocessing import StandardScaler
 import skiehercl
 from skiehercl import (
     IEHERCLClusterer,
+    NonSpatialClusterer,
     SmoothedMixture,
     SpatialDelaunayGraph,
     SpatialKNNGraph,
@@ -65,7 +66,7 @@ def test_other_parameters_are_shown_as_by_scikit_learn():
 @pytest.mark.parametrize(
     "cls",
     [
-        *(IEHERCLClusterer, SmoothedMixture, ExpressionPreprocessor, *IMAGES),
+        *(IEHERCLClusterer, SmoothedMixture, NonSpatialClusterer, ExpressionPreprocessor, *IMAGES),
         *(SpatialDelaunayGraph, SpatialKNNGraph, SpatialRadiusGraph),
     ],
 )

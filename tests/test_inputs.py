@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 from skiehercl import IEHERCLClusterer
-from skiehercl._input_kind import recognise_input
+from skiehercl._input_kind import recognise_input, restore_counts
 from skiehercl._inputs import check_spots, is_anndata, unpack_anndata
 
 N, D = 12, 5
@@ -139,8 +139,8 @@ def test_spots_without_a_section_are_refused(missing):
         check(sections=pd.Series(missing).astype("category"))
 
 
-@pytest.mark.parametrize("n_columns", [1, 3, 4])
-def test_coords_need_two_columns(n_columns):
+@pytest.mark.parametrize("n_columns", [1, 4])
+def test_coords_need_two_or_three_columns(n_columns):
     with pytest.raises(ValueError, match=rf"^coords has {n_columns} columns but must have 2"):
         check(coords=np.ones((N, n_columns)))
 
@@ -263,7 +263,12 @@ def test_feature_names_are_compared():
         (COUNTS, "counts"),
         (np.zeros((N, D)), "counts"),
         (COUNTS * 10.5, "counts"),  # normalised, not logged
-        (np.log1p(COUNTS), "features"),
+        (np.log1p(COUNTS), "log1p"),
+        (np.log1p(COUNTS * np.linspace(0.3, 3, N)[:, None]), "log1p"),
+        (np.log2(COUNTS + 1.0), "features"),
+        (np.sqrt(COUNTS), "features"),
+        (0.5 * (COUNTS > 0), "features"),  # one value only: no counts behind it
+        (RNG.gamma(2.0, size=(N, D)), "features"),
         (COUNTS - 1.0, "features"),
         (RNG.normal(size=(N, D)), "features"),
         (COUNTS + 0.5, "features"),
@@ -285,6 +290,37 @@ def test_negative_whole_numbers_are_told(convert):
         warnings.simplefilter("error")
         recognise_input(X, "features")
         recognise_input(X + convert(np.full((N, D), 0.5)), "auto")
+
+
+@pytest.mark.parametrize("convert", [np.asarray, sp.csr_matrix, sp.coo_array])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_counts_come_back_from_their_logarithms(convert, dtype):
+    deep = RNG.poisson(RNG.gamma(0.3, 200.0, size=(N, D)))
+    for counts in (COUNTS, deep, 2 * COUNTS):
+        factors = RNG.uniform(0.01, 20, size=(N, 1))
+        logged = convert(np.log1p(counts * factors).astype(dtype))
+        restored = restore_counts(logged)
+        units = np.maximum(restored.toarray().max(axis=1), 1) / np.maximum(counts.max(axis=1), 1)
+        # Up to a factor for each spot, where no single count was there to measure by.
+        np.testing.assert_allclose(restored.toarray(), counts * units[:, None], rtol=1e-4)
+        single = (counts == 1).any(axis=1)
+        np.testing.assert_array_equal(units[single], 1.0)
+
+
+def test_abundances_that_are_no_multiples_keep_their_proportions():
+    abundances = RNG.gamma(1.0, size=(N, D))
+    restored = restore_counts(np.log1p(abundances)).toarray()
+    shares = restored / restored.sum(axis=1, keepdims=True)
+    expected = abundances / abundances.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(shares, expected, rtol=1e-4)
+    assert restore_counts(np.zeros((3, 2))).nnz == 0
+
+
+@pytest.mark.parametrize("value", [-0.5, 21.0])
+def test_what_cannot_be_logarithms_of_counts_is_located(value):
+    X = with_entry(np.log1p(COUNTS), 6, 2, value)
+    with pytest.raises(ValueError, match=rf"input='log1p'.*row 6, column 2 of X holds {value:g}"):
+        recognise_input(X, "log1p")
 
 
 def test_an_empty_sparse_matrix_counts_nothing():

@@ -519,8 +519,8 @@ def test_add_domains_and_write(tmp_path):
     assert list(read.obs["domain_pred"]) == list(adata.obs["domain_pred"])
     np.testing.assert_allclose(read.obs["domain_pred_confidence"], 0.5)
     np.testing.assert_allclose(read.obsm["X_iehercl"], embedding, rtol=1e-6)
-    assert read.uns["iehercl"]["params"]["n_clusters"] == 11
-    assert read.uns["iehercl"]["params"]["lambdas"] == "(1, 2)"
+    assert read.uns["domain_pred"]["params"]["n_clusters"] == 11
+    assert read.uns["domain_pred"]["params"]["lambdas"] == "(1, 2)"
     with pytest.raises(ValueError, match="labels has 5 rows but adata has 12 spots"):
         io.add_domains(adata, labels[:5])
     with pytest.raises(ValueError, match="embedding has 3 rows"):

@@ -75,7 +75,7 @@ def test_fit_writes_labels_results_figure_and_scores(fit, tmp_path, tissue, caps
     for key in attention:
         np.testing.assert_allclose(written.obsm[key].sum(axis=1), 1, atol=1e-5)
     assert written.obsm["X_image"].shape[0] == N_SPOTS
-    parameters = written.uns["iehercl"]["params"]
+    parameters = written.uns["domain_pred"]["params"]
     assert (parameters["n_clusters"], parameters["random_state"]) == (N_DOMAINS, 0)
     assert (parameters["input"], parameters["max_iter"]) == ("counts", 3)
     assert (written.X != tissue.X).nnz == 0  # what came is kept as it came
@@ -150,19 +150,32 @@ def test_patch_size_is_used(fit, capsys):
 def test_features_are_recognised_and_the_counts_layer_is_pointed_out(fit, tissue, tmp_path, capsys):
     def edit(adata):
         adata.layers["counts"] = adata.X.copy()
+        adata.X = adata.X.sqrt()
+
+    change(tissue, tmp_path / "roots.h5ad", edit)
+    assert fit("--no-image", section=tmp_path / "roots.h5ad") == 0
+    told = capsys.readouterr().err
+    assert "genes: ready features" in told and "--layer counts" in told
+    assert fit("--no-image", "--layer", "counts", section=tmp_path / "roots.h5ad") == 0
+    assert "genes: counts" in capsys.readouterr().err
+
+
+def test_logarithms_of_counts_give_the_domains_of_the_counts(fit, tissue, tmp_path, capsys):
+    assert fit("--no-image") == 0
+    expected = anndata.read_h5ad(tmp_path / "out.h5ad").obs["domain_pred"]
+
+    def edit(adata):
         adata.X = adata.X.log1p()
 
     change(tissue, tmp_path / "logged.h5ad", edit)
     assert fit("--no-image", section=tmp_path / "logged.h5ad") == 0
-    told = capsys.readouterr().err
-    assert "genes: ready features" in told and "--layer counts" in told
-    assert fit("--no-image", "--layer", "counts", section=tmp_path / "logged.h5ad") == 0
-    assert "genes: counts" in capsys.readouterr().err
+    assert "genes: logarithms of counts" in capsys.readouterr().err
+    assert anndata.read_h5ad(tmp_path / "out.h5ad").obs["domain_pred"].equals(expected)
 
 
 def test_paper_preset_and_refinement_reach_the_estimator(fit, tmp_path):
     assert fit("-q", "--no-image", "--preset", "paper", "--refine", "none") == 0
-    parameters = anndata.read_h5ad(tmp_path / "out.h5ad").uns["iehercl"]["params"]
+    parameters = anndata.read_h5ad(tmp_path / "out.h5ad").uns["domain_pred"]["params"]
     assert parameters["lambda_rec"] == 10 and parameters["refine_neighbors"] == "None"
 
 
@@ -184,7 +197,7 @@ def test_sections_are_kept_apart_each_with_its_own_image(fit, pair, tmp_path, ca
     assert fit("-q", *arguments, section=tmp_path / "pair.h5ad") == 0
     assert float(capsys.readouterr().out.splitlines()[1].split()[1]) > 0.3  # ARI
     written = anndata.read_h5ad(tmp_path / "out.h5ad")
-    assert written.uns["iehercl"]["params"]["section_key"] == "slide"
+    assert written.uns["domain_pred"]["params"]["section_key"] == "slide"
     for name in ("left", "right"):
         own = (pair.obs["slide"] == name).to_numpy()
         expected = section_image_features(pair[own].copy(), library=name)

@@ -1,0 +1,264 @@
+"""AnnData -> arrays: parts by key, genes by name, rows by label. anndata itself isn't imported."""
+
+import hashlib
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+import scipy.sparse as sp
+
+__all__ = [
+    "align_rows",
+    "digest_names",
+    "find_genes",
+    "find_labels",
+    "is_anndata",
+    "load_matrix",
+    "match_genes",
+    "take_coords",
+    "take_expression",
+    "unpack_anndata",
+    "unpack_counts",
+    "warn_of_libraries",
+]
+
+# Columns of obs that name the section of each spot, in the tools around scanpy and squidpy.
+_SECTION_COLUMNS = (
+    *("library_id", "library", "sample", "sample_id", "section", "section_id"),
+    *("slice", "slice_id", "slide", "slide_id", "batch"),
+)
+# A column with fewer spots for each of its values names no sections: barcodes, replicates of spots.
+_SPOTS_PER_SECTION = 10
+
+
+def is_anndata(X):
+    """Whether X is an AnnData, without importing anndata."""
+    return type(X).__name__ == "AnnData" and hasattr(X, "obsm") and hasattr(X, "obs")
+
+
+def load_matrix(X):
+    """Return a matrix in memory, whether it is there already, in its file or at Dask's workers."""
+    for read in ("to_memory", "compute"):
+        if hasattr(X, read):
+            return getattr(X, read)()
+    return X
+
+
+def take_expression(adata, layer=None, use_rep=None):
+    """Return the matrix X of an AnnData, in memory: of ``layers``, ``raw``, ``obsm``, or its X.
+
+    Raises
+    ------
+    KeyError
+        If the layer or the entry of ``obsm`` isn't there.
+    ValueError
+        If there is no matrix X, or both are named.
+    """
+    if use_rep is not None:
+        if layer is not None:
+            raise ValueError(
+                f"layer={layer!r} and use_rep={use_rep!r} both name X in the AnnData: set one of "
+                "them to None"
+            )
+        if use_rep not in adata.obsm:
+            raise KeyError(
+                f"use_rep={use_rep!r} is not in adata.obsm, which has {list(adata.obsm)}: name one "
+                "of them, or None for adata.X"
+            )
+        found = load_matrix(adata.obsm[use_rep])
+        # Names of components are no names of genes, which DataFrames would be compared by.
+        return found.to_numpy() if hasattr(found, "to_numpy") else found
+    if _means_raw(adata, layer):
+        return load_matrix(adata.raw.X)
+    if layer is not None and layer not in adata.layers:
+        raw = "" if adata.raw is None else ", and raw as layer='raw'"
+        raise KeyError(
+            f"layer={layer!r} is not in adata.layers, which has {list(adata.layers)}{raw}"
+        )
+    X = adata.X if layer is None else adata.layers[layer]
+    if X is None:
+        raise ValueError(
+            f"adata.X is empty: name the layer that holds the expression, layer= one of "
+            f"{list(adata.layers)}"
+        )
+    return load_matrix(X)
+
+
+def find_genes(adata, layer=None, use_rep=None):
+    """Return the names of the columns that `take_expression` gives, or None if they have none."""
+    if use_rep is not None:
+        return None
+    names = adata.raw.var_names if _means_raw(adata, layer) else adata.var_names
+    return np.asarray(names, dtype=object)
+
+
+def _means_raw(adata, layer):
+    return layer == "raw" and "raw" not in adata.layers and adata.raw is not None
+
+
+def unpack_anndata(adata, *, layer, coords_key, image_key, section_key, use_rep=None):
+    """Return X, coords, image features and sections of an AnnData; absent ones are None.
+
+    Raises
+    ------
+    KeyError
+        If the layer, the entry of ``obsm`` for X or the column of sections isn't there.
+    ValueError
+        If there is no matrix X.
+    """
+    X = take_expression(adata, layer, use_rep)
+    if section_key is not None and section_key not in adata.obs:
+        raise KeyError(
+            f"section_key={section_key!r} is not in adata.obs, which has {list(adata.obs)}"
+        )
+    coords, image = (
+        None if key is None else load_matrix(adata.obsm.get(key)) for key in (coords_key, image_key)
+    )
+    sections = None if section_key is None else adata.obs[section_key].to_numpy()
+    return X, coords, image, sections
+
+
+def take_coords(adata, taker):
+    """Return ``obsm["spatial"]`` (n, 2 or 3) for an estimator without keys, the ``taker``."""
+    if "spatial" not in adata.obsm:
+        raise KeyError(
+            f"{taker} takes the coordinates of an AnnData from obsm['spatial'], which isn't there "
+            f"(obsm has {list(adata.obsm)}): pass the array of coordinates, such as "
+            "adata.obsm['X_spatial']"
+        )
+    return np.asarray(load_matrix(adata.obsm["spatial"]))
+
+
+def unpack_counts(preprocessor, X, coords, sections, *, reset):
+    """Return counts, coordinates and sections for the ExpressionPreprocessor, of an AnnData or not.
+
+    It learns the names of an AnnData's genes if ``reset``, by which those of others are found.
+    """
+    labels, names = find_labels(X), None
+    coords, sections = (
+        align_rows(coords, "coords", labels),
+        align_rows(sections, "sections", labels),
+    )
+    if is_anndata(X):
+        adata, pool = X, preprocessor.pool
+        X, names = take_expression(adata, preprocessor.layer), find_genes(adata, preprocessor.layer)
+        searches = pool is not None and not sp.issparse(pool) and pool != 0
+        if coords is None and searches:
+            coords = take_coords(adata, f"pool={pool!r}")
+            if sections is None:
+                warn_of_libraries(adata, "pass sections=adata.obs[{column!r}]", stacklevel=4)
+    if reset:
+        preprocessor._anndata_genes = names
+    elif names is not None:
+        fitted = getattr(preprocessor, "_anndata_genes", None)
+        if fitted is None:
+            fitted = getattr(preprocessor, "feature_names_in_", None)
+        X = X if fitted is None else match_genes(X, names, fitted)
+    return X, coords, sections
+
+
+def match_genes(X, genes, fitted):
+    """Return the columns of X (n, d), named ``genes``, that ``fit`` had, in the order of ``fit``.
+
+    Raises
+    ------
+    ValueError
+        If genes of ``fit`` are missing, or a name that tells columns apart occurs twice.
+    """
+    if np.array_equal(genes, fitted):
+        return X
+    for names, where in ((fitted, "fit"), (genes, "adata.var_names")):
+        distinct, counts = np.unique(names.astype(str), return_counts=True)
+        if len(distinct) < len(names):
+            raise ValueError(
+                f"{where} has {(counts > 1).sum()} names of genes more than once, the first is "
+                f"{distinct[counts > 1][0]!r}, so the genes can't be matched by name: call "
+                "adata.var_names_make_unique() on both sections before fit"
+            )
+    place = {name: column for column, name in enumerate(genes)}
+    missing = [name for name in fitted if name not in place]
+    if missing:
+        raise ValueError(
+            f"adata lacks {len(missing)} of the {len(fitted)} genes of fit, the first is "
+            f"{missing[0]!r}: pass the section before genes were selected, or fit on the genes "
+            "that both sections have"
+        )
+    X = X.tocsr() if hasattr(X, "tocsr") else np.asarray(X)
+    return X[:, [place[name] for name in fitted]]
+
+
+def find_labels(X):
+    """Return the labels of X's rows, an AnnData's or a DataFrame's, or None."""
+    if is_anndata(X):
+        return X.obs_names
+    return X.index if hasattr(X, "reindex") else None
+
+
+def digest_names(names):
+    """Return a digest of the names of spots, by which an AnnData is known again."""
+    return hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest()
+
+
+def align_rows(block, name, labels):
+    """Return a block in the order of X's row labels, if both have such.
+
+    Raises
+    ------
+    ValueError
+        If the block, a DataFrame or Series, has other labels.
+    """
+    if labels is None or not hasattr(block, "reindex") or len(block) != len(labels):
+        return block  # a wrong length is told by the check of blocks
+    if block.index.equals(labels):
+        return block
+    index, labels = block.index.astype(str), labels.astype(str)  # an AnnData's labels are text
+    absent = labels[~labels.isin(index)]
+    if len(absent) or not (index.is_unique and labels.is_unique):
+        why = "labels occur more than once, in another order"
+        if len(absent):
+            why = f"it lacks {len(absent)} of X's {len(labels)} labels, the first is {absent[0]!r}"
+        raise ValueError(
+            f"the index of {name} differs from that of X, {why}: give both the same index, or pass "
+            f"{name}.to_numpy() if the rows are in one order"
+        )
+    return block.iloc[index.get_indexer(labels)]
+
+
+def warn_of_libraries(adata, cure, stacklevel):
+    """Warn of an AnnData that seems to hold several sections, naming the column of obs.
+
+    ``cure`` is what to do about it, with {column} for the column's name.
+    """
+    libraries = adata.uns.get("spatial")
+    libraries = [str(key) for key in libraries] if isinstance(libraries, Mapping) else []
+    column, n_sections = _find_section_column(adata.obs, libraries)
+    if column is None and len(libraries) > 1:
+        n_sections, told = len(libraries), f"adata.uns['spatial'] has {len(libraries)} libraries"
+        column, cure = "library_id", f"put each spot's into adata.obs['library_id'] and {cure}"
+    else:
+        told = f"adata.obs[{column!r}] has {n_sections} values"
+    if n_sections > 1:
+        warnings.warn(
+            f"{told}, so these may be several sections, but they are taken for one, whose spots "
+            f"are neighbours across them: {cure.format(column=column)}",
+            UserWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
+def _find_section_column(obs, libraries):
+    """Return the column that names each spot's section, and how many there are; or None and 0."""
+    found = []
+    for column in obs.columns:
+        kind = getattr(obs[column].dtype, "kind", "O")
+        if kind not in "OUSiub":
+            continue
+        named = str(column).lower() in _SECTION_COLUMNS
+        if not named and (kind != "O" or len(libraries) < 2):
+            continue
+        values = obs[column].dropna().unique()
+        if len(libraries) > 1 and len(values) and {str(v) for v in values} <= set(libraries):
+            return column, len(values)
+        if named and len(values) <= max(1, len(obs) // _SPOTS_PER_SECTION):
+            found.append((column, len(values)))
+    return max(found, key=lambda pair: pair[1], default=(None, 0))

@@ -1,0 +1,116 @@
+"""Training spots known again by their rows of X alone, as scikit-learn's scorers bring them."""
+
+import numpy as np
+from scipy.spatial import cKDTree
+from sklearn.utils import gen_batches
+
+__all__ = ["KnownSpots", "UnknownSpotsError", "comes_alone", "make_keys", "match_keys"]
+
+# Random projections that stand for a row: that many coincidences make two rows one.
+_N_KEYS = 4
+# Rows that differ by less than this share of their length are one row: a pipeline's projections
+# of a subset of the spots round differently from those of all of them.
+_TOLERANCE = 1e-5
+# Below this share they differ by the rounding of the keys themselves.
+_EXACT = 1e-12
+_BLOCK_ENTRIES = 2**22
+
+
+def make_keys(X):
+    """Return keys (n, 4) of the rows of a dense or CSR X (n, d), alike for like rows."""
+    directions = np.random.RandomState(0).standard_normal((X.shape[1], _N_KEYS))
+    keys = np.empty((X.shape[0], _N_KEYS))
+    for rows in gen_batches(X.shape[0], max(1, _BLOCK_ENTRIES // X.shape[1])):
+        keys[rows] = X[rows].astype(np.float64) @ directions
+    return keys
+
+
+def match_keys(keys, others):
+    """Whether two arrays of keys (n, 4) are those of the same rows in the same order."""
+    if keys.shape != others.shape:
+        return False
+    apart = np.linalg.norm(keys - others, axis=1)
+    return bool((apart <= _TOLERANCE * np.linalg.norm(keys, axis=1)).all())
+
+
+def comes_alone(spots, features):
+    """Whether Spots lack all that the fit had besides X, so that they must be the training's."""
+    has = spots.coords is not None or spots.image is not None
+    brought = any(graph is not None for graph in spots.graphs or [])
+    had = bool(features.graphs_) or features.image_ is not None
+    return had and not has and not brought
+
+
+class UnknownSpotsError(ValueError):
+    """Rows that can't be told for one training spot's, so that no labels are theirs."""
+
+
+class KnownSpots:
+    """The spots of a training.
+
+    Parameters
+    ----------
+    keys : ndarray of shape (n, 4)
+        Of their rows, by ``make_keys``.
+    labels : ndarray of shape (n,), int
+        Their domains.
+    """
+
+    def __init__(self, keys, labels):
+        self.keys = keys
+        self.labels = labels
+
+    def find(self, X):
+        """Return where the rows of X (q, d) stand in what ``take`` lists.
+
+        The training spots in their order are taken by position. Otherwise a row stands for all
+        training spots with that row: for the only one, as a rule, and for duplicates of one domain
+        their mean.
+
+        Raises
+        ------
+        UnknownSpotsError
+            If rows are no training spot's, or are those of spots in different domains.
+        """
+        keys = make_keys(X)
+        length = np.linalg.norm(keys, axis=1)
+        if (
+            keys.shape == self.keys.shape
+            and (np.linalg.norm(keys - self.keys, axis=1) <= _TOLERANCE * length).all()
+        ):
+            return np.arange(len(keys))
+        distinct, self._group = np.unique(self.keys, axis=0, return_inverse=True)
+        self._group = self._group.ravel()
+        ranks = np.arange(1, min(_N_KEYS, len(distinct)) + 1)
+        apart, nearest = cKDTree(distinct).query(keys, k=ranks)
+        near = apart <= _TOLERANCE * length[:, None]
+        exact = apart <= _EXACT * length[:, None]
+        near &= exact | ~exact[:, :1]
+        _refuse(~near[:, 0], "are no row of the training's", len(self.keys))
+        first = np.full(len(distinct), len(self.labels))
+        last = np.full(len(distinct), -1)
+        np.minimum.at(first, self._group, self.labels)
+        np.maximum.at(last, self._group, self.labels)
+        least = np.where(near, first[nearest], len(self.labels)).min(axis=1)
+        most = np.where(near, last[nearest], -1).max(axis=1)
+        _refuse(least != most, "are alike for spots of different domains", len(self.keys))
+        return len(self.keys) + nearest[:, 0]
+
+    def take(self, values, found):
+        """Return the rows of values (n, k) that ``find`` found, (q, k)."""
+        if found.max(initial=0) < len(values):
+            return values[found]
+        totals = np.zeros((self._group.max() + 1, values.shape[1]))
+        np.add.at(totals, self._group, values)
+        means = totals / np.bincount(self._group)[:, None]
+        return means[found - len(values)].astype(values.dtype)
+
+
+def _refuse(bad, what, n_spots):
+    if bad.any():
+        raise UnknownSpotsError(
+            f"{int(bad.sum())} of the {len(bad)} rows of X, the first is row {np.argmax(bad)}, "
+            f"{what}, and come without what else the fit had: in a search, score the "
+            f"{n_spots} spots that were fitted (cv=WholeSectionSplit()); to predict others, pass "
+            "coords= (and image_features=), pack them into X (coords_columns=), or pass an AnnData"
+        )

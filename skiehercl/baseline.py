@@ -1,0 +1,251 @@
+"""NonSpatialClusterer: scikit-learn's clusterers on the same data objects, as baselines."""
+
+import copy
+from numbers import Integral
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    ClusterMixin,
+    MetaEstimatorMixin,
+    TransformerMixin,
+    _fit_context,
+    clone,
+)
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils._param_validation import HasMethods, Interval
+from sklearn.utils.validation import check_is_fitted
+
+from ._display import DocumentedEstimator
+from ._input_kind import restore_counts, settle_input
+from ._inputs import gather_spots, split_second
+from ._parameters import CONSTRAINTS
+from ._recognition import KnownSpots, make_keys
+from .preprocessing import N_TOP_GENES, ExpressionPreprocessor
+
+__all__ = ["NonSpatialClusterer"]
+
+
+class NonSpatialClusterer(
+    DocumentedEstimator,
+    ClusterMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    MetaEstimatorMixin,
+    BaseEstimator,
+):
+    """A clusterer of scikit-learn's on the principal components of single spots' expression.
+
+    What K-means and the like find without coordinates and image is the baseline of every spatial
+    method. This puts them behind the calls and data objects of
+    :class:`~skiehercl.IEHERCLClusterer`, so that one search or loop takes both: coordinates, image
+    features and sections may come along, beside X, packed into it or in an AnnData, and are left
+    out. Counts, or their logarithms, are normalised, logged and projected first.
+
+    Parameters
+    ----------
+    estimator : clusterer or None, default=None
+        Such as ``KMeans(7)``, ``GaussianMixture(7)`` or ``AgglomerativeClustering(7)``. None:
+        K-means with its defaults.
+    n_components : int or None, default=30
+        Principal components that it sees; None: the features, or logarithms, themselves.
+    input, preprocessor
+        As in :class:`~skiehercl.IEHERCLClusterer`. A preprocessor's own ``n_components`` wins.
+    coords_columns, image_columns, section_column
+        Columns of a packed X that are no genes, as in :class:`~skiehercl.IEHERCLClusterer`.
+    layer, use_rep : str or None, default=None
+        Where an AnnData has the expression, as in :class:`~skiehercl.IEHERCLClusterer`.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the projection and of the default K-means.
+
+    Attributes
+    ----------
+    labels_ : ndarray of shape (n_spots,), int
+        Cluster of each spot.
+    embedding_ : ndarray of shape (n_spots, n_components)
+        What the clusterer saw.
+    estimator_ : clusterer
+        The fitted one.
+    input_ : {"counts", "log1p", "features"}
+        What X was taken for.
+    n_features_in_ : int
+        Columns of X.
+    feature_names_in_ : ndarray of str
+        Names of the columns, if X had any.
+
+    Examples
+    --------
+    >>> from sklearn.cluster import KMeans
+    >>> from skiehercl import IEHERCLClusterer, NonSpatialClusterer
+    >>> from skiehercl.datasets import make_tissue
+    >>> adata = make_tissue(200, n_domains=3, n_genes=60, random_state=0)
+    >>> models = [
+    ...     NonSpatialClusterer(KMeans(3, random_state=0)),
+    ...     IEHERCLClusterer(3, n_init=1, max_iter=2, random_state=0),
+    ... ]
+    >>> [model.fit_predict(adata).shape for model in models]
+    [(200,), (200,)]
+    """
+
+    __metadata_request__fit = {"coords": True, "image_features": True, "sections": True}  # noqa: RUF012
+    __metadata_request__predict = __metadata_request__fit
+    __metadata_request__transform = __metadata_request__fit
+
+    # Parts of an AnnData that are not read.
+    coords_key = image_key = section_key = None
+    _shared = ("input", "preprocessor", "coords_columns", "image_columns", "section_column")
+    _parameter_constraints: dict = {  # noqa: RUF012
+        **{name: CONSTRAINTS[name] for name in (*_shared, "layer", "use_rep", "random_state")},
+        "estimator": [HasMethods("fit"), None],
+        "n_components": [Interval(Integral, 1, None, closed="left"), None],
+    }
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        n_components=30,
+        input="auto",
+        preprocessor=None,
+        coords_columns=None,
+        image_columns=None,
+        section_column=None,
+        layer=None,
+        use_rep=None,
+        random_state=None,
+    ):
+        self.estimator = estimator
+        self.n_components = n_components
+        self.input = input
+        self.preprocessor = preprocessor
+        self.coords_columns = coords_columns
+        self.image_columns = image_columns
+        self.section_column = section_column
+        self.layer = layer
+        self.use_rep = use_rep
+        self.random_state = random_state
+
+    # The clusterer inside is validated by its own fit.
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y=None, image_features=None, *, coords=None, sections=None):
+        """Cluster the spots by their expression.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_spots, n_genes), DataFrame or AnnData
+            Counts, their logarithms, or ready features, maybe packed with other blocks.
+        y, image_features, coords, sections
+            As in :meth:`IEHERCLClusterer.fit <skiehercl.IEHERCLClusterer.fit>`; not used.
+
+        Returns
+        -------
+        self : NonSpatialClusterer
+
+        Raises
+        ------
+        ValueError
+            If the blocks differ in length or hold NaN or infinite values. The estimator stays as
+            it was before.
+        """
+        # A fit that fails leaves nothing behind.
+        fitted = copy.copy(self)
+        fitted._learn(X, split_second(y, coords), image_features, sections)
+        self.__dict__ = vars(fitted)
+        return self
+
+    def _learn(self, X, coords, image_features, sections):
+        genes = gather_spots(self, X, coords, image_features, sections, reset=True).genes
+        genes = genes.astype(np.float64)
+        self.input_ = settle_input(genes, self.input, placed=True)
+        self._spot_keys = make_keys(genes)
+        self._project = self._make_projection(genes.shape)
+        self.embedding_ = self._project.fit_transform(genes)
+        self._n_features_out = self.embedding_.shape[1]
+        self.estimator_ = KMeans(random_state=self.random_state)
+        if self.estimator is not None:
+            self.estimator_ = clone(self.estimator)
+        self.estimator_.fit(self.embedding_)
+        labels = getattr(self.estimator_, "labels_", None)
+        self.labels_ = self.estimator_.predict(self.embedding_) if labels is None else labels
+
+    def fit_predict(self, X, y=None, image_features=None, *, coords=None, sections=None):
+        """Fit and return ``labels_``; parameters as in ``fit``."""
+        return self.fit(X, y, image_features, coords=coords, sections=sections).labels_
+
+    def fit_transform(self, X, y=None, image_features=None, *, coords=None, sections=None):
+        """Fit and return ``embedding_``; parameters as in ``fit``."""
+        return self.fit(X, y, image_features, coords=coords, sections=sections).embedding_
+
+    def predict(self, X, coords=None, image_features=None, *, sections=None):
+        """Assign spots to the clusters; parameters as in ``fit``.
+
+        A clusterer without ``predict``, such as AgglomerativeClustering, knows the training spots
+        only.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_spots,), int
+
+        Raises
+        ------
+        ValueError
+            If the clusterer has no ``predict`` and X holds other spots, or rows that training
+            spots of different clusters share.
+        """
+        genes = self._gather_new(X, coords, image_features, sections)
+        if hasattr(self.estimator_, "predict"):
+            return self.estimator_.predict(self._project.transform(genes))
+        known = KnownSpots(self._spot_keys, self.labels_)
+        return known.take(self.labels_[:, None], known.find(genes))[:, 0]
+
+    def transform(self, X, coords=None, image_features=None, *, sections=None):
+        """Return what the clusterer sees of spots; parameters as in ``fit``.
+
+        Returns
+        -------
+        embedding : ndarray of shape (n_spots, n_components)
+        """
+        genes = self._gather_new(X, coords, image_features, sections)
+        return self._project.transform(genes)
+
+    def _gather_new(self, X, coords, image_features, sections):
+        check_is_fitted(self)
+        genes = gather_spots(self, X, coords, image_features, sections, reset=False).genes
+        return genes.astype(np.float64)
+
+    def _make_projection(self, shape):
+        size = None if self.n_components is None else min(self.n_components, *shape)
+        if self.input_ == "features":
+            if size is None:
+                return FunctionTransformer(_to_dense, accept_sparse=True)
+            few = size >= min(shape)
+            pca = PCA(size, svd_solver="auto" if few else "arpack", random_state=self.random_state)
+            return make_pipeline(FunctionTransformer(_to_dense), pca) if few else pca
+        base = ExpressionPreprocessor(random_state=self.random_state)
+        if self.preprocessor is not None:
+            base = clone(self.preprocessor)
+        if base.n_components is None:
+            base.set_params(n_components=size)
+        if base.n_top_genes == "auto":  # chosen here, whatever follows
+            base.set_params(n_top_genes=N_TOP_GENES)
+        steps = [FunctionTransformer(restore_counts)] if self.input_ == "log1p" else []
+        dense = [FunctionTransformer(_to_dense)] if base.n_components is None else []
+        return make_pipeline(*steps, base, *dense)
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "estimator_")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+def _to_dense(X):
+    return X.toarray() if sp.issparse(X) else np.asarray(X)

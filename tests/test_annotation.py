@@ -1,0 +1,166 @@
+"""Results where scanpy looks for them."""
+
+import anndata
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
+
+from skiehercl import IEHERCLClusterer, NonSpatialClusterer, SmoothedMixture, io
+from skiehercl.datasets import make_tissue
+from skiehercl.metrics import make_domain_scorer
+from skiehercl.model_selection import WholeSectionSplit
+from skiehercl.plotting import PALETTE, plot_domains
+
+N, K = 200, 3
+CLUSTERERS = [
+    IEHERCLClusterer(K, n_init=1, max_iter=1, random_state=0),
+    SmoothedMixture(K, random_state=0),
+]
+
+
+def make_section(section=0):
+    adata = make_tissue(N, K, n_genes=60, image=False, section=section, random_state=0)
+    adata.obs_names = [f"spot{section}-{i}" for i in range(N)]
+    return adata
+
+
+@pytest.fixture(scope="module", params=CLUSTERERS, ids=lambda estimator: type(estimator).__name__)
+def fitted(request):
+    return clone(request.param).fit(make_section())
+
+
+def check_domains(adata, key, labels):
+    domains = adata.obs[key]
+    np.testing.assert_array_equal(domains.astype(int), labels)
+    sizes = domains.value_counts()[domains.cat.categories]
+    assert sizes.is_monotonic_decreasing and (sizes > 0).all()
+    assert len(adata.uns[f"{key}_colors"]) == len(sizes)
+    colour_of = dict(zip(domains.cat.categories, adata.uns[f"{key}_colors"], strict=True))
+    assert colour_of == {name: PALETTE[int(name)] for name in colour_of}
+
+
+def test_the_results_of_fit_go_back_in_one_call(fitted, tmp_path):
+    adata = make_section()
+    assert io.annotate(adata, fitted, key="d") is adata
+    adata.write_h5ad(tmp_path / "out.h5ad")
+    for found in (adata, anndata.read_h5ad(tmp_path / "out.h5ad")):
+        check_domains(found, "d", fitted.labels_)
+        np.testing.assert_allclose(
+            found.obs["d_confidence"], fitted.probabilities_.max(axis=1), rtol=1e-6
+        )
+        stored = found.uns["d"]
+        np.testing.assert_allclose(found.obsm[stored["embedding"]], fitted.embedding_, rtol=1e-6)
+        assert stored["embedding"] in ("X_iehercl", "X_smoothedmixture")
+        assert stored["estimator"] == type(fitted).__name__
+        parameters = stored["params"]
+        assert set(fitted.get_params(deep=False)) <= set(parameters)
+        assert (parameters["n_clusters"], parameters["input"]) == (K, "counts")
+        assert parameters["coords_key"] == "spatial" and parameters["layer"] == "None"
+    attention = [key for key in adata.obsm if "attention" in key]
+    assert bool(attention) == isinstance(fitted, IEHERCLClusterer)
+    for key in attention:
+        np.testing.assert_allclose(np.sum(adata.obsm[key], axis=1), 1, atol=1e-5)
+
+
+def test_another_section_is_predicted_and_named_alike(fitted):
+    new = make_section(1)
+    io.annotate(new, fitted)
+    check_domains(new, "domain_pred", fitted.predict(new))
+    np.testing.assert_array_equal(
+        new.obsm[new.uns["domain_pred"]["embedding"]], np.float32(fitted.transform(new))
+    )
+    part = make_section()[:100].copy()
+    check_domains(io.annotate(part, fitted), "domain_pred", fitted.predict(part))
+
+
+def test_fits_on_arrays_are_taken_in_their_order(fitted):
+    adata = make_section()
+    model = clone(fitted).fit(adata.X, adata.obsm["spatial"])
+    check_domains(io.annotate(adata, model), "domain_pred", model.labels_)
+
+
+def test_other_clusterers_give_what_they_have():
+    adata = make_section()
+    model = KMeans(K, n_init=1, random_state=0).fit(adata.X.toarray())
+    io.annotate(adata, model, "kmeans")
+    np.testing.assert_array_equal(adata.obs["kmeans"].astype(int), model.labels_)
+    assert "kmeans_confidence" not in adata.obs and "embedding" not in adata.uns["kmeans"]
+    baseline = NonSpatialClusterer(model).fit(adata)
+    check_domains(io.annotate(adata, baseline), "domain_pred", baseline.labels_)
+    assert adata.uns["domain_pred"]["embedding"] == "X_nonspatial"
+    new = make_section(1)
+    check_domains(io.annotate(new, baseline), "domain_pred", baseline.predict(new))
+
+
+def test_what_cannot_be_stored_is_told():
+    with pytest.raises(NotFittedError):
+        io.annotate(make_section(), SmoothedMixture())
+    from sklearn.cluster import AgglomerativeClustering
+
+    model = AgglomerativeClustering().fit(np.eye(5))
+    with pytest.raises(ValueError, match=r"200 spots aren't those of fit; Agglom.* can't predict"):
+        io.annotate(make_section(), model)
+    with pytest.raises(ValueError, match="PCA has no labels_ to store: pass the fitted clusterer"):
+        io.annotate(make_section(), PCA(1).fit(np.eye(5)))
+
+
+def test_a_search_gives_its_best_estimator():
+    adata = make_section()
+    search = GridSearchCV(
+        SmoothedMixture(random_state=0),
+        {"n_clusters": [2, 3]},
+        scoring=make_domain_scorer("ari"),
+        cv=WholeSectionSplit(),
+    )
+    search.fit(adata, adata.obs["domain"])
+    check_domains(io.annotate(adata, search), "domain_pred", search.best_estimator_.labels_)
+
+
+def test_figures_have_the_stored_colours(fitted):
+    import matplotlib.pyplot as plt
+    from matplotlib.colors import to_rgba
+
+    adata = io.annotate(make_section(), fitted, key="d")
+    colour_of = dict(zip(adata.obs["d"].cat.categories, adata.uns["d_colors"], strict=True))
+    expected = [to_rgba(colour_of[name]) for name in adata.obs["d"]]
+    for arguments in ({"key": "d"}, {"labels": fitted.labels_}):
+        figure = plot_domains(adata, **arguments)
+        np.testing.assert_allclose(figure.axes[0].collections[0].get_facecolor(), expected)
+        plt.close(figure)
+    adata.uns["d_colors"] = ["black", "#FFFFFF", "red"]  # the user's own
+    figure = plot_domains(adata, key="d")
+    first = (adata.obs["d"] == adata.obs["d"].cat.categories[0]).to_numpy()
+    assert (figure.axes[0].collections[0].get_facecolor()[first] == [0, 0, 0, 1]).all()
+    plt.close(figure)
+
+
+def test_the_colours_of_many_domains_are_those_of_the_figures():
+    from matplotlib.colors import to_hex
+
+    from skiehercl._drawing import name_colours, pick_colours
+
+    for n_colours in (1, 24, 60):
+        figures = [to_hex(colour).upper() for colour in pick_colours(range(n_colours), None)]
+        assert name_colours(n_colours) == figures
+    assert len(set(name_colours(60))) == 60
+
+
+def test_domains_with_names_are_ordered_and_coloured_as_in_figures():
+    adata = make_section()
+    labels = np.array(["L10"] * 90 + ["L2"] * 60 + ["WM"] * 50)
+    io.add_domains(adata, labels, key="layer")
+    assert list(adata.obs["layer"].cat.categories) == ["L10", "L2", "WM"]
+    assert adata.uns["layer_colors"] == [PALETTE[1], PALETTE[0], PALETTE[2]]
+
+
+def test_scanpy_draws_them(fitted):
+    sc = pytest.importorskip("scanpy")
+    adata = io.annotate(make_section(), fitted)
+    colours = list(adata.uns["domain_pred_colors"])
+    axes = sc.pl.embedding(adata, "spatial", color="domain_pred", show=False)
+    assert [str(colour) for colour in adata.uns["domain_pred_colors"]] == colours
+    axes.figure.clear()

@@ -1,0 +1,243 @@
+"""The user's own sentence: any search of scikit-learn, any scorer, any way to bring the spots.
+
+Every cell of {search} x {routing off, on} x {arrays, packed array, packed frame, AnnData} x
+{scorer} gives the same scores for the same candidates.
+"""
+
+import warnings
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import config_context
+from sklearn.cluster import AgglomerativeClustering, KMeans
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.metrics import adjusted_rand_score, make_scorer
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import (
+    GridSearchCV,
+    HalvingGridSearchCV,
+    KFold,
+    RandomizedSearchCV,
+    cross_val_predict,
+    cross_validate,
+)
+from sklearn.pipeline import make_pipeline
+
+from skiehercl import IEHERCLClusterer, NonSpatialClusterer, SmoothedMixture
+from skiehercl.datasets import make_tissue
+from skiehercl.metrics import make_domain_scorer
+from skiehercl.model_selection import WholeSectionSplit
+from skiehercl.preprocessing import ExpressionPreprocessor
+
+K, N_GENES, N_SPOTS = 3, 30, 120
+TISSUE = make_tissue(N_SPOTS, K, n_genes=N_GENES, image=False, return_arrays=True, random_state=0)
+X, COORDS, TRUTH = TISSUE.X.toarray(), TISSUE.coords, TISSUE.domain
+NAMES = [f"gene{i}" for i in range(N_GENES)]
+GRID = {"n_clusters": [2, 3]}
+
+
+def make_anndata():
+    adata = anndata.AnnData(X, var=pd.DataFrame(index=NAMES))
+    adata.obsm["spatial"] = COORDS
+    return adata
+
+
+PACKED = np.hstack([COORDS, X])
+# How the spots come: X, what comes beside it, and the parameters that name its parts.
+WAYS = {
+    "arrays": (X, {"coords": COORDS}, {}),
+    "packed array": (PACKED, {}, {"coords_columns": [0, 1]}),
+    "packed frame": (
+        pd.DataFrame(PACKED, columns=["x", "y", *NAMES]),
+        {},
+        {"coords_columns": ["x", "y"]},
+    ),
+    "AnnData": (make_anndata(), {}, {}),
+}
+
+
+def predict_and_score(estimator, X, y):
+    return adjusted_rand_score(y, estimator.predict(X))
+
+
+def take_and_score(estimator, X, y):
+    return adjusted_rand_score(y, estimator.labels_)
+
+
+SCORERS = {
+    "make_scorer": make_scorer(adjusted_rand_score),
+    "name": "adjusted_rand_score",
+    "predict": predict_and_score,
+    "labels_": take_and_score,
+    "domain scorer": make_domain_scorer("ari"),
+}
+SCORINGS = {**SCORERS, "several": SCORERS}
+
+
+def make_quick(**parameters):
+    quick = {"head_dimensions": (5,), "head_components": (1,), "head_starts": 1}
+    options = {"n_init": 1, "max_iter": 1, "random_state": 0, **quick}
+    return IEHERCLClusterer(**{**options, **parameters})
+
+
+def make_search(kind, model, scoring):
+    options = {"scoring": scoring, "cv": WholeSectionSplit(), "error_score": "raise"}
+    if kind == "grid":
+        refit = "name" if isinstance(scoring, dict) else True
+        return GridSearchCV(model, GRID, refit=refit, **options)
+    if kind == "randomized":
+        refit = "name" if isinstance(scoring, dict) else True
+        return RandomizedSearchCV(model, GRID, n_iter=2, random_state=0, refit=refit, **options)
+    sizes = {"min_resources": 60, "max_resources": N_SPOTS, "factor": 2, "random_state": 0}
+    return HalvingGridSearchCV(model, GRID, **sizes, **options)
+
+
+def read_scores(results):
+    return {name: values for name, values in results.items() if name.startswith("mean_test_")}
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """Scores of the candidates, from plain fits of each model."""
+    found = {}
+    for name, model in (("network", make_quick()), ("mixture", SmoothedMixture(random_state=0))):
+        labels = [model.set_params(n_clusters=k).fit_predict(X, COORDS) for k in GRID["n_clusters"]]
+        found[name] = [adjusted_rand_score(TRUTH, some) for some in labels]
+    assert len({*found["network"]}) == 2  # else no test could tell candidates apart
+    return found
+
+
+@pytest.mark.parametrize("routing", [False, True])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", ["grid", "randomized"])
+def test_all_scorers_at_once_in_every_search(expected, kind, way, routing):
+    spots, metadata, names = WAYS[way]
+    search = make_search(kind, make_quick(**names), SCORERS)
+    with config_context(enable_metadata_routing=routing), warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        search.fit(spots, TRUTH, **metadata)
+    scores = read_scores(search.cv_results_)
+    assert len(scores) == len(SCORERS)
+    chosen = [params["n_clusters"] for params in search.cv_results_["params"]]
+    for values in scores.values():
+        np.testing.assert_allclose(values, [expected["network"][k - 2] for k in chosen])
+    assert search.best_score_ == max(expected["network"])
+    assert search.predict(spots).shape == TRUTH.shape
+
+
+@pytest.mark.parametrize("routing", [False, True])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("scoring", SCORINGS)
+def test_every_scorer_alone(expected, scoring, way, routing):
+    spots, metadata, names = WAYS[way]
+    model = SmoothedMixture(random_state=0, **names)
+    search = make_search("grid", model, SCORINGS[scoring])
+    with config_context(enable_metadata_routing=routing):
+        search.fit(spots, TRUTH, **metadata)
+    for values in read_scores(search.cv_results_).values():
+        np.testing.assert_allclose(values, expected["mixture"])
+
+
+@pytest.mark.parametrize("routing", [False, True])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("scoring", SCORERS)  # a halving search takes one score
+def test_halving_searches_score_the_spots_that_they_drew(scoring, way, routing):
+    spots, metadata, names = WAYS[way]
+    search = make_search("halving", SmoothedMixture(random_state=0, **names), SCORERS[scoring])
+    with config_context(enable_metadata_routing=routing):
+        search.fit(spots, TRUTH, **metadata)
+        other = make_search("halving", SmoothedMixture(random_state=0), SCORERS["name"])
+        other.fit(X, TRUTH, coords=COORDS)
+    np.testing.assert_allclose(
+        search.cv_results_["mean_test_score"], other.cv_results_["mean_test_score"]
+    )
+    assert len(set(search.cv_results_["n_resources"])) == 2
+
+
+@pytest.mark.parametrize("routing", [False, True])
+@pytest.mark.parametrize("way", WAYS)
+def test_cross_validation_scores_and_predicts(expected, way, routing):
+    spots, metadata, names = WAYS[way]
+    model, options = make_quick(n_clusters=K, **names), {"cv": WholeSectionSplit()}
+    with config_context(enable_metadata_routing=routing):
+        found = cross_validate(
+            model, spots, TRUTH, scoring=SCORERS, params=metadata, error_score="raise", **options
+        )
+        labels = cross_val_predict(model, spots, TRUTH, params=metadata, **options)
+    for name in SCORERS:
+        np.testing.assert_allclose(found[f"test_{name}"], expected["network"][1])
+    np.testing.assert_array_equal(labels, model.fit(spots, **metadata).labels_)
+
+
+MODELS = {
+    "k-means": (KMeans(random_state=0), {"estimator__n_clusters": [2, 3]}),
+    "mixture": (GaussianMixture(random_state=0), {"estimator__n_components": [2, 3]}),
+    "agglomerative": (AgglomerativeClustering(), {"estimator__n_clusters": [2, 3]}),
+}
+
+
+@pytest.mark.parametrize("routing", [False, True])
+@pytest.mark.parametrize("name", MODELS)
+def test_baselines_run_in_the_same_loop_and_see_genes_only(name, routing):
+    inner, grid = MODELS[name]
+    logged = ExpressionPreprocessor(n_components=10, n_top_genes=3000, random_state=0)
+    components = logged.fit_transform(X.astype(np.float64))
+    key = next(iter(grid)).removeprefix("estimator__")
+    alone = [inner.set_params(**{key: k}).fit_predict(components) for k in (2, 3)]
+    scores = [adjusted_rand_score(TRUTH, labels) for labels in alone]
+    for spots, metadata, names in WAYS.values():
+        model = NonSpatialClusterer(inner, n_components=10, random_state=0, **names)
+        options = {"scoring": "adjusted_rand_score", "cv": WholeSectionSplit()}
+        search = GridSearchCV(model, grid, error_score="raise", **options)
+        with config_context(enable_metadata_routing=routing):
+            search.fit(spots, TRUTH, **metadata)
+        np.testing.assert_allclose(search.cv_results_["mean_test_score"], scores)
+
+
+def test_plain_k_means_with_routing_needs_no_wrapper_on_arrays_without_coordinates():
+    search = GridSearchCV(KMeans(random_state=0), GRID, cv=WholeSectionSplit())
+    with config_context(enable_metadata_routing=True):
+        search.set_params(scoring="adjusted_rand_score").fit(X, TRUTH)
+    assert np.isfinite(search.best_score_)
+
+
+@pytest.mark.parametrize("model", [make_quick(n_clusters=K), SmoothedMixture(K, random_state=0)])
+def test_folds_over_spots_with_a_scorer_that_predicts_are_told_the_cure(model):
+    options = {"cv": KFold(2), "params": {"coords": COORDS}, "error_score": "raise"}
+    with pytest.raises(ValueError, match=r"60 rows of X.*no row of the training's.*WholeSection"):
+        cross_validate(model, X, TRUTH, scoring="adjusted_rand_score", **options)
+
+
+# -- pipelines on counts -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("routing", [False, True])
+def test_a_pipeline_of_preprocessor_and_clusterer_is_the_clusterer(routing):
+    direct = make_quick(n_clusters=K).fit(TISSUE.X, COORDS)
+    pipeline = make_pipeline(ExpressionPreprocessor(), make_quick(n_clusters=K))
+    with config_context(enable_metadata_routing=routing):
+        prefix = "" if routing else "ieherclclusterer__"
+        pipeline.fit(TISSUE.X, TRUTH, **{f"{prefix}coords": COORDS})
+        assert pipeline[-1].input_ == "log1p"
+        np.testing.assert_array_equal(pipeline[-1].labels_, direct.labels_)
+        # A scorer's call, on all spots and on some.
+        np.testing.assert_array_equal(pipeline.predict(TISSUE.X), direct.labels_)
+        np.testing.assert_array_equal(pipeline.predict(TISSUE.X[40:9:-1]), direct.labels_[40:9:-1])
+
+
+@pytest.mark.parametrize(
+    "preprocessor",
+    [
+        ExpressionPreprocessor(pool=6),
+        ExpressionPreprocessor(n_components=8, random_state=0),
+        ExpressionPreprocessor(n_top_genes=20),
+    ],
+)
+def test_any_preprocessor_may_stand_before_the_clusterer(preprocessor):
+    pipeline = make_pipeline(preprocessor, make_quick(n_clusters=K))
+    with config_context(enable_metadata_routing=True):
+        pipeline.fit(TISSUE.X, coords=COORDS)
+        labels = pipeline.predict(TISSUE.X, coords=COORDS)
+    np.testing.assert_array_equal(labels, pipeline[-1].labels_)
