@@ -151,9 +151,9 @@ def _make_parser():
     demo = commands.add_parser(
         "demo",
         parents=[common],
-        help="make a synthetic section, find its domains, compare with K-means",
+        help="make a synthetic section, find its domains, compare with baselines",
         description="Make a synthetic section with an image, find its domains with and without "
-        "the image, compare them with K-means, and write the section and a figure.",
+        "the image, compare them with baselines, and write the section and a figure.",
     )
     demo.add_argument(
         "--out",

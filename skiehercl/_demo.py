@@ -1,4 +1,4 @@
-"""The demo: a synthetic section, labelled with and without its image and by K-means."""
+"""The demo: a synthetic section, labelled with and without its image and by two baselines."""
 
 import os
 import time
@@ -6,28 +6,27 @@ import warnings
 
 import numpy as np
 from sklearn.cluster import KMeans
-from sklearn.pipeline import make_pipeline
 
-from . import IEHERCLClusterer, _drawing, io
+from . import IEHERCLClusterer, NonSpatialClusterer, SmoothedMixture, _drawing, io
 from ._commands import choose_voice, format_scores, judge_image, limited_threads
 from ._inputs import IMAGE_KEY
 from .datasets import make_tissue
 from .metrics import domain_scores
 from .plotting import plot_domains, save_figure
-from .preprocessing import ExpressionPreprocessor
 
 __all__ = ["run_demo"]
 
 _DEMO_DOMAINS = 6
 _DEMO_COLUMNS = {
-    "K-means on the genes": "kmeans",
+    "K-means on log-PCs": "kmeans",
+    "SmoothedMixture": "smoothed_mixture",
     "IE-HERCL without image": "without_image",
     "IE-HERCL with image": "domain_pred",
 }
 
 
 def run_demo(args):
-    """Compare IE-HERCL with K-means on a synthetic section, by the options of the command."""
+    """Compare IE-HERCL with baselines on a synthetic section, by the options of the command."""
     start = time.perf_counter()
     say = choose_voice(args.quiet)
     if os.path.exists(args.out) and not os.path.isdir(args.out):
@@ -60,18 +59,19 @@ def run_demo(args):
 
 
 def _label_demo(adata, args, say):
-    """Put the domains by K-means and by IE-HERCL without and with the image into `adata`."""
+    """Put the domains by baselines and by IE-HERCL without and with the image into `adata`."""
     features = io.section_image_features(adata, verbose=not args.quiet)
     say("(for the paper's ResNet50 on your section: skiehercl fit ... --backbone resnet50)")
-    kmeans = make_pipeline(
-        ExpressionPreprocessor(n_components=30, random_state=args.seed),
-        KMeans(_DEMO_DOMAINS, n_init=10, random_state=args.seed),
+    coords = adata.obsm["spatial"]
+    kmeans = NonSpatialClusterer(
+        KMeans(_DEMO_DOMAINS, n_init=10, random_state=args.seed), random_state=args.seed
     )
     adata.obs["kmeans"] = kmeans.fit_predict(adata.X).astype(str)
+    smoothed = SmoothedMixture(_DEMO_DOMAINS, random_state=args.seed)
+    adata.obs["smoothed_mixture"] = smoothed.fit_predict(adata.X, coords).astype(str)
     estimator = IEHERCLClusterer(
         _DEMO_DOMAINS, device=args.device, random_state=args.seed, verbose=not args.quiet
     )
-    coords = adata.obsm["spatial"]
     say("IE-HERCL without the image")
     adata.obs["without_image"] = estimator.fit_predict(adata.X, coords).astype(str)
     say("IE-HERCL with the image")
@@ -82,8 +82,9 @@ def _label_demo(adata, args, say):
 
 
 def _draw_demo(adata, scores):
-    """Draw tissue, truth, K-means and IE-HERCL side by side; return the figure."""
-    figure, axes = _drawing.import_pyplot().subplots(1, 4, figsize=(15, 3.9), layout="constrained")
+    """Draw tissue, truth, baselines and IE-HERCL side by side; return the figure."""
+    figure, axes = _drawing.import_pyplot().subplots(1, 5, figsize=(18, 4.1), layout="constrained")
+    figure.suptitle("Synthetic section (skiehercl.datasets.make_tissue)")
     image, scale, _ = io.find_image(adata)
     coords = adata.obsm["spatial"]
     spot_size = 0.95 * _drawing.measure_spots(coords)
@@ -92,8 +93,8 @@ def _draw_demo(adata, scores):
     axes[0].set_title("tissue image")
     truth = _drawing.sort_labels(adata.obs["domain"], "domain", adata.n_obs)
     panels = {"truth": "domain"}
-    for row in ("K-means on the genes", "IE-HERCL with image"):
-        panels[f"{row.split()[0]} (ARI {scores[row]['ARI']:.2f})"] = _DEMO_COLUMNS[row]
+    for row in ("K-means on log-PCs", "SmoothedMixture", "IE-HERCL with image"):
+        panels[f"{row} (ARI {scores[row]['ARI']:.2f})"] = _DEMO_COLUMNS[row]
     for axis, (title, key) in zip(axes[1:], panels.items(), strict=True):
         labels = _drawing.sort_labels(adata.obs[key], key, adata.n_obs)
         (_, domains, shades), (codes, names, colours) = _drawing.match_panels(truth, labels, None)

@@ -495,13 +495,13 @@ def test_demo_prints_the_table_and_writes_both_files(quick_demo, tmp_path, capsy
     printed = capsys.readouterr()
     head, *rows = printed.out.splitlines()
     assert head.split() == ["ARI", "NMI", "AMI", "FMI", "HS"]
-    assert [row[:8] for row in rows] == ["K-means ", "IE-HERCL", "IE-HERCL"]
+    assert [row[:8] for row in rows] == ["K-means ", "Smoothed", "IE-HERCL", "IE-HERCL"]
     assert all(0 <= float(score) <= 1 for row in rows for score in row.split()[-5:])
     assert "ColorTextureFeaturizer" in printed.err and "--backbone resnet50" in printed.err
     folder = tmp_path / "new" / "demo"
     assert sorted(os.listdir(folder)) == ["domains.png", "labelled.h5ad"]
     written = anndata.read_h5ad(folder / "labelled.h5ad")
-    for key in ("domain", "kmeans", "without_image", "domain_pred"):
+    for key in ("domain", "kmeans", "smoothed_mixture", "without_image", "domain_pred"):
         assert written.obs[key].notna().all()
 
 
