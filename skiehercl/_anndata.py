@@ -14,6 +14,7 @@ __all__ = [
     "find_labels",
     "is_anndata",
     "load_matrix",
+    "match_columns",
     "match_genes",
     "take_coords",
     "take_expression",
@@ -154,10 +155,23 @@ def unpack_counts(preprocessor, X, coords, sections, *, reset):
         if fitted is None:
             fitted = getattr(preprocessor, "feature_names_in_", None)
         X = X if fitted is None else match_genes(X, names, fitted)
+    else:
+        X = match_columns(X, preprocessor)[0]
     return X, coords, sections
 
 
-def match_genes(X, genes, fitted):
+def match_columns(X, estimator):
+    """Return a DataFrame's columns as the genes of the AnnData of ``fit``, and whether X is one.
+
+    Anything else than a DataFrame with names after such a ``fit`` is returned as it is.
+    """
+    fitted, columns = getattr(estimator, "_anndata_genes", None), getattr(X, "columns", None)
+    if fitted is None or columns is None or not all(isinstance(name, str) for name in columns):
+        return X, False
+    return match_genes(X.to_numpy(), np.asarray(columns, dtype=object), fitted, "X"), True
+
+
+def match_genes(X, genes, fitted, name="adata"):
     """Return the columns of X (n, d), named ``genes``, that ``fit`` had, in the order of ``fit``.
 
     Raises
@@ -172,19 +186,19 @@ def match_genes(X, genes, fitted):
         if len(distinct) < len(names):
             raise ValueError(
                 f"{where} has {(counts > 1).sum()} names of genes more than once, the first is "
-                f"{distinct[counts > 1][0]!r}, so the genes can't be matched by name: call "
+                f"{str(distinct[counts > 1][0])!r}, so the genes can't be matched by name: call "
                 "adata.var_names_make_unique() on both sections before fit"
             )
-    place = {name: column for column, name in enumerate(genes)}
-    missing = [name for name in fitted if name not in place]
+    place = {gene: column for column, gene in enumerate(genes)}
+    missing = [gene for gene in fitted if gene not in place]
     if missing:
         raise ValueError(
-            f"adata lacks {len(missing)} of the {len(fitted)} genes of fit, the first is "
+            f"{name} lacks {len(missing)} of the {len(fitted)} genes of fit, the first is "
             f"{missing[0]!r}: pass the section before genes were selected, or fit on the genes "
             "that both sections have"
         )
     X = X.tocsr() if hasattr(X, "tocsr") else np.asarray(X)
-    return X[:, [place[name] for name in fitted]]
+    return X[:, [place[gene] for gene in fitted]]
 
 
 def find_labels(X):

@@ -1,5 +1,7 @@
 """Results into an AnnData, where scanpy looks for them."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 from sklearn.utils.validation import check_is_fitted
@@ -7,6 +9,9 @@ from sklearn.utils.validation import check_is_fitted
 from . import __version__
 from ._anndata import digest_names
 from ._drawing import name_colours, sort_labels
+from ._input_kind import recognise_input
+from ._inputs import gather_spots
+from ._recognition import make_keys, match_keys
 
 __all__ = ["add_domains", "annotate"]
 
@@ -15,7 +20,8 @@ def annotate(adata, estimator, key="domain_pred"):
     """Store the domains of a fitted estimator in `adata`, in place, for scanpy to plot.
 
     The section of ``fit`` gets the estimator's own ``labels_``. Any other one, told by the number
-    or the names of its spots, is predicted first: the same domain has the same name and colour.
+    or the names of its spots or by their expression, is predicted first: the same domain has the
+    same name and colour.
 
     Parameters
     ----------
@@ -83,7 +89,24 @@ def _is_section_of_fit(adata, estimator):
     if len(estimator.labels_) != adata.n_obs:
         return False
     names = getattr(estimator, "_anndata_spots", None)  # None: fitted on arrays, in this order
-    return names is None or names == digest_names(adata.obs_names)
+    if names is not None and names != digest_names(adata.obs_names):
+        return False
+    return not _holds_other_rows(adata, estimator)
+
+
+def _holds_other_rows(adata, estimator):
+    """Whether X is of the kind that fit had, but not its rows: names may occur in two sections."""
+    keys = getattr(estimator, "_spot_keys", None)
+    if keys is None:
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # predict tells again
+        try:
+            genes = gather_spots(estimator, adata, None, None, None, reset=False).genes
+            kind = recognise_input(genes, estimator.input)
+        except (KeyError, ValueError):
+            return False  # normalised or selected since, or fitted on an array from elsewhere
+    return kind == estimator.input_ and not match_keys(make_keys(genes), keys)
 
 
 def _take_results(estimator):
@@ -100,7 +123,10 @@ def _predict_results(adata, estimator):
     if not hasattr(estimator, "predict_proba"):
         return estimator.predict(adata), None, None
     probabilities = estimator.predict_proba(adata)
-    return probabilities.argmax(axis=1), probabilities, estimator.transform(adata)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # predict_proba has told
+        embedding = estimator.transform(adata)
+    return probabilities.argmax(axis=1), probabilities, embedding
 
 
 def add_domains(

@@ -14,6 +14,7 @@ from ._anndata import (
     find_genes,
     find_labels,
     is_anndata,
+    match_columns,
     match_genes,
     unpack_anndata,
     warn_of_libraries,
@@ -127,6 +128,8 @@ def gather_spots(estimator, X, coords, image_features, sections, *, reset):
         X = match_genes(X, genes, fitted) if matched else X
     elif selections:
         X, given = _unpack_columns(estimator, X, selections, given, reset)
+    elif not reset:
+        X, matched = match_columns(X, estimator)
     compared = bool(selections) or matched
     spots = check_spots(estimator, X, *given.values(), reset=reset, packed=compared)
     if reset:
@@ -179,7 +182,7 @@ def _unpack_by_keys(estimator, adata, given):
 
 
 def _find_fitted_genes(estimator):
-    genes = estimator._anndata_genes
+    genes = getattr(estimator, "_anndata_genes", None)
     return getattr(estimator, "feature_names_in_", None) if genes is None else genes
 
 

@@ -14,6 +14,10 @@ _TOLERANCE = 1e-5
 # Below this share they differ by the rounding of the keys themselves.
 _EXACT = 1e-12
 _BLOCK_ENTRIES = 2**22
+_BRING_ALL = (
+    "to predict others, pass coords= (and image_features=), pack them into X (coords_columns=), or "
+    "pass an AnnData"
+)
 
 
 def make_keys(X):
@@ -54,11 +58,15 @@ class KnownSpots:
         Of their rows, by ``make_keys``.
     labels : ndarray of shape (n,), int
         Their domains.
+    cure : str, default=None
+        How other spots get theirs, for errors; None: as a spatial clusterer's do.
     """
 
-    def __init__(self, keys, labels):
+    def __init__(self, keys, labels, cure=None):
         self.keys = keys
         self.labels = labels
+        self.lack = ", and come without what else the fit had" if cure is None else ""
+        self.cure = _BRING_ALL if cure is None else cure
 
     def find(self, X):
         """Return where the rows of X (q, d) stand in what ``take`` lists.
@@ -72,12 +80,17 @@ class KnownSpots:
         UnknownSpotsError
             If rows are no training spot's, or are those of spots in different domains.
         """
+        if self.keys is None:
+            raise UnknownSpotsError(
+                "X came alone, but the estimator is of version 0.1, whose files keep no rows of X: "
+                "pass what else its fit had, such as coords=, too"
+            )
         keys = make_keys(X)
         length = np.linalg.norm(keys, axis=1)
-        if (
-            keys.shape == self.keys.shape
-            and (np.linalg.norm(keys - self.keys, axis=1) <= _TOLERANCE * length).all()
-        ):
+        own = np.full(len(keys), np.inf)
+        if keys.shape == self.keys.shape:
+            own = np.linalg.norm(keys - self.keys, axis=1)
+        if (own <= _EXACT * length).all():
             return np.arange(len(keys))
         distinct, self._group = np.unique(self.keys, axis=0, return_inverse=True)
         self._group = self._group.ravel()
@@ -85,15 +98,19 @@ class KnownSpots:
         apart, nearest = cKDTree(distinct).query(keys, k=ranks)
         near = apart <= _TOLERANCE * length[:, None]
         exact = apart <= _EXACT * length[:, None]
+        # In their order, unless one is exactly another's row: all may be alike but for an offset.
+        elsewhere = exact[:, 0] & (own > _EXACT * length)
+        if (own <= _TOLERANCE * length).all() and not elsewhere.any():
+            return np.arange(len(keys))
         near &= exact | ~exact[:, :1]
-        _refuse(~near[:, 0], "are no row of the training's", len(self.keys))
+        self._refuse(~near[:, 0], "are no row of the training's")
         first = np.full(len(distinct), len(self.labels))
         last = np.full(len(distinct), -1)
         np.minimum.at(first, self._group, self.labels)
         np.maximum.at(last, self._group, self.labels)
         least = np.where(near, first[nearest], len(self.labels)).min(axis=1)
         most = np.where(near, last[nearest], -1).max(axis=1)
-        _refuse(least != most, "are alike for spots of different domains", len(self.keys))
+        self._refuse(least != most, "are alike for spots of different domains")
         return len(self.keys) + nearest[:, 0]
 
     def take(self, values, found):
@@ -105,12 +122,10 @@ class KnownSpots:
         means = totals / np.bincount(self._group)[:, None]
         return means[found - len(values)].astype(values.dtype)
 
-
-def _refuse(bad, what, n_spots):
-    if bad.any():
-        raise UnknownSpotsError(
-            f"{int(bad.sum())} of the {len(bad)} rows of X, the first is row {np.argmax(bad)}, "
-            f"{what}, and come without what else the fit had: in a search, score the "
-            f"{n_spots} spots that were fitted (cv=WholeSectionSplit()); to predict others, pass "
-            "coords= (and image_features=), pack them into X (coords_columns=), or pass an AnnData"
-        )
+    def _refuse(self, bad, what):
+        if bad.any():
+            raise UnknownSpotsError(
+                f"{int(bad.sum())} of the {len(bad)} rows of X, the first is row {np.argmax(bad)}, "
+                f"{what}{self.lack}: in a search, score the "
+                f"{len(self.keys)} spots that were fitted (cv=WholeSectionSplit()); {self.cure}"
+            )

@@ -8,6 +8,7 @@ from sklearn import metrics as _sk
 from sklearn.utils.metadata_routing import MetadataRequest
 from sklearn.utils.validation import _num_samples
 
+from ._anndata import align_rows, find_labels
 from ._coherence import chaos_score, morans_i_labels, pas_score, silhouette_embedding
 from ._inputs import is_anndata
 from ._labels import UNLABELLED, encode_labels
@@ -171,7 +172,10 @@ class _ScoredSpots:
     """What blind scores look at: where the spots are, and the space that was clustered."""
 
     def __init__(self, estimator, X, metadata, coords_columns):
-        self.estimator, self.X, self.metadata = estimator, X, metadata
+        self.estimator, self.X = estimator, X
+        # As predict has them: by the index, where both have one.
+        labels = find_labels(X)
+        self.metadata = {name: align_rows(value, name, labels) for name, value in metadata.items()}
         self.last = _last_step(estimator)
         self.coords_columns = coords_columns
 

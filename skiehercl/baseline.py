@@ -200,7 +200,9 @@ class NonSpatialClusterer(
         genes = self._gather_new(X, coords, image_features, sections)
         if hasattr(self.estimator_, "predict"):
             return self.estimator_.predict(self._project.transform(genes))
-        known = KnownSpots(self._spot_keys, self.labels_)
+        name = type(self.estimator_).__name__
+        cure = f"{name} has no predict: to label others, take a clusterer that has, such as KMeans"
+        known = KnownSpots(self._spot_keys, self.labels_, cure)
         return known.take(self.labels_[:, None], known.find(genes))[:, 0]
 
     def transform(self, X, coords=None, image_features=None, *, sections=None):

@@ -551,7 +551,7 @@ class IEHERCLClusterer(
         return spots
 
     def _recall(self, spots, values):
-        known = KnownSpots(self._spot_keys, self.labels_)
+        known = KnownSpots(getattr(self, "_spot_keys", None), self.labels_)
         return known.take(values, known.find(spots.genes))
 
     def _build_model(self, kind, candidates, seed):

@@ -265,7 +265,7 @@ class SmoothedMixture(
         return spots
 
     def _recall(self, spots, values):
-        known = KnownSpots(self._spot_keys, self.labels_)
+        known = KnownSpots(getattr(self, "_spot_keys", None), self.labels_)
         return known.take(values, known.find(spots.genes))
 
     def __sklearn_is_fitted__(self):

@@ -349,3 +349,19 @@ def test_sections_are_recognised_by_their_column(columns, libraries, told):
     else:
         with pytest.warns(UserWarning, match=told):
             warn_of_libraries(adata, "say {column!r}", 1)
+
+
+@pytest.mark.filterwarnings("error")
+def test_genes_of_an_anndata_are_found_in_a_dataframe(fitted, adata):
+    coords = adata.obsm["spatial"]
+    table = adata.to_df()
+    for columns in (table.columns, table.columns[::-1]):
+        np.testing.assert_array_equal(
+            fitted.predict(table[columns], coords=coords), fitted.predict(adata)
+        )
+    with pytest.raises(ValueError, match=r"X lacks 3 of the .* genes of fit"):
+        fitted.predict(table.iloc[:, 3:], coords=coords)
+    preprocessor = ExpressionPreprocessor().fit(adata)
+    np.testing.assert_array_equal(
+        preprocessor.transform(table[table.columns[::-1]]), preprocessor.transform(table)
+    )

@@ -164,3 +164,39 @@ def test_scanpy_draws_them(fitted):
     axes = sc.pl.embedding(adata, "spatial", color="domain_pred", show=False)
     assert [str(colour) for colour in adata.uns["domain_pred_colors"]] == colours
     axes.figure.clear()
+
+
+def test_names_that_occur_in_two_sections_are_no_proof(fitted):
+    own, new = make_section(), make_section(1)
+    new.obs_names = own.obs_names
+    check_domains(io.annotate(new, fitted), "domain_pred", fitted.predict(new))
+    assert (new.obs["domain_pred"].astype(int) != fitted.labels_).any()
+    baseline = NonSpatialClusterer(KMeans(K, n_init=1, random_state=0)).fit(own)
+    check_domains(io.annotate(new, baseline), "domain_pred", baseline.predict(new))
+
+
+def test_other_spots_than_the_arrays_of_fit_are_predicted(fitted):
+    adata = make_section()
+    model = clone(fitted).fit(adata.X, adata.obsm["spatial"])
+    turned = adata[::-1].copy()
+    check_domains(io.annotate(turned, model), "domain_pred", model.labels_[::-1])
+
+
+def test_a_section_normalised_since_fit_is_still_its_own(fitted):
+    adata = make_section()
+    adata.X = np.log1p(adata.X / 2)
+    check_domains(io.annotate(adata, fitted), "domain_pred", fitted.labels_)
+    check_domains(io.annotate(adata[:, :20].copy(), fitted), "domain_pred", fitted.labels_)
+
+
+def test_another_section_warns_once():
+    def make_pair(section):
+        adata = make_section(section)
+        adata.obs["library_id"] = ["a", "b"] * (N // 2)
+        return adata
+
+    with pytest.warns(UserWarning, match="several sections"):
+        model = SmoothedMixture(K, random_state=0).fit(make_pair(0))
+    with pytest.warns(UserWarning, match="several sections") as told:
+        io.annotate(make_pair(1), model)
+    assert len(told) == 1

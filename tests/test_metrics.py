@@ -464,3 +464,11 @@ def test_real_section_with_unlabelled_spots(read_section):
     truth, coords = adata.obs["domain"][mask], adata.obsm["spatial"][mask]
     shuffled = np.random.RandomState(0).permutation(truth)
     assert pas_score(truth, coords) < 0.05 < 0.5 < pas_score(shuffled, coords)
+
+
+def test_blind_scores_align_coordinates_by_index(blobs):
+    X, coords = np.random.RandomState(0).normal(size=(2, 60, 2))
+    X, coords = (pd.DataFrame(part, index=[f"s{i}" for i in range(60)]) for part in (X, coords))
+    model = KMeans(3, n_init=1, random_state=0).fit(X)
+    scorer = make_domain_scorer(["blind_neg_pas", "blind_morans_i"])
+    assert scorer(model, X, coords=coords[::-1]) == scorer(model, X, coords=coords)

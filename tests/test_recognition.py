@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from sklearn.cluster import AgglomerativeClustering
 from sklearn.decomposition import PCA
 
-from skiehercl import IEHERCLClusterer, SmoothedMixture
-from skiehercl._recognition import KnownSpots, make_keys
+from skiehercl import IEHERCLClusterer, NonSpatialClusterer, SmoothedMixture
+from skiehercl._recognition import KnownSpots, UnknownSpotsError, make_keys
 from skiehercl.datasets import make_tissue
 
 K = 3
@@ -103,3 +104,24 @@ def test_without_coordinates_in_fit_any_spots_may_be_predicted():
     other[:, 0] += 1
     assert model.predict(other).shape == (5,)
     np.testing.assert_array_equal(model.predict(X), model.labels_)
+
+
+def test_a_clusterer_without_predict_is_told_as_the_reason():
+    rows = np.random.RandomState(0).normal(size=(30, 4))
+    model = NonSpatialClusterer(AgglomerativeClustering(2)).fit(rows)
+    with pytest.raises(UnknownSpotsError, match="AgglomerativeClustering has no predict") as told:
+        model.predict(rows + 1)
+    assert "coords" not in str(told.value)
+
+
+def test_estimators_of_before_say_that_they_know_no_rows():
+    with pytest.raises(UnknownSpotsError, match=r"of version 0\.1.*pass what else"):
+        KnownSpots(None, np.zeros(3, dtype=int)).find(np.eye(3))
+
+
+def test_rows_that_differ_little_for_their_length_are_not_taken_by_position():
+    rows = 1e6 + np.random.RandomState(0).normal(size=(50, 5))
+    known = KnownSpots(make_keys(rows), np.arange(50))
+    order = np.arange(50)[::-1]
+    found = known.take(np.arange(50.0)[:, None], known.find(rows[order]))
+    np.testing.assert_array_equal(found[:, 0], order)
