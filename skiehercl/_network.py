@@ -48,6 +48,20 @@ class AutoEncoder(nn.Module):
         x = self.decoder(z)
         return x if self.decoder_shortcut is None else x + self.decoder_shortcut(z)
 
+    @property
+    def read_out_size(self):
+        """Columns of the input of the last layer of `decode`."""
+        last, shortcut = self.decoder[-1], self.decoder_shortcut
+        return last.in_features + (0 if shortcut is None else shortcut.in_features)
+
+    def read_out(self, z):
+        """Return input (B, h), weight (d, h) and bias (d,) of the last layer of `decode`."""
+        hidden, last = self.decoder[:-1](z), self.decoder[-1]
+        if self.decoder_shortcut is None:
+            return hidden, last.weight, last.bias
+        weight = torch.cat([last.weight, self.decoder_shortcut.weight], dim=1)
+        return torch.cat([hidden, z], dim=1), weight, last.bias
+
     def start_at(self, directions, bias=0.0):
         """Start as the map ``directions`` (k, d), plus a bias (k,), and its inverse, if any."""
         inverse = _invert(directions)
@@ -77,6 +91,16 @@ class MeanSAGE(SAGEConv):
     def forward(self, x, neighbor_mean):
         """Return (B, out) for x (B, d) and the mean over its neighbours (B, d_neighbor)."""
         return self.lin_l(neighbor_mean) + self.lin_r(x)
+
+    @property
+    def read_out_size(self):
+        """Columns of the input of the layer as one linear map."""
+        return self.lin_l.in_channels + self.lin_r.in_channels
+
+    def read_out(self, x, neighbor_mean):
+        """Return the layer as one linear map: its input (B, h), weight (out, h), bias (out,)."""
+        weight = torch.cat([self.lin_l.weight, self.lin_r.weight], dim=1)
+        return torch.cat([neighbor_mean, x], dim=1), weight, self.lin_l.bias
 
     def start_at(self, neighbor_weight, own_weight, bias=0.0):
         """Start as the given linear map, plus a bias (out,)."""

@@ -13,6 +13,7 @@ from ._domains import ward_labels
 from ._image_components import regress
 from ._losses import (
     contrastive_loss,
+    linear_reconstruction_loss,
     objective,
     reconstruction_loss,
     soft_assignment,
@@ -233,15 +234,22 @@ def _forward(network, section, batch, device):
     views = {key: view[:n_core] for key, view in views.items()}
     fused = {key: latent[:n_core] for key, latent in fused.items()}
     target = torch.from_numpy(section.target[batch.spots[:n_core]]).to(device)
-    decoded = network.reconstruct(z[:n_core], mean)
-    parts = {"decoder": reconstruction_loss(target, decoded.float())}
+    # Squares of wide matrices need full precision, which autocast would take from them.
+    exact = all(view.dtype == torch.float32 for view in views.values())
+    latents = z[:n_core], mean
+    parts = {"decoder": _reconstruct(network.decoder, network.reconstruct, target, latents, exact)}
     for name, encoder in network.encoders.items():
-        if encoder.autoencoder is not None:
-            x_hat = encoder.autoencoder.decode(views[name, "ae"])
-            parts[f"{name}_autoencoder"] = reconstruction_loss(
-                inputs[name][0][:n_core], x_hat.float()
-            )
+        if (part := encoder.autoencoder) is not None:
+            x, view = inputs[name][0][:n_core], (views[name, "ae"],)
+            parts[f"{name}_autoencoder"] = _reconstruct(part, part.decode, x, view, exact)
     return z[:n_core], fused, views, parts
+
+
+def _reconstruct(decoder, decode, x, latents, exact):
+    """Return the reconstruction loss of x (B, d); where d is large without the reconstruction."""
+    if exact and 2 * decoder.read_out_size < min(x.shape):
+        return linear_reconstruction_loss(x, *decoder.read_out(*latents))
+    return reconstruction_loss(x, decode(*latents).float())
 
 
 def _contrast(fused, views, pairs, transition, temperature):

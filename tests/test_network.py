@@ -93,6 +93,20 @@ def test_attention_rows_sum_to_one(image, changes):
     assert attention["gene"].std(dim=0).min() > 0.01  # per spot, not one for all
 
 
+@pytest.mark.parametrize("shortcut", [False, True])
+def test_read_out_is_the_last_layer_of_the_decoder(shortcut):
+    torch.manual_seed(0)
+    autoencoder, sage = AutoEncoder(D, 5, 4, shortcut=shortcut), MeanSAGE((4, 4), D)
+    z, mean = torch.randn(N, 4), torch.randn(N, 4)
+    for module, latents, decoded in (
+        (autoencoder, (z,), autoencoder.decode(z)),
+        (sage, (z, mean), sage(z, mean)),
+    ):
+        layer = module.read_out(*latents)
+        assert layer[0].shape[1] == module.read_out_size
+        torch.testing.assert_close(torch.nn.functional.linear(*layer), decoded)
+
+
 def test_attention_starts_at_its_prior_and_fuses_by_it():
     attention = ViewAttention(4, (0.2, 0.3, 0.5))
     views = list(torch.randn(3, N, 4, generator=torch.Generator().manual_seed(0)))

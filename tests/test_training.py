@@ -7,10 +7,10 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from sklearn.metrics import adjusted_rand_score
 
-from skiehercl import SpatialKNNGraph
+from skiehercl import SpatialKNNGraph, _training
 from skiehercl._batches import cut_batch, draw_tiles
 from skiehercl._domains import ward_labels
-from skiehercl._losses import contrastive_loss
+from skiehercl._losses import contrastive_loss, reconstruction_loss
 from skiehercl._network import IEHERCLNetwork
 from skiehercl._training import (
     SectionTensors,
@@ -250,6 +250,28 @@ def test_early_stop_waits_for_the_transport_term():
     trained = fit(max_iter=10, tol=0.999, n_iter_no_change=1, lambda_ot=1.0, ot_warmup=0.5)
     assert trained.n_iter > 5
     assert np.isfinite(trained.loss_history["transport"][-1])
+
+
+@pytest.mark.parametrize("init", ["random", "pca"])
+def test_wide_features_train_alike_without_their_reconstruction(init, monkeypatch):
+    network = {"init": init, "hidden_size": 1, "latent_size": 1}  # D is more than twice their sum
+    formed = []
+
+    def form(x, hidden, weight, bias):
+        formed.append(True)
+        return reconstruction_loss(x, torch.nn.functional.linear(hidden, weight, bias))
+
+    unformed = fit(network=network)
+    monkeypatch.setattr(_training, "linear_reconstruction_loss", form)
+    reference = fit(network=network)
+    assert formed
+    for name, values in reference.loss_history.items():
+        np.testing.assert_allclose(unformed.loss_history[name], values, rtol=1e-4)
+
+
+def test_bfloat16_forms_the_reconstruction_of_wide_features(monkeypatch):
+    monkeypatch.setattr(_training, "linear_reconstruction_loss", None)  # needs full precision
+    fit(network={"hidden_size": 1, "latent_size": 1}, precision="bfloat16", max_iter=1)
 
 
 def test_divergence_is_an_error_and_not_a_result():
