@@ -86,7 +86,7 @@ CONSTRAINTS = {
         None,
     ],
     "n_init": [Interval(Integral, 1, None, closed="left")],
-    "max_iter": [Interval(Integral, 1, None, closed="left")],
+    "max_iter": [Interval(Integral, 0, None, closed="left")],
     "tol": [Interval(Real, 0, None, closed="left")],
     "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
     "learning_rate": [Interval(Real, 0, None, closed="neither")],
@@ -140,6 +140,11 @@ def check_parameters(estimator):
         raise ValueError(
             "graph has mode='distance', which would give the farthest neighbours the largest "
             "weights: use mode='connectivity' or 'gaussian'"
+        )
+    if not estimator.max_iter and estimator.init != "pca":
+        raise ValueError(
+            f"max_iter=0 leaves the network as it starts, which means nothing with init="
+            f"{estimator.init!r}: train it with max_iter >= 1, or use init='pca'"
         )
     if not (estimator.lambda_rec or estimator.lambda_contrast or estimator.lambda_ot):
         raise ValueError(

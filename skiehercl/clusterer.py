@@ -424,7 +424,8 @@ class IEHERCLClusterer(
         image = model.features.image_
         self.image_evidence_ = None if image is None else image.evidence_
         self.loss_history_ = [trained.loss_history for trained in self.model_.trained_]
-        self.n_iter_ = max(trained.n_iter for trained in self.model_.trained_)
+        # 1 is the least that scikit-learn's convention allows.
+        self.n_iter_ = max(1, max(trained.n_iter for trained in self.model_.trained_))
         self._n_features_out = self.embedding_.shape[1]
         _warn_of_missing_domains(self.labels_, self.probabilities_.shape[1])
         return self
