@@ -25,6 +25,7 @@ PRESETS = {
         "lambda_contrast": 1e-3,
         "lambda_ot": 1.0,
         "walk_length": 5,
+        "preprocessor": ExpressionPreprocessor(n_top_genes=3000, gene_selection="dispersion"),
         "n_components": None,
         "pooling": "plain",
         "smooth_target": False,
