@@ -147,6 +147,11 @@ def check_parameters(estimator):
             f"max_iter=0 leaves the network as it starts, which means nothing with init="
             f"{estimator.init!r}: train it with max_iter >= 1, or use init='pca'"
         )
+    if not estimator.max_iter and estimator.lambda_ot:
+        raise ValueError(
+            f"lambda_ot={estimator.lambda_ot} needs a training, but max_iter=0 has no steps: set "
+            "max_iter to their number, such as 50, or lambda_ot=0"
+        )
     if not (estimator.lambda_rec or estimator.lambda_contrast or estimator.lambda_ot):
         raise ValueError(
             "lambda_rec, lambda_contrast and lambda_ot are all 0: there is nothing to learn from, "
