@@ -263,7 +263,7 @@ def _add_fit_arguments(fit):
         "--n-init", type=_whole(1), metavar="N", help="number of trainings, which vote"
     )
     model.add_argument(
-        "--max-iter", type=_whole(1), metavar="N", help="epochs of each training, at most"
+        "--max-iter", type=_whole(0), metavar="N", help="steps of each training, at most"
     )
 
 

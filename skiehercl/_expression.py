@@ -15,6 +15,8 @@ from ._graph_ops import find_first, neighbor_sum
 
 # Entries of the blocks of spots that are worked on at once: 128 MB in float64.
 _BLOCK_ENTRIES = 2**24
+# Share of the spots that a gene must be found in to be chosen by its spatial autocovariance.
+_LEAST_SHARE = 0.01
 
 
 def pool_counts(X, graph):
@@ -53,7 +55,8 @@ def normalize_log(X, target_sum=None):
     """
     X = _as_floats(X)
     library = library_sizes(X)
-    return apply_log(multiply_rows(X, scale_factors(library, find_target(library, target_sum))))
+    factors = scale_factors(library, find_target(library, target_sum))
+    return stabilise(multiply_rows(X, factors), "log")
 
 
 def highly_variable_genes(X_log, n_top):
@@ -164,9 +167,11 @@ def multiply_rows(X, factors):
     return X
 
 
-def apply_log(X):
-    """Replace X by log(1 + X) in place and return it."""
-    np.log1p(*[X.data if sp.issparse(X) else X] * 2)
+def stabilise(X, transformation):
+    """Replace X by log(1 + X) ("log") or its square root ("sqrt") in place and return it."""
+    if transformation is not None:
+        function = {"log": np.log1p, "sqrt": np.sqrt}[transformation]
+        function(*[X.data if sp.issparse(X) else X] * 2)
     return X
 
 
@@ -210,6 +215,51 @@ def choose_genes(mean, variance, n_top):
         mask[np.argsort(-mean, kind="stable")[:n_top]] = True
         return mask
     return score >= ranked[min(n_top, ranked.size) - 1]
+
+
+def choose_spatial_genes(X, graph, n_top):
+    """Return the mask of the ``n_top`` genes of highest spatial autocovariance.
+
+    Parameters
+    ----------
+    X : ndarray or CSR matrix of shape (n_spots, n_genes)
+        Counts.
+    graph : sparse matrix of shape (n_spots, n_spots)
+        Neighbours, without self edges.
+    n_top : int or None
+        Number of genes to choose; None chooses all.
+
+    Returns
+    -------
+    mask : ndarray of shape (n_genes,), bool
+        True for ``n_top`` genes, fewer where not so many are found in 1 % of the spots.
+
+    Notes
+    -----
+    The mean over the spots of a gene's own centred value times the mean of its neighbours', where
+    a value is the square root of the library-size normalised count: Moran's I before it is divided
+    by the variance, which for square roots of counts is noise of the same size for every gene.
+    """
+    n_spots, n_genes = X.shape
+    if n_top is None or n_top >= n_genes:
+        return np.ones(n_genes, dtype=bool)
+    library = library_sizes(X)
+    values = multiply_rows(X, scale_factors(library, find_target(library, None)))
+    values = stabilise(values, "sqrt")
+    degree = np.asarray(graph.sum(axis=1), dtype=np.float64).ravel()
+    weights = multiply_rows(graph.tocsr().astype(values.dtype), scale_factors(degree, 1.0))
+    products, around, total = np.zeros((3, n_genes))
+    for rows in gen_batches(n_spots, max(1, _BLOCK_ENTRIES // n_genes)):
+        own, mean = values[rows], weights[rows] @ values
+        both = own.multiply(mean) if sp.issparse(own) else own * mean
+        for sums, part in ((products, both), (around, mean), (total, own)):
+            sums += np.asarray(part.sum(axis=0, dtype=np.float64)).ravel()
+    score = products / n_spots - total / n_spots * around / n_spots
+    found = np.asarray((X > 0).sum(axis=0)).ravel() >= _LEAST_SHARE * n_spots
+    score[~found] = -np.inf
+    mask = np.zeros(n_genes, dtype=bool)
+    mask[np.argsort(-score, kind="stable")[:n_top]] = True
+    return mask & (found | ~found.any())
 
 
 def _normalise_dispersions(mean, variance, n_bins=20):

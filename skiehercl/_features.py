@@ -26,6 +26,8 @@ __all__ = ["SpotFeatures"]
 # smaller one has proportionally smaller neighbourhoods.
 _SCALES = (6, 12, 18, 30)
 _FULL_SCALE_SPOTS = 1800
+# Which genes the default preprocessor keeps where the spots have coordinates.
+_SPATIAL_GENES = {"n_top_genes": 2000, "gene_selection": "spatial"}
 # Principal axes of ready features are learned from at most this many spots.
 _PCA_ROWS = 50_000
 # Spots of each section that the sections are aligned by.
@@ -244,9 +246,13 @@ class SpotFeatures:
         # All neighbourhoods share the genes and axes learned at a middle one, so their
         # components can be averaged; each has a target sum of its own.
         pools = [] if self.pooling == "plain" else self._pools(adjacency)
-        base = ExpressionPreprocessor(random_state=self.random_state)
         if self.preprocessor is not None:
             base = clone(self.preprocessor)
+        else:
+            # Genes that differ from place to place; without places, from spot to spot.
+            placed = pools or spots.coords is not None
+            spatial = _SPATIAL_GENES if placed else {}
+            base = ExpressionPreprocessor(random_state=self.random_state, **spatial)
         if base.n_components is None:
             base.set_params(n_components=self.n_components)
         if base.n_top_genes == "auto":  # chosen here, whatever follows

@@ -73,14 +73,14 @@ class DomainModel:
         with tqdm(
             total=len(seeds) * self.training.max_iter,
             desc="training",
-            unit="epoch",
+            unit="step",
             disable=not self.training.verbose,
         ) as bar:
             for round_, seed in enumerate(seeds, start=1):
                 bar.set_description(f"training {round_}/{len(seeds)}")
 
-                def report(loss, bar=bar):
-                    bar.update()
+                def report(loss, n_steps, bar=bar):
+                    bar.update(n_steps)
                     bar.set_postfix(loss=f"{loss:.4g}")
 
                 self.trained_.append(train(section, options, int(seed), device, report, memory))

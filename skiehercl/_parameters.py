@@ -25,6 +25,7 @@ PRESETS = {
         "lambda_contrast": 1e-3,
         "lambda_ot": 1.0,
         "walk_length": 5,
+        "preprocessor": ExpressionPreprocessor(n_top_genes=3000, gene_selection="dispersion"),
         "n_components": None,
         "pooling": "plain",
         "smooth_target": False,
@@ -86,7 +87,7 @@ CONSTRAINTS = {
         None,
     ],
     "n_init": [Interval(Integral, 1, None, closed="left")],
-    "max_iter": [Interval(Integral, 1, None, closed="left")],
+    "max_iter": [Interval(Integral, 0, None, closed="left")],
     "tol": [Interval(Real, 0, None, closed="left")],
     "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
     "learning_rate": [Interval(Real, 0, None, closed="neither")],
@@ -130,6 +131,16 @@ def check_parameters(estimator):
             raise ValueError(
                 f"{name}={given!r} must be one or more integers >= 1, such as {example}"
             )
+    if not estimator.max_iter and estimator.init != "pca":
+        raise ValueError(
+            f"max_iter=0 leaves the network as it starts, which means nothing with init="
+            f"{estimator.init!r}: train it with max_iter >= 1, or use init='pca'"
+        )
+    if not estimator.max_iter and estimator.lambda_ot:
+        raise ValueError(
+            f"lambda_ot={estimator.lambda_ot} needs a training, but max_iter=0 has no steps: set "
+            "max_iter to their number, such as 50, or lambda_ot=0"
+        )
     if not (estimator.lambda_rec or estimator.lambda_contrast or estimator.lambda_ot):
         raise ValueError(
             "lambda_rec, lambda_contrast and lambda_ot are all 0: there is nothing to learn from, "

@@ -97,7 +97,7 @@ class TrainingOptions:
 
 @dataclass
 class Trained:
-    """A trained network on the CPU, its loss per term and epoch, and the number of epochs.
+    """A trained network on the CPU, its loss per term and epoch, and the number of steps.
 
     A term that joined late is NaN in the epochs before.
     """
@@ -117,7 +117,7 @@ def train(section, options, seed, device, progress=None, memory=NO_MEMORY):
     seed : int
     device : torch.device
     progress : callable or None
-        Called with the epoch's total loss after each epoch.
+        Called with the total loss and the number of steps of each epoch, after it.
     memory : joblib.Memory
         Keeps the walk's anchors.
 
@@ -141,12 +141,18 @@ def train(section, options, seed, device, progress=None, memory=NO_MEMORY):
     # Before it joins, the transport needs another term to learn from.
     alone = options.lambda_rec == 0 and walk is None
     warmup = 0 if alone else int(options.ot_warmup * options.max_iter)
+    size = options.batch_size or len(section)
     centers, history, best, stale = None, {}, np.inf, 0
-    for epoch in range(options.max_iter):
-        if options.lambda_ot > 0 and epoch >= warmup and centers is None:
+    epoch, n_steps = 0, 0
+    while n_steps < options.max_iter:
+        if options.lambda_ot > 0 and n_steps >= warmup and centers is None:
             centers = _start_centers(network, section, options, seed, device)
+        waits = options.lambda_ot > 0 and centers is None
+        batches = draw_tiles(len(section), section.coords, section.sections, size, rng)
+        # The size of a section must not decide how far the network goes: steps count, not epochs.
+        batches = batches[: (warmup if waits else options.max_iter) - n_steps]
         terms, centers = _run_epoch(
-            network, optimizer, section, walk, centers, options, rng, device
+            network, optimizer, section, walk, centers, options, batches, rng, device
         )
         if not np.isfinite(terms["total"]):
             raise ValueError(
@@ -155,19 +161,19 @@ def train(section, options, seed, device, progress=None, memory=NO_MEMORY):
             )
         for name, value in terms.items():
             history.setdefault(name, [np.nan] * epoch).append(value)
+        epoch, n_steps = epoch + 1, n_steps + len(batches)
         if progress is not None:
-            progress(terms["total"])
-        # The transport term joins late, so the loss before and after can't be compared.
-        if epoch <= warmup and options.lambda_ot > 0:
-            best, stale = np.inf, 0
+            progress(terms["total"], len(batches))
         stale = 0 if terms["total"] < best * (1 - options.tol) else stale + 1
         best = min(best, terms["total"])
+        if waits:  # the transport term joins late: the loss before and after can't be compared
+            best, stale = np.inf, 0
         if stale >= options.n_iter_no_change:
             break
     network = network.cpu().eval()
     if section.image_loadings is not None:
         _settle_image(network, section)
-    return Trained(network, history, epoch + 1)
+    return Trained(network, history, n_steps)
 
 
 def _settle_image(network, section):
@@ -185,7 +191,7 @@ def _settle_image(network, section):
     network.start_image_at(torch.from_numpy(loadings), torch.from_numpy(intercept))
 
 
-def _run_epoch(network, optimizer, section, walk, centers, options, rng, device):
+def _run_epoch(network, optimizer, section, walk, centers, options, batches, rng, device):
     network.train()
     sums, n_seen, assigned = {}, 0, None
     weights = {
@@ -193,8 +199,7 @@ def _run_epoch(network, optimizer, section, walk, centers, options, rng, device)
         "contrast": options.lambda_contrast,
         "transport": options.lambda_ot,
     }
-    size = options.batch_size or len(section)
-    for spots in draw_tiles(len(section), section.coords, section.sections, size, rng):
+    for spots in batches:
         batch = cut_batch(spots, section.neighbor_mean)
         with autocast(device, options.precision):
             z, fused, views, parts = _forward(network, section, batch, device)

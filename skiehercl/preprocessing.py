@@ -19,9 +19,9 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted, v
 from ._anndata import unpack_counts
 from ._display import DocumentedEstimator
 from ._expression import (
-    apply_log,
     check_counts,
     choose_genes,
+    choose_spatial_genes,
     find_target,
     gene_moments,
     highly_variable_genes,
@@ -32,6 +32,7 @@ from ._expression import (
     pool_counts,
     principal_components,
     scale_factors,
+    stabilise,
     to_dense,
 )
 from ._graph_ops import check_all_finite, check_graph
@@ -48,27 +49,36 @@ __all__ = [
     "pool_counts",
 ]
 
+# Neighbours whose values tell a gene's spatial autocovariance, where none are pooled.
+_NEIGHBORS = 18
+
 
 class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimator):
     """Turn the counts of a section into features for clustering.
 
     The steps, in order: sum each spot's counts with those of its neighbours (``pool``), divide by
-    library size over all genes, ``log1p``, keep the most variable genes, standardise them, project
-    them on principal components. Each is optional. What was learned (target sum, genes, scale,
-    components) is applied unchanged to further sections.
+    library size over all genes, stabilise the variance (``log1p``), keep the most variable genes,
+    standardise them, project them on principal components. Each is optional. What was learned
+    (target sum, genes, scale, components) is applied unchanged to further sections.
 
     Parameters
     ----------
     target_sum : float, default=None
         Total count of each spot after normalisation. None: the median library size of the
         fitted spots, those without counts left out.
-    log : bool, default=True
-        Apply ``log(1 + x)``.
+    transformation : {"log", "sqrt"} or None, default="log"
+        What stabilises the variance after normalisation: ``log(1 + x)`` or the square root.
     n_top_genes : int, "auto" or None, default="auto"
-        Number of highly variable genes to keep (see :func:`highly_variable_genes`). None, or a
-        number not below that of the genes, keeps all. "auto": 3,000 where counts are pooled, scaled
-        or projected; else all, so that a clusterer of the package behind it in a pipeline can
-        choose them on pooled counts, where variation is far less noise than in single spots.
+        Number of genes to keep. None, or a number not below that of the genes, keeps all. "auto":
+        3,000 where counts are pooled, scaled or projected, or ``gene_selection="spatial"``; else
+        all, so that a clusterer of the package behind it in a pipeline can choose them on pooled
+        counts, where variation is far less noise than in single spots.
+    gene_selection : {"dispersion", "spatial"}, default="dispersion"
+        Which genes to keep: the highly variable ones (see :func:`highly_variable_genes`), or those
+        of highest spatial autocovariance, among genes found in 1 % of the spots: the mean of a
+        spot's value times its neighbours', values being square roots of library-size normalised
+        counts, centred. Neighbours are those of ``pool``, else the 18 nearest; "spatial" needs
+        ``coords`` in ``fit``, not later.
     scale : bool, default=False
         Shift and scale each kept gene to mean 0 and variance 1. Makes the data dense.
     max_value : float, default=None
@@ -126,8 +136,9 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
     __metadata_request__transform = {"coords": True, "sections": True}  # noqa: RUF012
     _parameter_constraints: dict = {  # noqa: RUF012
         "target_sum": [Interval(Real, 0, None, closed="neither"), None],
-        "log": ["boolean"],
+        "transformation": [StrOptions({"log", "sqrt"}), None],
         "n_top_genes": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"}), None],
+        "gene_selection": [StrOptions({"dispersion", "spatial"})],
         "scale": ["boolean"],
         "max_value": [Interval(Real, 0, None, closed="neither"), None],
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
@@ -143,8 +154,9 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
     def __init__(
         self,
         target_sum=None,
-        log=True,
+        transformation="log",
         n_top_genes="auto",
+        gene_selection="dispersion",
         scale=False,
         max_value=None,
         n_components=None,
@@ -154,8 +166,9 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         layer=None,
     ):
         self.target_sum = target_sum
-        self.log = log
+        self.transformation = transformation
         self.n_top_genes = n_top_genes
+        self.gene_selection = gene_selection
         self.scale = scale
         self.max_value = max_value
         self.n_components = n_components
@@ -256,7 +269,7 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         graph = self._build_graph(X.shape[0], coords, sections)
         library = self._measure_library(X, graph)
         self.target_sum_ = find_target(library, self.target_sum)
-        self.highly_variable_ = self._choose_genes(X, graph, library)
+        self.highly_variable_ = self._choose_genes(X, graph, library, coords, sections)
         features = self._normalise(X, graph, library)
         self._warn_of_empty_genes(features)
         if self.scale:
@@ -293,10 +306,21 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
             return None
         if sp.issparse(self.pool):
             return _drop_selves(check_graph(self.pool, n_spots))
-        if coords is None:
+        if getattr(self.pool, "mode", None) == "distance":
             raise ValueError(
-                f"pool={self.pool!r} needs the spots' coordinates: pass coords=, an array of shape "
-                f"({n_spots}, 2) such as adata.obsm['spatial'], or set pool=None. (Inside a "
+                "pool has mode='distance', which would give the farthest neighbours the largest "
+                "weights: use mode='connectivity' or 'gaussian'."
+            )
+        graph = SpatialKNNGraph(self.pool) if by_number else clone(self.pool)
+        return self._link(graph, n_spots, coords, sections, f"pool={self.pool!r}")
+
+    def _link(self, graph, n_spots, coords, sections, purpose):
+        """Return the adjacency by a graph transformer, without self edges, needed for a purpose."""
+        if coords is None:
+            cure = "pool=None" if purpose.startswith("pool") else "gene_selection='dispersion'"
+            raise ValueError(
+                f"{purpose} needs the spots' coordinates: pass coords=, an array of shape "
+                f"({n_spots}, 2) such as adata.obsm['spatial'], or set {cure}. (Inside a "
                 "Pipeline, first sklearn.set_config(enable_metadata_routing=True).)"
             )
         if len(coords) != n_spots:
@@ -304,12 +328,6 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
                 f"coords has {len(coords)} rows but X has {n_spots}: pass one coordinate row per "
                 "spot (did you filter one of them?)"
             )
-        if getattr(self.pool, "mode", None) == "distance":
-            raise ValueError(
-                "pool has mode='distance', which would give the farthest neighbours the largest "
-                "weights: use mode='connectivity' or 'gaussian'."
-            )
-        graph = SpatialKNNGraph(self.pool) if by_number else clone(self.pool)
         given = {} if sections is None else {"sections": sections}
         return _drop_selves(check_graph(graph.fit_transform(coords, **given), n_spots))
 
@@ -324,19 +342,25 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
             )
         return library
 
-    def _choose_genes(self, X, graph, library):
+    def _choose_genes(self, X, graph, library, coords, sections):
         n_genes = X.shape[1]
         n_top = self.n_top_genes
         if isinstance(n_top, str):
-            handed_on = graph is None and not self.scale and self.n_components is None
-            n_top = None if handed_on else N_TOP_GENES
+            chooses = self.gene_selection == "spatial" or self.n_components is not None
+            n_top = N_TOP_GENES if chooses or self.scale or graph is not None else None
         if n_top is None or n_top >= n_genes:
             return np.ones(n_genes, dtype=bool)
+        if self.gene_selection == "spatial":
+            if graph is None:
+                nearest = SpatialKNNGraph(_NEIGHBORS)
+                purpose = "gene_selection='spatial'"
+                graph = self._link(nearest, X.shape[0], coords, sections, purpose)
+            return choose_spatial_genes(X, graph, n_top)
         mean, variance = gene_moments(X, graph, scale_factors(library, self.target_sum_))
         return choose_genes(mean, variance, n_top)
 
     def _normalise(self, X, graph, library):
-        """Return the pooled, normalised and logged kept genes, always a new matrix."""
+        """Return the pooled, normalised and transformed kept genes, always a new matrix."""
         if not self.highly_variable_.all():
             X = X[:, self.highly_variable_]
         if graph is not None:
@@ -344,7 +368,7 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         X = multiply_rows(X, scale_factors(library, self.target_sum_))
         if sp.issparse(X):
             X.sort_indices()
-        return apply_log(X) if self.log else X
+        return stabilise(X, self.transformation)
 
     def _warn_of_empty_genes(self, features):
         n_empty = int((np.asarray(features.sum(axis=0)) == 0).sum())

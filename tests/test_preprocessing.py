@@ -400,3 +400,56 @@ def test_invalid_parameters():
     for options in ({"n_top_genes": 0}, {"pool": -1}, {"pool": "knn"}, {"target_sum": 0.0}):
         with pytest.raises(ValueError, match=next(iter(options))):
             ExpressionPreprocessor(**options).fit(COUNTS)
+
+
+def make_gradients(n_gradients=10, seed=0):
+    """Counts whose first genes rise from left to right, the others varying as much by chance."""
+    rng = np.random.RandomState(seed)
+    coords = rng.uniform(0, 10, (200, 2))
+    rates = rng.uniform(0.5, 4.0, (200, 60))
+    rates[:, :n_gradients] = 0.5 + 0.35 * coords[:, :1]
+    counts = rng.poisson(rates).astype(np.float32)
+    counts[:, -1] = 0
+    counts[0, -1] = 30  # in less than 1 % of the spots, and as dispersed as can be
+    return counts, coords
+
+
+@pytest.mark.parametrize("pool", [None, 6])
+@pytest.mark.parametrize("container", [np.asarray, sp.csr_matrix])
+def test_spatial_selection_keeps_the_genes_that_differ_from_place_to_place(container, pool):
+    counts, coords = make_gradients()
+    model = ExpressionPreprocessor(n_top_genes=10, gene_selection="spatial", pool=pool)
+    model.fit(container(counts), coords=coords)
+    np.testing.assert_array_equal(np.flatnonzero(model.highly_variable_), np.arange(10))
+    # Later sections are not asked where their spots lie.
+    if pool is None:
+        assert model.transform(container(counts)).shape == (200, 10)
+    rare = ExpressionPreprocessor(n_top_genes=59, gene_selection="spatial", pool=pool)
+    assert not rare.fit(counts, coords=coords).highly_variable_[-1]
+
+
+def test_spatial_autocovariance_equals_an_explicit_computation(monkeypatch):
+    counts, coords = make_gradients(seed=1)
+    graph = SpatialKNNGraph(5).fit_transform(coords)
+    library = counts.sum(axis=1, keepdims=True)
+    values = np.sqrt(counts / library * np.median(library))
+    around = np.stack([values[row.indices].mean(axis=0) for row in graph])
+    centred = values - values.mean(axis=0)
+    score = (centred * (around - values.mean(axis=0))).mean(axis=0)[:-1]
+    for entries in (2**24, 60 * 7):
+        monkeypatch.setattr(_expression, "_BLOCK_ENTRIES", entries)
+        mask = _expression.choose_spatial_genes(sp.csr_matrix(counts), graph, 20)
+        assert set(np.flatnonzero(mask)) == set(np.argsort(-score)[:20])
+
+
+def test_spatial_selection_without_places_names_the_cure():
+    counts, _ = make_gradients()
+    model = ExpressionPreprocessor(n_top_genes=10, gene_selection="spatial")
+    with pytest.raises(ValueError, match=r"gene_selection='spatial' needs.*coords=.*'dispersion'"):
+        model.fit(counts)
+
+
+def test_square_roots_and_untransformed_values():
+    raw = ExpressionPreprocessor(transformation=None, n_top_genes=50).fit_transform(COUNTS)
+    root = ExpressionPreprocessor(transformation="sqrt", n_top_genes=50).fit_transform(COUNTS)
+    np.testing.assert_allclose(root**2, raw, rtol=1e-5)

@@ -144,10 +144,22 @@ def test_trainings_in_threads_do_not_disturb_each_other():
         assert torch.equal(weights, alone[number % 2])
 
 
+def test_steps_count_whatever_the_batches_and_none_leaves_the_start():
+    for size in (None, 40, 60):
+        assert fit(batch_size=size, max_iter=5, lambda_ot=1.0).n_iter == 5
+    start, moved = (fit(max_iter=steps, network={"init": "pca"}) for steps in (0, 3))
+    assert (start.n_iter, start.loss_history) == (0, {})
+    assert not torch.equal(weights_of(start), weights_of(moved))
+
+
 @pytest.mark.parametrize("batch_size", [None, 40])
 def test_history_has_a_value_per_term_and_epoch(batch_size):
-    trained = fit(make_section(image=True), batch_size=batch_size, lambda_ot=1.0, max_iter=6)
-    assert trained.n_iter == 6
+    n_batches = 1 if batch_size is None else -(-N // batch_size)
+    options = make_options(batch_size=batch_size, lambda_ot=1.0, max_iter=10 * n_batches)
+    steps = []
+    section = make_section(image=True)
+    trained = train(section, options, 0, CPU, lambda loss, n_steps: steps.append(n_steps))
+    assert trained.n_iter == sum(steps) == options.max_iter
     assert set(trained.loss_history) == {
         "total",
         "reconstruction",
@@ -157,9 +169,9 @@ def test_history_has_a_value_per_term_and_epoch(batch_size):
         "gene_autoencoder",
         "image_autoencoder",
     }
-    assert {len(values) for values in trained.loss_history.values()} == {6}
+    assert {len(values) for values in trained.loss_history.values()} == {len(steps)}
     late = np.isnan(trained.loss_history.pop("transport"))
-    np.testing.assert_array_equal(late, [True] + 5 * [False])  # warm-up: 0.3 * 6 epochs
+    np.testing.assert_array_equal(late, np.cumsum(steps) <= int(0.3 * options.max_iter))
     assert np.isfinite(list(trained.loss_history.values())).all()
 
 
@@ -178,8 +190,9 @@ def test_total_is_the_weighted_sum_of_the_terms_and_reconstruction_that_of_its_p
 
 def test_history_is_the_mean_over_the_spots_whatever_the_batches():
     # Without a step every batch sees the same network.
-    still = {"learning_rate": 1e-12, "lambda_contrast": 0.0, "max_iter": 2}
-    whole, parts = (fit(batch_size=size, **still).loss_history for size in (None, 40))
+    still = {"learning_rate": 1e-12, "lambda_contrast": 0.0}
+    whole = fit(batch_size=None, max_iter=2, **still).loss_history
+    parts = fit(batch_size=40, max_iter=2 * -(-N // 40), **still).loss_history
     for name, values in whole.items():
         np.testing.assert_allclose(parts[name], values, rtol=1e-5)
 
@@ -198,7 +211,7 @@ def test_every_batch_gets_its_own_block_of_the_walk(monkeypatch):
 
     monkeypatch.setattr("skiehercl._training.make_walk", lambda *_, **__: Recorder())
     monkeypatch.setattr("skiehercl._training.contrastive_loss", contrast)
-    fit(batch_size=40, max_iter=1)
+    fit(batch_size=40, max_iter=-(-N // 40))
     np.testing.assert_array_equal(np.sort(np.concatenate(asked)), np.arange(N))
     for index, (n_rows, n_view_rows, shape) in zip(asked, given, strict=True):
         assert (n_rows, n_view_rows, shape) == (len(index), {len(index)}, (len(index),) * 2)
@@ -281,7 +294,7 @@ def test_divergence_is_an_error_and_not_a_result():
 
 def test_progress_is_told_each_epochs_loss():
     seen = []
-    trained = train(SECTION, make_options(), 0, CPU, seen.append)
+    trained = train(SECTION, make_options(), 0, CPU, lambda loss, n_steps: seen.append(loss))
     assert seen == trained.loss_history["total"]
 
 
