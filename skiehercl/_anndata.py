@@ -72,9 +72,10 @@ def take_expression(adata, layer=None, use_rep=None):
     if _means_raw(adata, layer):
         return load_matrix(adata.raw.X)
     if layer is not None and layer not in adata.layers:
-        raw = "" if adata.raw is None else ", and raw as layer='raw'"
+        raw = "there is no adata.raw" if adata.raw is None else "adata.raw is layer='raw'"
         raise KeyError(
-            f"layer={layer!r} is not in adata.layers, which has {list(adata.layers)}{raw}"
+            f"layer={layer!r} is not in adata.layers, which has {list(adata.layers)}, and {raw}: "
+            "name one of these, or layer=None for adata.X"
         )
     X = adata.X if layer is None else adata.layers[layer]
     if X is None:

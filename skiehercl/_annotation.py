@@ -164,7 +164,7 @@ def add_domains(
     Raises
     ------
     ValueError
-        An argument does not have one row per spot.
+        An argument does not have one row per spot, or ``uns[key]`` is another's.
     """
     values = np.asarray(labels)
     rows = {"labels": values, "probabilities": probabilities, "embedding": embedding}
@@ -174,6 +174,11 @@ def add_domains(
                 f"{name} has {len(given)} rows but adata has {adata.n_obs} spots: pass one per spot"
             )
     n_domains = 0 if probabilities is None else np.shape(probabilities)[1]
+    if key in adata.uns and "params" not in adata.uns[key]:
+        raise ValueError(
+            f"key={key!r} is taken: adata.uns[{key!r}] holds something else, which would be lost; "
+            "choose another key, such as 'domain_pred'"
+        )
     names, colours = _order_by_size(values, n_domains)
     adata.obs[key] = pd.Categorical(values.astype(str), categories=names)
     adata.uns[f"{key}_colors"] = colours

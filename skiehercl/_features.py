@@ -261,6 +261,7 @@ class SpotFeatures:
         base.set_params(pool=middle)
         with _no_second_warning():
             base.fit(spots.genes, coords=spots.coords, sections=spots.sections)
+        base._pooled = None  # the spots are kept here already
         self.preprocessors_ = []
         for pool in [None, *pools]:
             fitted = _pool_by(base, None if sp.issparse(pool) else pool)

@@ -150,6 +150,15 @@ def settle_input(genes, kind, placed):
             "X is a sparse matrix of ready features without coordinates: pass coords= (or an "
             "AnnData, or name their columns), or X.toarray() to do without neighbours"
         )
+    if kind == "log1p" and not placed:
+        # Typed first by who comes from scanpy: a pipeline whose preprocessor saw the AnnData.
+        warnings.warn(
+            "no coordinates reached the clusterer, so that spots have no neighbours: an AnnData's "
+            "end in a pipeline's preprocessor; fit the AnnData itself, whose counts are "
+            "preprocessed anyway, or pass coords= to this step",
+            UserWarning,
+            stacklevel=5,
+        )
     if kind != "features":
         warn_of_empty(genes, stacklevel=5)
     return kind

@@ -36,6 +36,7 @@ from ._expression import (
     to_dense,
 )
 from ._graph_ops import check_all_finite, check_graph
+from ._recognition import make_keys, match_keys
 from .graph import SpatialKNNGraph
 
 # Genes that n_top_genes="auto" keeps where it chooses.
@@ -225,7 +226,8 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         X : array-like or sparse matrix of shape (n_spots, n_features_in_), or AnnData
             Counts of the same genes in the same order; those of an AnnData are found by name.
         coords, sections
-            As in ``fit``: with ``pool``, the spots of X are pooled among themselves.
+            As in ``fit``: with ``pool``, the spots of X are pooled among themselves. All spots of
+            ``fit``, in their order, need none: they are known by their counts.
 
         Returns
         -------
@@ -235,7 +237,9 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         check_is_fitted(self)
         X, coords, sections = unpack_counts(self, X, coords, sections, reset=False)
         X = self._check_counts(X, reset=False)
-        graph = self._build_graph(X.shape[0], coords, sections)
+        graph = self._recall_graph(X) if coords is None else None
+        if graph is None:
+            graph = self._build_graph(X.shape[0], coords, sections)
         features = self._normalise(X, graph, self._measure_library(X, graph))
         if self.scale:
             features = self._standardise(to_dense(features))
@@ -267,6 +271,8 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         X, coords, sections = unpack_counts(self, X, coords, sections, reset=True)
         X = self._check_counts(X, reset=True)
         graph = self._build_graph(X.shape[0], coords, sections)
+        # For scorers, which bring X alone.
+        self._pooled = None if graph is None else (make_keys(X), graph)
         library = self._measure_library(X, graph)
         self.target_sum_ = find_target(library, self.target_sum)
         self.highly_variable_ = self._choose_genes(X, graph, library, coords, sections)
@@ -298,6 +304,11 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         check_all_finite(X, "X")
         check_counts(X, getattr(self, "feature_names_in_", None), self.require_counts)
         return X
+
+    def _recall_graph(self, X):
+        """Return the graph that the spots of ``fit``, in their order, were pooled over, or None."""
+        keys, graph = getattr(self, "_pooled", None) or (None, None)
+        return graph if graph is not None and match_keys(make_keys(X), keys) else None
 
     def _build_graph(self, n_spots, coords, sections):
         """Return the graph to pool over, without self edges, or None."""

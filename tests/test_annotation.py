@@ -200,3 +200,12 @@ def test_another_section_warns_once():
     with pytest.warns(UserWarning, match="several sections") as told:
         io.annotate(make_pair(1), model)
     assert len(told) == 1
+
+
+def test_a_key_that_holds_something_else_is_refused():
+    adata = make_tissue(60, 2, n_genes=20, random_state=0)
+    model = SmoothedMixture(2, random_state=0).fit(adata)
+    with pytest.raises(ValueError, match=r"key='spatial' is taken"):
+        io.annotate(adata, model, key="spatial")
+    assert "params" not in adata.uns["spatial"]
+    io.annotate(io.annotate(adata, model, key="found"), model, key="found")

@@ -241,3 +241,27 @@ def test_any_preprocessor_may_stand_before_the_clusterer(preprocessor):
         pipeline.fit(TISSUE.X, coords=COORDS)
         labels = pipeline.predict(TISSUE.X, coords=COORDS)
     np.testing.assert_array_equal(labels, pipeline[-1].labels_)
+
+
+def test_a_pooling_preprocessor_knows_its_spots_when_a_scorer_brings_x_alone():
+    pooled = ExpressionPreprocessor(pool=6, n_components=5, random_state=0)
+    pipeline = make_pipeline(pooled, KMeans(K, n_init=2, random_state=0))
+    search = GridSearchCV(
+        pipeline,
+        {"kmeans__n_init": [1, 2]},
+        scoring="adjusted_rand_score",
+        cv=WholeSectionSplit(),
+        error_score="raise",
+    )
+    with config_context(enable_metadata_routing=True):
+        search.fit(TISSUE.X, TRUTH, coords=COORDS)
+    fitted = search.best_estimator_
+    assert search.best_score_ == adjusted_rand_score(TRUTH, fitted[-1].labels_)
+    with pytest.raises(ValueError, match=r"pool=6 needs the spots' coordinates"):
+        fitted.predict(TISSUE.X[:50])
+
+
+def test_coordinates_that_end_in_the_preprocessor_are_told():
+    pipeline = make_pipeline(ExpressionPreprocessor(), make_quick(n_clusters=K))
+    with pytest.warns(UserWarning, match="no coordinates reached the clusterer"):
+        pipeline.fit(make_anndata())
