@@ -230,8 +230,8 @@ def store_results(adata, estimator):
 def judge_image(estimator):
     """Return words on what the image had to say, and how far it was heard."""
     attention = estimator.attention_["modality"][:, 1].mean()
-    share = f"{estimator.image_evidence_:.0%} of the genes' variance"
-    told = f"the image predicts {share} in left-out tissue: "
+    gain, error = estimator.image_evidence_, estimator.image_evidence_error_
+    told = f"the image adds {gain:.1%} ± {error:.1%} to what the neighbours' genes tell: "
     return told + (f"it got {attention:.0%} of the attention" if attention > 0 else "not used")
 
 
