@@ -535,3 +535,17 @@ def test_help_of_the_module_and_of_its_commands(capsys):
     assert imported.isdisjoint({"torch", "anndata", "matplotlib", "torchvision", "ot"})
     assert main(["fit", "--help"]) == 0
     assert "--image-features" in capsys.readouterr().out
+
+
+def test_a_slide_too_coarse_is_left_out_unless_asked_for(fit, tissue, tmp_path, capsys):
+    def edit(adata):
+        own = adata.uns["spatial"]["synthetic"]
+        own["images"]["hires"] = np.ascontiguousarray(own["images"]["hires"][::4, ::4])
+        own["scalefactors"]["tissue_hires_scalef"] /= 4
+
+    change(tissue, tmp_path / "coarse.h5ad", edit)
+    assert fit(section=tmp_path / "coarse.h5ad") == 0
+    assert "--patch-size" in capsys.readouterr().err
+    assert "X_image" not in anndata.read_h5ad(tmp_path / "out.h5ad").obsm
+    assert fit("--patch-size", "12", section=tmp_path / "coarse.h5ad") == 0
+    assert "X_image" in anndata.read_h5ad(tmp_path / "out.h5ad").obsm
