@@ -10,6 +10,7 @@ import numpy as np
 from . import IEHERCLClusterer, _drawing, io
 from ._input_kind import recognise_input
 from ._inputs import IMAGE_KEY, check_spots, unpack_anndata
+from ._section_image import is_too_coarse, measure_detail
 from .image import ResNet50PatchFeaturizer
 from .metrics import domain_scores, labelled_mask
 from .plotting import plot_domains, save_figure
@@ -146,12 +147,19 @@ def _take_image(adata, sections, args, say):
         say("image: left out")
         return None
     key = args.image_features
+    asked = args.backbone or args.patch_size or args.library
+    if key is None and not asked and _is_coarse(adata, sections):
+        say(
+            "image: left out, it has fewer than 8 pixels across a spot; store the hires or "
+            "full-resolution image, or ask for this one with --patch-size or --backbone"
+        )
+        return None
     if key is None:
         features = _describe_image(adata, sections, args, say)
         if features is not None:
             adata.obsm[IMAGE_KEY] = features
             return features
-        if args.backbone or args.patch_size or args.library:
+        if asked:
             raise ValueError(
                 f"{args.section!r} has no image in uns['spatial'] to describe: leave out "
                 "--backbone, --patch-size and --library"
@@ -166,6 +174,16 @@ def _take_image(adata, sections, args, say):
         )
     say(f"image: ready features in obsm[{key!r}]")
     return adata.obsm[key]
+
+
+def _is_coarse(adata, sections):
+    """Whether the image of the section, or of the first one, is too coarse for its spots."""
+    library = None
+    if _have_own_libraries(adata, sections, None):
+        library = str(sections.iloc[0])
+    elif len(adata.uns.get("spatial") or ()) > 1:
+        return False  # to be chosen first
+    return is_too_coarse(measure_detail(adata, library))
 
 
 def _describe_image(adata, sections, args, say):
@@ -218,8 +236,8 @@ def _apply_by_section(describe, adata, sections):
 def judge_image(estimator):
     """Return words on what the image had to say, and how far it was heard."""
     attention = estimator.attention_["modality"][:, 1].mean()
-    share = f"{estimator.image_evidence_:.0%} of the genes' variance"
-    told = f"the image predicts {share} in left-out tissue: "
+    gain, error = estimator.image_evidence_, estimator.image_evidence_error_
+    told = f"the image adds {gain:.1%} ± {error:.1%} to what the neighbours' genes tell: "
     return told + (f"it got {attention:.0%} of the attention" if attention > 0 else "not used")
 
 

@@ -30,6 +30,8 @@ _FULL_SCALE_SPOTS = 1800
 _SPATIAL_GENES = {"n_top_genes": 2000, "gene_selection": "spatial"}
 # Principal axes of ready features are learned from at most this many spots.
 _PCA_ROWS = 50_000
+# Nearest neighbours whose genes the image has to add to.
+_RIVALS = 18
 # Spots of each section that the sections are aligned by.
 _ALIGNED_ROWS = 2000
 
@@ -112,8 +114,17 @@ class SpotFeatures:
         self.image_ = None
         if spots.image is not None:
             target = (target - self.center_) / self.scale_
+            around = self._average_around(own, spots)
             self.image_ = ImageComponents(self.image_prior, self.random_state)
-            self.image_.fit(spots.image, _find_widest(adjacency), target, spots.coords)
+            self.image_.fit(
+                spots.image,
+                _find_widest(adjacency),
+                target,
+                own,
+                around,
+                spots.coords,
+                spots.sections,
+            )
         return self
 
     def transform(self, spots):
@@ -181,6 +192,13 @@ class SpotFeatures:
             rows = rows @ loadings
             return rows - center, [part - center for part in self._average(rows, adjacency)]
         return self._project(rows), [self._project(p) for p in self._average(rows, adjacency)]
+
+    def _average_around(self, own, spots):
+        if spots.coords is None:
+            return None
+        graph = SpatialKNNGraph(_RIVALS, include_ties=True)
+        graph = graph.fit_transform(spots.coords, sections=spots.sections)
+        return neighbor_mean_matrix(graph.astype(np.float64)) @ own
 
     def _fit_alignment(self, pooled, spots):
         """Learn the shift of each section, the largest first, onto those before it."""

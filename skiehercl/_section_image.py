@@ -10,11 +10,14 @@ import numpy as np
 import pandas as pd
 from sklearn.base import clone
 
+from ._graph_ops import measure_spacing
 from ._patches import MIN_AUTO_PATCH
 from .image import ColorTextureFeaturizer, PatchExtractor
 
 # Default patch side in spot diameters: the spot and its neighbours (benchmarks/NOTES.md).
 _PATCH_PER_SPOT = 2.75
+# Fewer pixels across a spot show no tissue, only its shade.
+_FEWEST_PIXELS = 8.0
 _SPOT_MICROMETRES = 65.0  # 10x Genomics' definition of spot_diameter_fullres
 
 
@@ -172,6 +175,26 @@ def _count_colours(image):
     return 1 if (image[..., 0] == image[..., 1]).all() else image.shape[2]
 
 
+def measure_detail(adata, library=None, prefer=(), spatial_key="spatial"):
+    """Return the pixels across a spot of the image found, or between spots, or None.
+
+    The distance between spots stands in where the section doesn't tell their diameter.
+    """
+    found = find_image(adata, library, prefer)
+    if found is None:
+        return None
+    if found.spot_diameter:
+        return found.spot_diameter
+    check_spatial(adata, spatial_key, "adata")
+    coords = np.asarray(adata.obsm[spatial_key], dtype=np.float64)[:, :2]
+    return measure_spacing(coords) * found.scale or None
+
+
+def is_too_coarse(detail):
+    """Whether a slide has too few pixels across a spot, so far as is known."""
+    return detail is not None and detail < _FEWEST_PIXELS
+
+
 def section_image_features(
     adata,
     featurizer=None,
@@ -194,7 +217,8 @@ def section_image_features(
         batch by batch. It is cloned, not fitted itself. None: ColorTextureFeaturizer.
     patch_size : int, default=None
         Side in pixels of the image found. None: the featurizer's own if it is a number, else
-        2.75 spot diameters, at least 16; without a spot diameter, the distance between spots.
+        2.75 spot diameters, at least 16 (less only on a slide too coarse for its spots); without a
+        spot diameter, the distance between spots.
     patch_um : float, default=None
         Side in micrometres instead, where the section tells the size of a pixel (Visium HD's
         ``microns_per_pixel``, or a spot diameter, which is 65 micrometres in Visium).
@@ -215,11 +239,25 @@ def section_image_features(
     ValueError
         A spot lies outside the image, the patch is larger than it, or there is no scale factor;
         or with `patch_um` no size of a pixel.
+
+    Warns
+    -----
+    UserWarning
+        The image has fewer than 8 pixels across a spot, or between spots if their diameter isn't
+        known.
     """
     found = find_image(adata, library, prefer)
     if found is None:
         return None
     check_spatial(adata, spatial_key, "adata")
+    detail = measure_detail(adata, library, prefer, spatial_key)
+    if is_too_coarse(detail):
+        warnings.warn(
+            f"the image has {detail:.1f} pixels across a spot, but fewer than {_FEWEST_PIXELS:g} "
+            "show no tissue: store the hires or full-resolution image in uns['spatial'], with its "
+            "scale factor",
+            stacklevel=2,
+        )
     coords = np.asarray(adata.obsm[spatial_key], dtype=np.float64)[:, :2]
     coords = pd.DataFrame(coords, index=adata.obs_names, columns=["x", "y"])  # errors name spots
     featurizer = ColorTextureFeaturizer() if featurizer is None else clone(featurizer)

@@ -120,9 +120,9 @@ class IEHERCLClusterer(
     ae_prior : float, default=0.1
         Attention that the autoencoder's view starts with, in (0, 1).
     image_prior : float or "auto", default="auto"
-        Attention that the image starts with, in [0, 1); 0 leaves the image out. "auto": by the
-        share of the genes' variance that the image predicts in left-out blocks of tissue, from 0
-        below 3 % to 0.3 above 9 %.
+        Attention that the image starts with, in [0, 1); 0 leaves the image out. "auto": 0.3 where
+        the image adds to what the neighbours' genes tell of a spot (``image_evidence_``), else 0:
+        the domains are then exactly those without the image.
     normalize_views : bool, default=False
         Whether latents are scaled to unit length before the attention.
     covariance_type : {"tied", "full", "diag", "spherical"}, default="tied"
@@ -203,9 +203,12 @@ class IEHERCLClusterer(
     cluster_centers_ : ndarray of shape (n_clusters, latent_size)
         Mean embedding of each domain.
     image_evidence_ : float or None
-        Share of the genes' variance that the image predicts in left-out blocks of tissue, in
-        [0, 1], on which ``image_prior="auto"`` decides: below 0.03 the image is left out, and all
+        What the image adds to the neighbours' genes in telling a spot's own, in left-out blocks
+        of tissue, as a share of what the neighbours tell; negative where it misleads.
+        ``image_prior="auto"`` uses the image above 0.005 and three standard errors; otherwise all
         of ``attention_["modality"]`` is on the genes. None without an image.
+    image_evidence_error_ : float or None
+        Its standard error, from block to block.
     loss_history_ : list of dict of str to list of float
         For each training, every term of the loss by pass over the spots; empty without steps.
     n_iter_ : int
@@ -458,6 +461,7 @@ class IEHERCLClusterer(
         self.cluster_centers_ = _group_means(self.embedding_, self.probabilities_)
         image = model.features.image_
         self.image_evidence_ = None if image is None else image.evidence_
+        self.image_evidence_error_ = None if image is None else image.evidence_error_
         self.loss_history_ = [trained.loss_history for trained in self.model_.trained_]
         # 1 is the least that scikit-learn's convention allows.
         self.n_iter_ = max(1, max(trained.n_iter for trained in self.model_.trained_))

@@ -209,7 +209,7 @@ def _judge(scores, agreement):
     weight, chance = (by_run.loc[[run], "image attention"].mean() for run in ("fused", "shuffled"))
     head = f"attention on the image {weight:.2f} (shuffled {chance:.2f})"
     if weight == 0:
-        return f"{head}: the image was left out, it says nothing about the genes here"
+        return f"{head}: the image was left out, it adds nothing to the neighbours' genes here"
     if "ARI" in scores:
         table = scores.pivot(index="seed", columns="run", values="ARI")
         gain = table["fused"] - table["genes"]

@@ -292,16 +292,17 @@ def test_domains_without_spots_are_told():
         assert len(set(make_quick().fit(READY, COORDS).labels_)) == K
 
 
-def test_image_evidence_tells_whether_the_image_is_used():
+def test_image_is_used_only_where_it_adds_to_the_neighbours_genes():
     noise = np.random.RandomState(3).normal(size=(220, 4))
     informative = noise + 4.0 * np.eye(4)[TRUTH]
-    evidence = []
-    for image in (noise, informative):
-        model = make_quick(image_prior="auto").fit(X, COORDS, image)
-        evidence.append(model.image_evidence_)
+    alone = make_quick().fit(X, COORDS)
+    models = [make_quick(image_prior="auto").fit(X, COORDS, i) for i in (noise, informative)]
+    for model in models:
         used = model.attention_["modality"][:, 1].any()
-        assert used == (model.image_evidence_ > 0.03)
-    assert 0.0 <= evidence[0] < 0.03 < evidence[1] <= 1.0
+        assert used == (model.image_evidence_ > max(0.005, 3 * model.image_evidence_error_))
+    assert models[0].image_evidence_ < models[1].image_evidence_
+    assert not models[0].attention_["modality"][:, 1].any()
+    np.testing.assert_array_equal(models[0].labels_, alone.labels_)
 
 
 def test_feature_names_of_the_embedding(fitted):

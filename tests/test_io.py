@@ -5,6 +5,7 @@ import json
 import os
 import stat
 import sys
+import warnings
 
 import anndata
 import h5py
@@ -17,6 +18,7 @@ from scipy.io import mmwrite
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from skiehercl import io
+from skiehercl.datasets import make_tissue
 from skiehercl.image import ColorTextureFeaturizer, PatchExtractor, ResNet50PatchFeaturizer
 
 N_SPOTS, N_GENES = 20, 6
@@ -591,3 +593,18 @@ def test_zarr_store_without_the_extra_names_it(tmp_path, monkeypatch):
     (tmp_path / "section.zarr").mkdir()
     with pytest.raises(ImportError, match=r"skiehercl\[spatialdata\]"):
         io.read_section(tmp_path / "section.zarr")
+
+
+@pytest.mark.parametrize("by", ["diameter", "spacing"])
+def test_a_slide_too_coarse_for_its_spots_is_warned_of(by):
+    adata = make_tissue(100, 3, n_genes=20, random_state=0)
+    entry = adata.uns["spatial"]["synthetic"]
+    if by == "spacing":
+        del entry["scalefactors"]["spot_diameter_fullres"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        io.section_image_features(adata)
+    entry["images"]["hires"] = np.ascontiguousarray(entry["images"]["hires"][::4, ::4])
+    entry["scalefactors"]["tissue_hires_scalef"] /= 4
+    with pytest.warns(UserWarning, match="pixels across a spot.*full-resolution image"):
+        io.section_image_features(adata)
