@@ -432,7 +432,7 @@ def test_section_features_follow_the_spots(outs):
 
 
 def test_section_features_run_a_network(outs):
-    import torch
+    torch = pytest.importorskip("torch")
 
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1))
     adata = io.read_visium(outs)

@@ -265,6 +265,7 @@ def test_blind_scores_find_the_coordinates_in_every_way(blobs):
 
 @pytest.mark.filterwarnings("error")
 def test_search_keeps_truth_and_blind_scores_apart(blobs):
+    pytest.importorskip("torch")
     X, y = blobs
     truth = np.where(np.arange(60) % 9 == 0, "NA", np.array(["a", "b", "c"])[y])
     grid = {"kmeans__n_clusters": [2, 3, 6]}
