@@ -212,19 +212,23 @@ class Results:
         values = list(self.ari.get((section, setting), {}).values())
         return np.mean(values) if values else None
 
-    def difference(self, section, setting, reference=PRESET):
-        """Return the mean difference to a setting on the same seeds and what seeds alone make."""
-        ours, theirs = (self.ari.get((section, s), {}) for s in (setting, reference))
-        seeds = sorted(set(ours) & set(theirs))
+    def difference(self, section, setting):
+        """Return the mean difference to the preset on the same seeds, what chance makes, n.
+
+        Chance: two standard errors over seeds; of one seed, those of a difference between two
+        fits of the preset; None where that has one seed only.
+        """
+        ours, preset = (self.ari.get((section, s), {}) for s in (setting, PRESET))
+        seeds = sorted(set(ours) & set(preset))
         if not seeds:
             return None
-        each = np.array([ours[s] - theirs[s] for s in seeds])
+        each = np.array([ours[s] - preset[s] for s in seeds])
+        chance = None
         if len(each) > 1:
-            noise = 2 * each.std(ddof=1) / len(each) ** 0.5
-        else:  # one pair: what two fits that differ in the seed only differ by
-            spread = np.std(list(theirs.values()), ddof=1) if len(theirs) > 1 else 0.05
-            noise = 2 * 2**0.5 * spread
-        return each.mean(), max(noise, LEAST), len(each)
+            chance = 2 * each.std(ddof=1) / len(each) ** 0.5
+        elif len(preset) > 1:
+            chance = 2 * 2**0.5 * np.std(list(preset.values()), ddof=1)
+        return each.mean(), None if chance is None else max(chance, LEAST), len(each)
 
 
 def report(results):
@@ -286,23 +290,25 @@ def report_ablations(results):
         rows.append([setting, f"{tissue} {loss:+.3f}"])
         for section in sections:
             found = results.difference(section, setting)
-            rows[-1].append("-" if found is None else f"{found[0]:+.3f} ± {found[1] / 2:.3f}")
+            rows[-1].append("-" if found is None else f"{found[0]:+.3f} ({found[2]})")
             if found is not None:
                 verdict = judge(found[0], found[1], loss)
                 sentences.append(f"{setting}, {section}: {verdict}")
-    title = "Tables 2 and S2: ARI of the preset and what each ablation changes, ± standard error."
+    title = "Tables 2 and S2: ARI of the preset, what each ablation changes (seeds); no image here."
     print_table(title, ["setting", "paper, with image", *sections], rows)
     return sentences
 
 
-def judge(ours, noise, printed):
-    """Return a sentence on a difference, given what seeds make and the paper's."""
+def judge(ours, chance, printed):
+    """Return a sentence on a difference, given what chance makes and the paper's."""
     seen = f"{ours:+.3f} here, {printed:+.3f} in the paper"
-    if abs(ours) <= noise:
-        return f"{seen}; ours is not to be told from chance (within {noise:.3f})."
+    if chance is None:
+        return f"{seen}; one seed, which doesn't tell a difference from chance."
+    if abs(ours) <= chance:
+        return f"{seen}; ours is not to be told from chance (within {chance:.3f})."
     if ours * printed < 0:
-        return f"{seen}: the opposite."
-    alike = abs(ours - printed) <= noise
+        return f"{seen}: the opposite (chance makes {chance:.3f})."
+    alike = abs(ours - printed) <= chance
     return f"{seen}: the same direction{' and size' if alike else ', another size'}."
 
 
@@ -332,6 +338,8 @@ def report_grid(results, settings, title, best):
             for n in means
             if len(results.ari[section, n]) > 1
         ]
+        if len(means) < 2:
+            continue
         top = max(means, key=means.get)
         seeds = f"; one setting's seeds have a sd of {np.mean(spreads):.3f}" if spreads else ""
         sentences.append(
