@@ -28,6 +28,7 @@ import torch
 from accuracy import SCORES, load, read_rows, run_missing, score
 from resources import peak_gib
 
+import skiehercl
 from skiehercl import IEHERCLClusterer, ResNet50PatchFeaturizer
 from skiehercl.io import find_image, section_image_features
 
@@ -149,11 +150,13 @@ def describe_patches(adata, section):
 
 def describe_run():
     """Return the columns that say what ran where."""
+    # The package that was imported needn't be the one beside this file.
+    folder = Path(skiehercl.__file__).parent
 
     def ask_git(*words):
-        return subprocess.run(["git", "-C", HERE, *words], capture_output=True, text=True).stdout
+        return subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True).stdout
 
-    changed = "+" if ask_git("status", "--porcelain", "--", "../skiehercl").strip() else ""
+    changed = "+" if ask_git("status", "--porcelain", "--", ".").strip() else ""
     names = ("torch", "scikit-learn", "numpy", "pot")
     return {
         "commit": ask_git("rev-parse", "--short", "HEAD").strip() + changed,
