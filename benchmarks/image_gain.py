@@ -2,8 +2,8 @@
 
     SKIEHERCL_DATA=... python benchmarks/image_gain.py --seeds 3
 
-Sections with an image x features x seeds on the untrained start (--epochs trains). One CSV row at a
-time: an interrupted run goes on where it stopped. The truth is used for scoring only, K is given.
+Sections with an image x features x seeds, defaults. One CSV row at a time: an interrupted run goes
+on where it stopped. The truth is used for scoring only, K is given.
 """
 
 import argparse
@@ -38,7 +38,6 @@ SECTIONS = {  # file: number of domains
     "tissue_blank": 6,
     "tissue_misleading": 6,
 }
-START = {"n_init": 1, "max_iter": 1, "learning_rate": 1e-9, "lambda_contrast": 0}
 FIELDS = ("section", "features", "run", "seed", "ARI", "evidence", "error", "used")
 FIELDS += ("seconds", "peak_gib")
 
@@ -85,7 +84,7 @@ def make_featurizer(features):
     )
 
 
-def measure(section, features, run, seed, epochs=0):
+def measure(section, features, run, seed):
     """Return the figures of one fit."""
     warnings.simplefilter("ignore")
     adata, image = load(section, seed), None
@@ -93,9 +92,8 @@ def measure(section, features, run, seed, epochs=0):
         image = describe(section, adata, features, seed)
     if run == "shuffled":
         image = np.random.RandomState(seed).permutation(image)
-    options = {"n_init": 1, "max_iter": epochs} if epochs else START
     start = time.perf_counter()
-    model = IEHERCLClusterer(SECTIONS[section], random_state=seed, **options)
+    model = IEHERCLClusterer(SECTIONS[section], random_state=seed)
     model.fit(adata, image_features=image)
     return {
         "ARI": domain_scores(adata.obs["domain"], model.labels_)["ARI"],
@@ -107,11 +105,6 @@ def measure(section, features, run, seed, epochs=0):
     }
 
 
-def measure_trained(section, features, run, seed):
-    """Return the figures of one training of ten epochs."""
-    return measure(section, features, run, seed, epochs=10)
-
-
 def main():
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -120,7 +113,6 @@ def main():
     names = ["colour", "efficientnet"]
     parser.add_argument("--features", nargs="+", choices=names, default=names)
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0 .. n-1")
-    parser.add_argument("--train", action="store_true", help="ten epochs instead of the start")
     args = parser.parse_args()
     jobs = [(s, "none", "without", n) for s in args.sections for n in range(args.seeds)]
     jobs += [
@@ -131,7 +123,7 @@ def main():
         for n in range(args.seeds)
     ]
     jobs.sort(key=lambda job: args.sections.index(job[0]))
-    rows = run_missing(args.out, FIELDS, jobs, measure_trained if args.train else measure)
+    rows = run_missing(args.out, FIELDS, jobs, measure)
     scores = {tuple(row[name] for name in FIELDS[:4]): float(row["ARI"]) for row in rows}
     print("\n| section | features | with - without | shuffled - without |\n|---|---|---|---|")
     for section in args.sections:
