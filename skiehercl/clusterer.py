@@ -93,7 +93,7 @@ class IEHERCLClusterer(
     preprocessor : ExpressionPreprocessor or None, default=None
         Preprocessing of counts. None: log-normalised, the 2,000 genes of highest spatial
         autocovariance (without coordinates 3,000 highly variable ones). Chosen by dispersion
-        instead, her2st B1 has an ARI of .00 and not .31.
+        instead, her2st B1 had an ARI of .00 and not .30.
     n_components : int or None, default=50
         Principal components that the network sees of the genes; None: all of them.
     pooling : {"auto", "counts", "unit", "plain"}, default="auto"
