@@ -70,8 +70,8 @@ def linear_reconstruction_loss(x, hidden, weight, bias):
     .. math:: \lVert X - \hat X \rVert^2 = \lVert X \rVert^2 - 2 \langle X^T H, W \rangle
         + \langle H^T H, W^T W \rangle
 
-    (and the like with a bias): for thousands of genes in a quarter to half of the time, since no matrix
-    of the size of x is made, neither here nor for the gradient.
+    (and the like with a bias): for thousands of genes in a quarter to half of the time, since no
+    matrix of the size of x is made, neither here nor for the gradient.
 
     Parameters
     ----------
