@@ -314,7 +314,10 @@ def test_coordinate_errors_name_the_cure():
         model.fit(COUNTS, coords=COORDS[1:])
     fitted = model.fit(COUNTS, coords=COORDS)
     with pytest.raises(ValueError, match="pass coords="):
-        fitted.transform(COUNTS)
+        fitted.transform(COUNTS[1:])
+    # All spots of fit, in their order, are known by their counts.
+    pooled = fitted.transform(COUNTS, coords=COORDS)
+    np.testing.assert_array_equal(fitted.transform(COUNTS), pooled)
     far = ExpressionPreprocessor(pool=SpatialKNNGraph(mode="distance"))
     with pytest.raises(ValueError, match="farthest neighbours"):
         far.fit(COUNTS, coords=COORDS)
