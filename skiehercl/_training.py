@@ -315,7 +315,7 @@ def encode(network, section, device):
     the spots nor the device decides on which side of a border a spot falls.
     """
     dtype = torch.float32 if device.type == "mps" else torch.float64
-    network = copy.deepcopy(network).to(device, dtype).eval()
+    network = _copy(network).to(device, dtype).eval()
     latents, weights = [], []
     with torch.inference_mode():
         for start in range(0, len(section), _CHUNK):
@@ -327,9 +327,15 @@ def encode(network, section, device):
     return np.concatenate(latents), joined
 
 
+def _copy(network):
+    # torch_geometric before 2.8 draws new weights for a copy before it fills them.
+    with isolated_random_state(0):
+        return copy.deepcopy(network)
+
+
 def reconstruct(network, z, neighbor_mean, device):
     """Return the decoder's genes (n, d) for the embedding z (n, k), equation (7)."""
-    network = copy.deepcopy(network).to(device, torch.float32).eval()
+    network = _copy(network).to(device, torch.float32).eval()
     z = z.astype(np.float32)
     mean = neighbor_mean @ z
     parts = []

@@ -66,7 +66,7 @@ def test_a_clusterer_without_predict_knows_its_training_spots():
     model = NonSpatialClusterer(AgglomerativeClustering(3)).fit(X)
     np.testing.assert_array_equal(model.predict(X[50:10:-1]), model.labels_[50:10:-1])
     with pytest.raises(ValueError, match=r"no row of the training's"):
-        model.predict(X[:5] + sp.eye_array(5, 60, format="csr"))
+        model.predict(X[:5] + sp.csr_array(sp.eye(5, 60)))
 
 
 def test_a_failed_fit_leaves_it_as_it_was():
