@@ -5,14 +5,14 @@
     python benchmarks/yardstick.py --seeds 1 --only start "wide=n_components:80,n_init:1"
 
 Variants: the defaults; ``start``, the network as it starts; both with the image's colour and
-texture too; ``smoothed``, SmoothedMixture; and any that are given as name=parameter:value,... (a
-name that begins with "smoothed" is of SmoothedMixture, preprocessor__x is a parameter of the
-ExpressionPreprocessor, a name that ends with "+image" gets the image). All fits run in this
-process, on one torch thread, timed in seconds of the CPU; rows that the CSV holds are not repeated:
-after a change of the method write to another file. Choose on the first half of the sections and
-confirm on the second: the halves are drawn once, by a fixed seed. "agreement" is the mean ARI with
-the labels of the seeds below. K is given; the truth is used for scoring only. make_tissue, four
-times, is reported apart.
+texture too; ``smoothed``, SmoothedMixture; ``kmeans``, K-means on 30 components; and any that are
+given as name=parameter:value,... (a name that begins with "smoothed" is of SmoothedMixture,
+preprocessor__x is a parameter of the ExpressionPreprocessor, a name that ends with "+image" gets
+the image). All fits run in this process, on one torch thread, timed in seconds of the CPU; rows that
+the CSV holds are not repeated: after a change of the method write to another file. Choose on the
+first half of the sections and confirm on the second: the halves are drawn once, by a fixed seed.
+"agreement" is the mean ARI with the labels of the seeds below. K is given; the truth is used for
+scoring only. make_tissue, four times, is reported apart.
 """
 
 import argparse
@@ -26,10 +26,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from accuracy import describe_machine, find_data, read_rows
+from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 from threadpoolctl import threadpool_limits
 
-from skiehercl import IEHERCLClusterer, SmoothedMixture
+from skiehercl import IEHERCLClusterer, NonSpatialClusterer, SmoothedMixture
 from skiehercl.datasets import make_tissue
 from skiehercl.io import find_image, read_section, section_image_features
 from skiehercl.metrics import domain_scores
@@ -67,7 +68,7 @@ _ORDER = np.random.RandomState(15).permutation(len(SECTIONS))
 CHOOSE = [list(SECTIONS)[i] for i in sorted(_ORDER[:10])]
 CONFIRM = [list(SECTIONS)[i] for i in sorted(_ORDER[10:])]
 
-VARIANTS = {"defaults": {}, "start": {"max_iter": 0}, "smoothed": {}}
+VARIANTS = {"defaults": {}, "start": {"max_iter": 0}, "smoothed": {}, "kmeans": {}}
 IMAGE = "+image"
 FIELDS = ("section", "variant", "seed", "ARI", "NMI", "agreement", "seconds", "n_spots")
 
@@ -98,6 +99,9 @@ def build(variant, parameters, n_clusters, seed):
     if nested:
         keywords = {key.removeprefix("preprocessor__"): parameters[key] for key in nested}
         own["preprocessor"] = ExpressionPreprocessor(**{"random_state": seed, **keywords})
+    if variant == "kmeans":
+        inner = KMeans(n_clusters, n_init=10, random_state=seed)
+        return NonSpatialClusterer(inner, random_state=seed, **own)
     method = SmoothedMixture if variant.startswith("smoothed") else IEHERCLClusterer
     return method(n_clusters, random_state=seed, **own)
 
