@@ -183,7 +183,10 @@ def _is_coarse(adata, sections):
         library = str(sections.iloc[0])
     elif len(adata.uns.get("spatial") or ()) > 1:
         return False  # to be chosen first
-    return is_too_coarse(measure_detail(adata, library))
+    try:
+        return is_too_coarse(measure_detail(adata, library))
+    except ValueError:
+        return False  # the description of the image tells, with the cure
 
 
 def _describe_image(adata, sections, args, say):

@@ -15,12 +15,13 @@ REPOSITORY = "https://github.com/skiehercl/skiehercl"
 class DocumentedEstimator:
     """Base of estimators whose HTML diagram links to the file that documents them."""
 
-    _doc_link_module = __package__
+    _doc_link_module = __name__.split(".")[0]
     _doc_link_template = REPOSITORY + "/blob/main/{path}"
 
     def _doc_link_url_param_generator(self):
         file = Path(sys.modules[type(self).__module__].__file__)
-        return {"path": file.relative_to(Path(__file__).parents[1]).as_posix()}
+        package = Path(sys.modules[self._doc_link_module].__file__).parent
+        return {"path": file.relative_to(package.parent).as_posix()}
 
 
 class _Described:
