@@ -11,8 +11,8 @@ preprocessor__x is a parameter of the ExpressionPreprocessor, a name that ends w
 the image). All fits run in this process, on one torch thread, timed in seconds of the CPU; rows
 that the CSV holds are not repeated: after a change of the method write to another file. Choose on
 the first half of the sections and confirm on the second: the halves are drawn once, by a fixed
-seed. "agreement" is the mean ARI with the labels of the seeds below. K is given; the truth is used for
-scoring only. make_tissue, four times, is reported apart.
+seed. "agreement" is the mean ARI with the labels of the seeds below. K is given; the truth is used
+for scoring only. make_tissue, four times, is reported apart.
 """
 
 import argparse
