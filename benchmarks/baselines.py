@@ -8,8 +8,8 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import kneighbors_graph
 
 from skiehercl import SpatialKNNGraph
-from skiehercl._domains import DomainMixture
-from skiehercl._input_kind import recognise_input
+from skiehercl._domains._mixture import DomainMixture
+from skiehercl._spots._kind import recognise_input
 from skiehercl.graph import neighbor_mean
 from skiehercl.preprocessing import ExpressionPreprocessor
 

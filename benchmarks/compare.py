@@ -23,7 +23,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from skiehercl import IEHERCLClusterer, SmoothedMixture
-from skiehercl._input_kind import recognise_input
+from skiehercl._spots._kind import recognise_input
 from skiehercl.metrics import make_domain_scorer
 from skiehercl.model_selection import WholeSectionSplit, compare_choices
 from skiehercl.preprocessing import ExpressionPreprocessor

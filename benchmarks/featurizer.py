@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from accuracy import find_data
 
-from skiehercl._inference import choose_precision
-from skiehercl._torchvision import import_torchvision
+from skiehercl._utils._device import choose_precision
 from skiehercl.image import ResNet50PatchFeaturizer
+from skiehercl.image._torchvision import import_torchvision
 from skiehercl.io import find_image, read_section
 
 

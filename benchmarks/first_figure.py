@@ -14,9 +14,9 @@ from accuracy import SECTIONS, load
 from sklearn.cluster import KMeans
 
 from skiehercl import IEHERCLClusterer, NonSpatialClusterer, SmoothedMixture
-from skiehercl._drawing import draw_legend, match_panels, measure_spots, sort_labels
 from skiehercl.metrics import domain_scores
 from skiehercl.plotting import plot_domains, save_figure
+from skiehercl.plotting._drawing import draw_legend, match_panels, measure_spots, sort_labels
 
 
 def main():

@@ -33,7 +33,8 @@ def measure(case):
     """Fit one case in this process and print its figures as JSON."""
     import numpy as np
 
-    from skiehercl import IEHERCLClusterer, _model  # noqa: F401  (the imports count as idle)
+    from skiehercl import IEHERCLClusterer
+    from skiehercl._estimator import _model  # noqa: F401  (the imports count as idle)
     from skiehercl.io import read_section
 
     idle = peak_gib()

@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from skiehercl._losses import contrastive_loss
-from skiehercl._walk import AnchorWalk, ExactWalk
+from skiehercl._training._losses import contrastive_loss
+from skiehercl._training._walk import AnchorWalk, ExactWalk
 
 ALPHA, SIGMA, COMPONENTS, BATCH = 0.5, 0.1, 30, 500
 

@@ -2,13 +2,12 @@
 
 import importlib
 
+from ._utils._version import __version__
 from .baseline import NonSpatialClusterer
 from .clusterer import IEHERCLClusterer
 from .graph import SpatialDelaunayGraph, SpatialKNNGraph, SpatialRadiusGraph
 from .image import PatchExtractor, ResNet50PatchFeaturizer
 from .mixture import SmoothedMixture
-
-__version__ = "0.1.0"
 
 __all__ = [
     "IEHERCLClusterer",
@@ -19,6 +18,7 @@ __all__ = [
     "SpatialDelaunayGraph",
     "SpatialKNNGraph",
     "SpatialRadiusGraph",
+    "__version__",
 ]
 
 _SUBMODULES = frozenset(

@@ -100,10 +100,10 @@ def main(argv=None):
 
 def _find_command(name):
     if name == "demo":
-        from ._demo import run_demo
+        from ._cli._demo import run_demo
 
         return run_demo
-    from ._commands import run_fit
+    from ._cli._fit import run_fit
 
     return run_fit
 

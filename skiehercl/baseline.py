@@ -21,12 +21,13 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.validation import check_is_fitted
 
-from ._display import DocumentedEstimator
-from ._input_kind import restore_counts, settle_input
-from ._inputs import gather_spots, split_second
-from ._parameters import CONSTRAINTS
-from ._recognition import KnownSpots, make_keys
-from .preprocessing import N_TOP_GENES, ExpressionPreprocessor
+from ._estimator._parameters import CONSTRAINTS
+from ._spots._gather import gather_spots, split_second
+from ._spots._kind import restore_counts, settle_input
+from ._spots._recognition import KnownSpots, make_keys
+from ._utils._display import DocumentedEstimator
+from .preprocessing import ExpressionPreprocessor
+from .preprocessing._preprocessor import N_TOP_GENES
 
 __all__ = ["NonSpatialClusterer"]
 

@@ -15,14 +15,14 @@ from sklearn.base import (
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ._adjacency import name_graphs
-from ._input_kind import restore_counts, settle_input, warn_of_empty
-from ._inputs import gather_spots, split_second
-from ._memory import open_memory
-from ._n_clusters import list_candidates
-from ._parameters import CONSTRAINTS, PRESETS, check_parameters, choose_pooling
-from ._recognition import KnownSpots, comes_alone, make_keys
-from ._stored import StoredEstimator
+from ._domains._n_clusters import list_candidates
+from ._estimator._parameters import CONSTRAINTS, PRESETS, check_parameters, choose_pooling
+from ._estimator._stored import StoredEstimator
+from ._spots._adjacency import name_graphs
+from ._spots._gather import gather_spots, split_second
+from ._spots._kind import restore_counts, settle_input, warn_of_empty
+from ._spots._recognition import KnownSpots, comes_alone, make_keys
+from ._utils._memory import open_memory
 
 __all__ = ["IEHERCLClusterer"]
 
@@ -571,9 +571,10 @@ class IEHERCLClusterer(
 
     def _build_model(self, kind, candidates, seed):
         # Imported here: a user who only reads or plots a section needn't load torch.
-        from ._features import SpotFeatures
-        from ._model import DomainModel, HeadOptions
-        from ._training import TrainingOptions
+        from ._domains._head import HeadOptions
+        from ._estimator._model import DomainModel
+        from ._features._features import SpotFeatures
+        from ._training._loop import TrainingOptions
 
         kind = "features" if kind == "features" else "counts"
         features = SpotFeatures(

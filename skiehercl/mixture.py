@@ -14,15 +14,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
-from ._adjacency import name_graphs
-from ._domains import DomainMixture
-from ._input_kind import restore_counts, settle_input, warn_of_empty
-from ._inputs import gather_spots, split_second
-from ._n_clusters import choose_n_clusters, list_candidates, measure_curve
-from ._parameters import CONSTRAINTS, choose_pooling
-from ._recognition import KnownSpots, comes_alone, make_keys
-from ._stored import StoredEstimator
-from ._threads import map_small
+from ._domains._mixture import DomainMixture
+from ._domains._n_clusters import choose_n_clusters, list_candidates, measure_curve
+from ._estimator._parameters import CONSTRAINTS, choose_pooling
+from ._estimator._stored import StoredEstimator
+from ._spots._adjacency import name_graphs
+from ._spots._gather import gather_spots, split_second
+from ._spots._kind import restore_counts, settle_input, warn_of_empty
+from ._spots._recognition import KnownSpots, comes_alone, make_keys
+from ._utils._threads import map_small
 
 __all__ = ["SmoothedMixture"]
 
@@ -170,7 +170,7 @@ class SmoothedMixture(
 
     def _learn(self, X, coords, image_features, sections):
         # Imported here: a user who only reads or plots a section needn't load torch.
-        from ._features import SpotFeatures
+        from ._features._features import SpotFeatures
 
         spots = gather_spots(self, X, coords, image_features, sections, reset=True)
         spots.image = None

@@ -10,8 +10,8 @@ from sklearn.model_selection import BaseCrossValidator
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import _num_samples
 
-from ._n_clusters import choose_n_clusters, list_candidates, measure_curve
-from ._scorers import BLIND, take_coords
+from ._domains._n_clusters import choose_n_clusters, list_candidates, measure_curve
+from .metrics._scorers import BLIND, take_coords
 
 __all__ = ["SpatialBlockSplit", "WholeSectionSplit", "compare_choices", "n_clusters_curve"]
 

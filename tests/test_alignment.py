@@ -5,7 +5,7 @@ from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
 from skiehercl import IEHERCLClusterer, SmoothedMixture
-from skiehercl._alignment import find_shift
+from skiehercl._features._alignment import find_shift
 from skiehercl.datasets import make_tissue
 
 CENTERS = 6 * np.random.RandomState(0).normal(size=(5, 12))

@@ -141,7 +141,7 @@ def test_figures_have_the_stored_colours(fitted):
 def test_the_colours_of_many_domains_are_those_of_the_figures():
     from matplotlib.colors import to_hex
 
-    from skiehercl._drawing import name_colours, pick_colours
+    from skiehercl.plotting._drawing import name_colours, pick_colours
 
     for n_colours in (1, 24, 60):
         figures = [to_hex(colour).upper() for colour in pick_colours(range(n_colours), None)]

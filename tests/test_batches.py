@@ -3,7 +3,7 @@ import pytest
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
-from skiehercl._batches import _cut_tiles, cut_batch, draw_tiles
+from skiehercl._training._batches import _cut_tiles, cut_batch, draw_tiles
 from skiehercl.graph import SpatialKNNGraph, neighbor_mean_matrix
 
 COORDS = np.random.RandomState(0).uniform(0, 10, (500, 2))

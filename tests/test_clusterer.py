@@ -23,7 +23,8 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from skiehercl import IEHERCLClusterer, SpatialKNNGraph, SpatialRadiusGraph, _domains
+from skiehercl import IEHERCLClusterer, SpatialKNNGraph, SpatialRadiusGraph
+from skiehercl._domains import _mixture, _ward
 from skiehercl.datasets import make_tissue
 from skiehercl.preprocessing import ExpressionPreprocessor
 
@@ -332,7 +333,7 @@ def test_refitting_and_a_random_state_instance():
 
 
 def test_fit_leaves_the_global_state_alone(monkeypatch):
-    monkeypatch.setattr(_domains, "_WARD_LIMIT", 100)
+    monkeypatch.setattr(_ward, "_WARD_LIMIT", 100)
     torch.manual_seed(3)
     np.random.seed(4)  # noqa: NPY002
 
@@ -870,8 +871,8 @@ class LargestTensor(TorchDispatchMode):
 
 def test_no_array_of_all_pairs_of_spots(monkeypatch):
     n = 6000
-    monkeypatch.setattr(_domains, "_WARD_LIMIT", 300)
-    monkeypatch.setattr(_domains, "_WARD_RESAMPLE", 300)
+    monkeypatch.setattr(_ward, "_WARD_LIMIT", 300)
+    monkeypatch.setattr(_mixture, "_WARD_RESAMPLE", 300)
     coords = RNG.uniform(0, 100, (n, 2))
     features = np.sin(coords[:, :1] / 10 * np.arange(1, 9)) + 0.1 * RNG.normal(size=(n, 8))
     model = make_quick(max_iter=1, lambda_ot=0.1, ot_warmup=0.0, latent_size=8)

@@ -15,7 +15,7 @@ from skiehercl import (
     SpatialKNNGraph,
     SpatialRadiusGraph,
 )
-from skiehercl._display import REPOSITORY
+from skiehercl._utils._display import REPOSITORY
 from skiehercl.image import ColorTextureFeaturizer, PatchExtractor, ResNet50PatchFeaturizer
 from skiehercl.preprocessing import ExpressionPreprocessor
 

@@ -4,7 +4,7 @@ import warnings
 import pytest
 import torch
 
-from skiehercl._distributed import autocast, choose_device, isolated_random_state
+from skiehercl._utils._device import autocast, choose_device, isolated_random_state
 
 ABSENT = "cuda:99"
 

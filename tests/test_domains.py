@@ -6,14 +6,11 @@ from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 
-from skiehercl import SpatialKNNGraph, _domains
-from skiehercl._domains import (
-    DomainConsensus,
-    DomainMixture,
-    WhitenedMixture,
-    refine_probabilities,
-    ward_labels,
-)
+from skiehercl import SpatialKNNGraph
+from skiehercl._domains import _consensus, _mixture, _ward
+from skiehercl._domains._consensus import DomainConsensus, refine_probabilities
+from skiehercl._domains._mixture import DomainMixture, WhitenedMixture
+from skiehercl._domains._ward import ward_labels
 from skiehercl.graph import neighbor_mean_matrix
 
 BLOBS, TRUTH = make_blobs(300, n_features=6, centers=4, cluster_std=0.8, random_state=0)
@@ -42,7 +39,7 @@ def test_ward_is_scikit_learns_and_finds_blobs():
 
 
 def test_ward_of_a_sample_labels_all_rows(monkeypatch):
-    monkeypatch.setattr(_domains, "_WARD_LIMIT", 60)
+    monkeypatch.setattr(_ward, "_WARD_LIMIT", 60)
     labels = ward_labels(BLOBS, 4, 0)
     assert adjusted_rand_score(TRUTH, labels) == 1.0
     np.testing.assert_array_equal(labels, ward_labels(BLOBS, 4, 0))
@@ -181,7 +178,7 @@ def test_merging_is_wards_method_on_the_components_means():
     means = np.linalg.solve(root, mixture.means_.T).T
     members = np.repeat(np.arange(8), np.rint(33 * mixture.weights_).astype(int))
     expected = AgglomerativeClustering(3).fit_predict(means[members])
-    found = _domains._merge_components(mixture, 3)
+    found = _mixture._merge_components(mixture, 3)
     assert set(found) == {0, 1, 2}
     assert adjusted_rand_score(expected, found[members]) == 1.0
 
@@ -196,7 +193,7 @@ def test_resampled_mixtures_start_from_other_samples_and_find_the_same_blobs():
 
 
 def test_mixture_of_many_spots_learns_from_a_part_and_labels_all(monkeypatch):
-    monkeypatch.setattr(_domains, "_MIXTURE_ROWS", 80)
+    monkeypatch.setattr(_mixture, "_MIXTURE_ROWS", 80)
     mixture = DomainMixture(4, 3).fit(BLOBS)
     assert adjusted_rand_score(TRUTH, mixture.predict_proba(BLOBS).argmax(axis=1)) == 1.0
     given = DomainMixture(4, 3).fit(BLOBS, TRUTH).predict_proba(BLOBS)
@@ -267,10 +264,10 @@ def test_consensus_does_not_depend_on_the_order_of_the_spots():
 
 
 def test_consensus_starts_from_the_labeling_with_the_highest_mean_ari(monkeypatch):
-    monkeypatch.setattr(_domains, "_CHUNK", 70)
+    monkeypatch.setattr(_consensus, "_CHUNK", 70)
     labelings = [corrupt(TRUTH, share, 7) for share in (0.6, 0.1, 0.3, 0.5)]
     mean_ari = [np.mean([adjusted_rand_score(a, b) for b in labelings]) for a in labelings]
-    found = _domains._find_medoid([onehot(labels) for labels in labelings])
+    found = _consensus._find_medoid([onehot(labels) for labels in labelings])
     assert found == np.argmax(mean_ari) != 0
 
 

@@ -7,8 +7,8 @@ import scipy.sparse as sp
 from sklearn.decomposition import PCA
 
 from skiehercl import SpatialKNNGraph, SpatialRadiusGraph
-from skiehercl._features import SpotFeatures
-from skiehercl._inputs import Spots
+from skiehercl._features._features import SpotFeatures
+from skiehercl._spots._spots import Spots
 from skiehercl.graph import neighbor_mean_matrix
 from skiehercl.preprocessing import ExpressionPreprocessor
 

@@ -12,11 +12,11 @@ from sklearn.neighbors import KNeighborsTransformer, kneighbors_graph, radius_ne
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skiehercl import _graph_ops
 from skiehercl.graph import (
     SpatialDelaunayGraph,
     SpatialKNNGraph,
     SpatialRadiusGraph,
+    _search,
     check_graph,
     neighbor_mean,
     neighbor_mean_matrix,
@@ -268,7 +268,7 @@ def test_errors_and_warnings_name_the_cure(monkeypatch):
         SpatialKNNGraph(0).fit(COORDS)
     with pytest.warns(UserWarning, match=r"72 of 72 spots have no neighbour.*137.*unit"):
         SpatialRadiusGraph(1.0).fit(hexagonal())
-    monkeypatch.setattr(_graph_ops, "_MAX_EDGES", 100)
+    monkeypatch.setattr(_search, "_MAX_EDGES", 100)
     with pytest.raises(ValueError, match=r"radius=1e\+06 gives 5,184 edges for 72 spots"):
         SpatialRadiusGraph(1e6).fit(hexagonal())
 

@@ -15,10 +15,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skiehercl import _backbone, _image_files, _inference, _texture
-from skiehercl._inference import choose_precision
-from skiehercl._torchvision import import_torchvision
-from skiehercl.image import ColorTextureFeaturizer, PatchExtractor, ResNet50PatchFeaturizer
+from skiehercl._utils._device import choose_precision
+from skiehercl.image import (
+    ColorTextureFeaturizer,
+    PatchExtractor,
+    ResNet50PatchFeaturizer,
+    _backbone,
+    _inference,
+    _texture,
+)
+from skiehercl.image import _files as _image_files
+from skiehercl.image._torchvision import import_torchvision
 
 TINY = "shufflenet_v2_x0_5"  # the smallest of torchvision's models
 
@@ -283,7 +290,7 @@ def test_colour_texture_names_and_batches(monkeypatch):
     np.testing.assert_allclose(features[:, names.index("blue_p50")], median, rtol=1e-4)
     np.testing.assert_allclose(features[:, -10:].sum(axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(ColorTextureFeaturizer().fit_transform(patches), features, rtol=1e-5)
-    monkeypatch.setattr("skiehercl.image._BATCH_PIXELS", 1)
+    monkeypatch.setattr("skiehercl.image._texture._BATCH_PIXELS", 1)
     np.testing.assert_allclose(featurizer.transform(coords), features, rtol=1e-5, atol=1e-6)
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from skiehercl._image_evidence import measure_gain, split_blocks
+from skiehercl._features._evidence import measure_gain, split_blocks
 from skiehercl.graph import SpatialKNNGraph, neighbor_mean_matrix
 
 SIDE = 24

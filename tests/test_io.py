@@ -474,7 +474,7 @@ def test_patches_in_micrometres(outs):
 
 def test_a_large_slide_stays_in_its_file(outs, tmp_path, monkeypatch):
     tifffile = pytest.importorskip("tifffile")
-    from skiehercl import _image_files
+    from skiehercl.image import _files as _image_files
 
     slide = np.random.default_rng(3).integers(0, 255, (200, 400, 3), dtype=np.uint8)
     tifffile.imwrite(tmp_path / "slide.tif", slide, tile=(64, 64), photometric="rgb")

@@ -477,7 +477,8 @@ def test_debug_raises(fit, section):
 @pytest.fixture
 def quick_demo(monkeypatch, tmp_path):
     """Function of further arguments -> exit status of a demo with a short training."""
-    from skiehercl import IEHERCLClusterer, _demo
+    from skiehercl import IEHERCLClusterer
+    from skiehercl._cli import _demo
 
     def shortened(n_clusters, **parameters):
         return IEHERCLClusterer(n_clusters, max_iter=3, n_init=1, **parameters)

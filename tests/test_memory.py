@@ -9,10 +9,10 @@ import torch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
-import skiehercl
-from skiehercl import IEHERCLClusterer, SpatialKNNGraph, _training
-from skiehercl._inputs import Spots
-from skiehercl._memory import NO_MEMORY, open_memory, recall
+from skiehercl import IEHERCLClusterer, SpatialKNNGraph
+from skiehercl._spots._spots import Spots
+from skiehercl._training import _terms
+from skiehercl._utils._memory import NO_MEMORY, open_memory, recall
 from skiehercl.datasets import make_tissue
 from skiehercl.metrics import make_domain_scorer
 from skiehercl.model_selection import WholeSectionSplit
@@ -69,7 +69,7 @@ def test_ways_to_name_a_memory(tmp_path):
 def test_another_version_computes_anew(tmp_path, monkeypatch):
     memory = open_memory(tmp_path, 0)
     for version in ("1.0", "1.0", "2.0"):
-        monkeypatch.setattr(skiehercl, "__version__", version)
+        monkeypatch.setattr("skiehercl._utils._memory.__version__", version)
         recall(memory, add_one, 1)
     assert count_entries(tmp_path) == 2
 
@@ -98,7 +98,7 @@ KINDS = {
 @pytest.mark.parametrize("mmap_mode", [None, "r"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_memory_changes_nothing(kind, mmap_mode, tmp_path, monkeypatch):
-    monkeypatch.setattr(_training, "EXACT_LIMIT", 100)  # anchors, as in a large section
+    monkeypatch.setattr(_terms, "EXACT_LIMIT", 100)  # anchors, as in a large section
     parameters, spots, new = KINDS[kind]
     plain = make_quick(**parameters).fit(*spots)
     memory = joblib.Memory(tmp_path, mmap_mode=mmap_mode, verbose=0)

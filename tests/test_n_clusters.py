@@ -6,8 +6,9 @@ from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 
-from skiehercl import IEHERCLClusterer, SmoothedMixture, _model
-from skiehercl._n_clusters import choose_n_clusters, list_candidates, measure_curve
+from skiehercl import IEHERCLClusterer, SmoothedMixture
+from skiehercl._domains._n_clusters import choose_n_clusters, list_candidates, measure_curve
+from skiehercl._estimator import _model
 from skiehercl.datasets import make_tissue
 from skiehercl.model_selection import n_clusters_curve
 

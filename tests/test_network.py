@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch_geometric.nn import SAGEConv
 
-from skiehercl._network import AutoEncoder, IEHERCLNetwork, MeanSAGE, ViewAttention
+from skiehercl._training._network import AutoEncoder, IEHERCLNetwork, MeanSAGE, ViewAttention
 
 OPTIONS = {
     "views": ("ae", "sage"),

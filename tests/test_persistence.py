@@ -17,7 +17,7 @@ from sklearn.decomposition import PCA
 from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
 
 from skiehercl import IEHERCLClusterer, SmoothedMixture, SpatialKNNGraph, SpatialRadiusGraph
-from skiehercl import _persistence as persistence
+from skiehercl._estimator import _persistence as persistence
 from skiehercl.datasets import make_tissue
 from skiehercl.preprocessing import ExpressionPreprocessor
 
@@ -531,7 +531,10 @@ def test_scikit_learn_warns_of_another_version(stored):
 
 def test_every_engine_class_with_a_state_is_allowed():
     """A class added to the pipeline must be added here too, or fitted models can't be stored."""
-    from skiehercl import _domains, _features, _image_components, _model
+    from skiehercl._domains import _mixture as _domains
+    from skiehercl._estimator import _model
+    from skiehercl._features import _features
+    from skiehercl._features import _image as _image_components
 
     for module in (_domains, _features, _image_components, _model):
         for name in module.__all__:

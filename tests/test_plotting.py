@@ -10,13 +10,7 @@ from matplotlib.collections import EllipseCollection  # noqa: E402
 from matplotlib.colors import to_rgba  # noqa: E402
 
 from skiehercl.datasets import make_tissue  # noqa: E402
-from skiehercl.plotting import (  # noqa: E402
-    PALETTE,
-    plot_attention,
-    plot_domains,
-    plot_loss_history,
-    save_figure,
-)
+from skiehercl.plotting import PALETTE, plot_attention, plot_domains, plot_loss_history, save_figure  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -339,7 +333,8 @@ def test_placement_puts_spots_and_patches_where_the_featurizers_do():
 
 def test_placement_of_a_slide_reads_a_coarse_level(tmp_path, monkeypatch):
     tifffile = pytest.importorskip("tifffile")
-    from skiehercl import _image_files, _regions
+    from skiehercl.image import _files as _image_files
+    from skiehercl.image import _region_image as _regions
     from skiehercl.plotting import plot_placement
 
     slide = np.random.default_rng(0).integers(0, 256, (3000, 2600), dtype=np.uint8)

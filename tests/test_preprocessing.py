@@ -13,7 +13,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skiehercl import _expression
 from skiehercl.graph import SpatialKNNGraph, SpatialRadiusGraph
 from skiehercl.preprocessing import (
     ExpressionPreprocessor,
@@ -22,6 +21,7 @@ from skiehercl.preprocessing import (
     normalize_log,
     pool_counts,
 )
+from skiehercl.preprocessing import _counts as _expression
 
 
 def make_counts(n_spots=150, n_genes=400, seed=0):

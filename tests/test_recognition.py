@@ -7,7 +7,7 @@ from sklearn.cluster import AgglomerativeClustering
 from sklearn.decomposition import PCA
 
 from skiehercl import IEHERCLClusterer, NonSpatialClusterer, SmoothedMixture
-from skiehercl._recognition import KnownSpots, UnknownSpotsError, make_keys
+from skiehercl._spots._recognition import KnownSpots, UnknownSpotsError, make_keys
 from skiehercl.datasets import make_tissue
 
 K = 3

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skiehercl import _image_files, _regions
 from skiehercl.image import ColorTextureFeaturizer, PatchExtractor
+from skiehercl.image import _files as _image_files
+from skiehercl.image import _region_image as _regions
 
 tifffile = pytest.importorskip("tifffile")
 zarr = pytest.importorskip("zarr")

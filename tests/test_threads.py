@@ -7,7 +7,7 @@ import pytest
 from sklearn import config_context, get_config
 from threadpoolctl import ThreadpoolController
 
-from skiehercl._threads import map_small
+from skiehercl._utils._threads import map_small
 
 
 def count_blas_threads():
@@ -41,7 +41,7 @@ def test_jobs_see_the_callers_configuration():
 
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_as_many_at_a_time_as_blas_has_threads(n_threads, monkeypatch):
-    monkeypatch.setattr("skiehercl._threads.cpu_count", lambda: 2)
+    monkeypatch.setattr("skiehercl._utils._threads.cpu_count", lambda: 2)
     together, most, lock = 0, 0, threading.Lock()
     gate = threading.Event()
 

@@ -23,7 +23,7 @@ def run_python(code, **environment):
 def test_clean_interpreter_runs_resnet50_and_repeats_the_same_module():
     out = run_python(
         """
-        from skiehercl._torchvision import import_torchvision
+        from skiehercl.image._torchvision import import_torchvision
         torchvision = import_torchvision()
         import sys, torch
         assert import_torchvision() is torchvision is sys.modules["torchvision"]
@@ -96,7 +96,7 @@ def test_other_failures_come_through(fake_torchvision):
     folder = fake_torchvision("raise RuntimeError('compiled for another CUDA')")
     out = run_python(
         """
-        from skiehercl._torchvision import import_torchvision
+        from skiehercl.image._torchvision import import_torchvision
         try:
             import_torchvision()
         except RuntimeError as error:
@@ -112,7 +112,7 @@ def test_package_import_stays_light():
         """
         import sys
         import skiehercl.image, skiehercl.io
-        heavy = ("torchvision", "anndata", "matplotlib", "skiehercl._backbone")
+        heavy = ("torchvision", "anndata", "matplotlib", "skiehercl.image._backbone")
         print(*[module for module in heavy if module in sys.modules])
         """
     )

@@ -7,19 +7,15 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from sklearn.metrics import adjusted_rand_score
 
-from skiehercl import SpatialKNNGraph, _training
-from skiehercl._batches import cut_batch, draw_tiles
-from skiehercl._domains import ward_labels
-from skiehercl._losses import contrastive_loss, reconstruction_loss
-from skiehercl._network import IEHERCLNetwork
-from skiehercl._training import (
-    SectionTensors,
-    TrainingOptions,
-    _forward,
-    encode,
-    reconstruct,
-    train,
-)
+from skiehercl import SpatialKNNGraph
+from skiehercl._domains._ward import ward_labels
+from skiehercl._features._section import SectionTensors
+from skiehercl._training import _terms
+from skiehercl._training._batches import cut_batch, draw_tiles
+from skiehercl._training._encoding import encode, reconstruct
+from skiehercl._training._loop import TrainingOptions, _forward, train
+from skiehercl._training._losses import contrastive_loss, reconstruction_loss
+from skiehercl._training._network import IEHERCLNetwork
 from skiehercl.graph import neighbor_mean_matrix
 
 CPU = torch.device("cpu")
@@ -209,8 +205,8 @@ def test_every_batch_gets_its_own_block_of_the_walk(monkeypatch):
         given.append((len(z), {len(view) for view in views}, tuple(transition.shape)))
         return contrastive_loss(z, views, transition, temperature)
 
-    monkeypatch.setattr("skiehercl._training.make_walk", lambda *_, **__: Recorder())
-    monkeypatch.setattr("skiehercl._training.contrastive_loss", contrast)
+    monkeypatch.setattr("skiehercl._training._terms.make_walk", lambda *_, **__: Recorder())
+    monkeypatch.setattr("skiehercl._training._terms.contrastive_loss", contrast)
     fit(batch_size=40, max_iter=-(-N // 40))
     np.testing.assert_array_equal(np.sort(np.concatenate(asked)), np.arange(N))
     for index, (n_rows, n_view_rows, shape) in zip(asked, given, strict=True):
@@ -275,7 +271,7 @@ def test_wide_features_train_alike_without_their_reconstruction(init, monkeypatc
         return reconstruction_loss(x, torch.nn.functional.linear(hidden, weight, bias))
 
     unformed = fit(network=network)
-    monkeypatch.setattr(_training, "linear_reconstruction_loss", form)
+    monkeypatch.setattr(_terms, "linear_reconstruction_loss", form)
     reference = fit(network=network)
     assert formed
     for name, values in reference.loss_history.items():
@@ -283,7 +279,7 @@ def test_wide_features_train_alike_without_their_reconstruction(init, monkeypatc
 
 
 def test_bfloat16_forms_the_reconstruction_of_wide_features(monkeypatch):
-    monkeypatch.setattr(_training, "linear_reconstruction_loss", None)  # needs full precision
+    monkeypatch.setattr(_terms, "linear_reconstruction_loss", None)  # needs full precision
     fit(network={"hidden_size": 1, "latent_size": 1}, precision="bfloat16", max_iter=1)
 
 
@@ -315,7 +311,7 @@ def test_minibatches_see_the_decoder_loss_of_the_whole_section():
 
 def test_devices_without_sparse_matrices_train_alike(monkeypatch):
     sparse = fit(batch_size=40)
-    monkeypatch.setattr("skiehercl._training._SPARSE_DEVICES", ())
+    monkeypatch.setattr("skiehercl._training._encoding._SPARSE_DEVICES", ())
     scattered = fit(batch_size=40)
     torch.testing.assert_close(weights_of(sparse), weights_of(scattered), rtol=1e-3, atol=1e-5)
     assert scattered.loss_history["decoder"] == pytest.approx(sparse.loss_history["decoder"])
@@ -339,7 +335,7 @@ def test_encode_gives_all_spots_and_attention_rows_that_sum_to_one(image, monkey
     assert set(attention) == ({"gene", "image", "modality"} if image else {"gene", "modality"})
     for weights in attention.values():
         np.testing.assert_allclose(weights.sum(axis=1), 1.0, rtol=1e-5)
-    monkeypatch.setattr("skiehercl._training._CHUNK", 37)
+    monkeypatch.setattr("skiehercl._training._encoding._CHUNK", 37)
     in_chunks, weights_in_chunks = encode(network, section, CPU)
     np.testing.assert_allclose(in_chunks, z, rtol=1e-10)
     np.testing.assert_allclose(weights_in_chunks["gene"], attention["gene"], rtol=1e-5)
@@ -373,7 +369,7 @@ def test_reconstruct_is_the_decoder_of_the_training(monkeypatch):
         batch = cut_batch(np.arange(N), SECTION.neighbor_mean)
         *_, parts = _forward(network, SECTION, batch, CPU)
     assert loss == pytest.approx(float(parts["decoder"]), rel=1e-4)
-    monkeypatch.setattr("skiehercl._training._CHUNK", 37)
+    monkeypatch.setattr("skiehercl._training._encoding._CHUNK", 37)
     np.testing.assert_allclose(
         reconstruct(network, z, SECTION.neighbor_mean, CPU), decoded, rtol=1e-4, atol=1e-6
     )
@@ -426,7 +422,7 @@ def test_walk_sees_the_principal_components_and_not_the_first_columns():
 
 
 def test_more_spots_than_the_pairwise_losses_take(monkeypatch):
-    monkeypatch.setattr("skiehercl._training._PAIR_LIMIT", 60)
+    monkeypatch.setattr("skiehercl._training._terms._PAIR_LIMIT", 60)
     trained = fit(lambda_ot=1.0, ot_warmup=0.0)
     assert np.isfinite(list(trained.loss_history.values())).all()
     assert trained.loss_history == fit(lambda_ot=1.0, ot_warmup=0.0).loss_history

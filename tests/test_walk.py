@@ -5,8 +5,15 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from skiehercl import _walk
-from skiehercl._walk import AnchorWalk, ExactWalk, affinity, make_walk, transition, walk_matrix
+from skiehercl._training import _walk
+from skiehercl._training._walk import (
+    AnchorWalk,
+    ExactWalk,
+    affinity,
+    make_walk,
+    transition,
+    walk_matrix,
+)
 
 STEPS = [0, 1, 2, 5, 15]
 

@@ -1,0 +1,1 @@
+"""The command line: skiehercl fit, skiehercl demo."""

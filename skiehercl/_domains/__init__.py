@@ -1,0 +1,1 @@
+"""Embeddings -> domains: mixtures, their vote, the number of domains."""

@@ -1,0 +1,84 @@
+"""The vote of several labelings of the same spots."""
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+# Spots whose labels are compared at once.
+_CHUNK = 20_000
+
+
+class DomainConsensus:
+    """Domains on which several labelings of the same spots agree best.
+
+    The labeling that agrees most with all others gives the first domains. Each labeling's clusters
+    are matched one to one with the domains (by Jaccard overlap, the Hungarian method), all
+    labelings vote, and both steps repeat until nothing moves. The matches are kept, so that the
+    posteriors of new spots vote in the same way.
+    """
+
+    def __init__(self, n_clusters):
+        self.n_clusters = n_clusters
+
+    def fit(self, posteriors):
+        """Fit to a list of posteriors (n, K), one for each labeling."""
+        labels = posteriors[_find_medoid(posteriors)].argmax(axis=1)
+        for _ in range(20):
+            self.matches_ = [self._match(posterior, labels) for posterior in posteriors]
+            updated = self.predict_proba(posteriors).argmax(axis=1)
+            if np.array_equal(updated, labels):
+                break
+            labels = updated
+        return self
+
+    def predict_proba(self, posteriors):
+        """Return the mean domain probabilities (n, K) of the labelings."""
+        total = np.zeros((len(posteriors[0]), self.n_clusters))
+        for posterior, match in zip(posteriors, self.matches_, strict=True):
+            total += posterior[:, match]
+        return total / total.sum(axis=1, keepdims=True)
+
+    def _match(self, posterior, labels):
+        """Return each domain's cluster of the labeling."""
+        domains = np.eye(self.n_clusters, dtype=posterior.dtype)[labels]
+        both = domains.T @ posterior  # (K, K), a row for each domain
+        either = domains.sum(axis=0)[:, None] + posterior.sum(axis=0) - both
+        return linear_sum_assignment(-both / np.maximum(either, 1e-12))[1]
+
+
+def _find_medoid(posteriors):
+    """Return the index of the labeling with the highest mean ARI with all labelings."""
+    n_labelings, (n_spots, n_clusters) = len(posteriors), posteriors[0].shape
+    joint = 0.0  # (M K, M K): spots in each pair of clusters
+    for start in range(0, n_spots, _CHUNK):
+        labels = [p[start : start + _CHUNK].argmax(axis=1) for p in posteriors]
+        onehot = np.hstack([np.eye(n_clusters, dtype=np.float32)[some] for some in labels])
+        joint = joint + (onehot.T @ onehot).astype(np.float64)
+    pairs = joint * (joint - 1) / 2
+    blocks = (n_labelings, n_clusters, n_labelings, n_clusters)
+    together = pairs.reshape(blocks).sum(axis=(1, 3))
+    own = np.diag(pairs).reshape(n_labelings, n_clusters).sum(axis=1)
+    expected = np.outer(own, own) / max(n_spots * (n_spots - 1) / 2, 1)
+    most = (own[:, None] + own) / 2
+    gain = np.where(most > expected, most - expected, 1.0)
+    return int(((together - expected) / gain).mean(axis=1).argmax())
+
+
+def refine_probabilities(probabilities, neighbor_mean, weight=1.0):
+    """Mix each spot's probabilities with the mean of its neighbours' votes.
+
+    Parameters
+    ----------
+    probabilities : ndarray of shape (n, K)
+    neighbor_mean : sparse matrix of shape (n, n)
+        Row-stochastic; a row without neighbours leaves its spot as it is.
+    weight : float
+        Weight of the neighbours' votes relative to the spot's own.
+
+    Returns
+    -------
+    ndarray of shape (n, K)
+        Rows sum to 1.
+    """
+    votes = neighbor_mean @ np.eye(probabilities.shape[1])[probabilities.argmax(axis=1)]
+    mixed = probabilities + weight * votes
+    return mixed / mixed.sum(axis=1, keepdims=True)

@@ -1,0 +1,1 @@
+"""What the clusterers share: fitted model, parameters, files."""

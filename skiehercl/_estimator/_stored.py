@@ -1,0 +1,85 @@
+"""`save` and `load` of the fitted estimators, without torch until they are called."""
+
+from typing import ClassVar
+
+from .._utils._display import DocumentedEstimator
+
+__all__ = ["StoredEstimator"]
+
+
+class StoredEstimator(DocumentedEstimator):
+    """Base of estimators that one safetensors file holds."""
+
+    # Fitted attributes without which a file is damaged, and the classes of them.
+    _stored: ClassVar[dict[str, str]] = {}
+
+    def save(self, path):
+        """Write the fitted estimator to one file, without pickle.
+
+        The file is in safetensors format: arrays as tensors, all else as text. An existing file
+        is replaced only once the new one is complete. All is stored but ``memory``.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file's name; ".safetensors" is its usual ending.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the estimator isn't fitted.
+        TypeError
+            If a parameter is an object that the format doesn't know, such as a graph
+            transformer of your own: use ``joblib.dump`` then.
+        OSError
+            If the file can't be written.
+
+        See Also
+        --------
+        load : Read the file.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> from skiehercl import SmoothedMixture
+        >>> from skiehercl.datasets import make_tissue
+        >>> tissue = make_tissue(200, n_domains=3, n_genes=60, return_arrays=True, random_state=0)
+        >>> model = SmoothedMixture(n_clusters=3, random_state=0).fit(tissue.X, tissue.coords)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save(os.path.join(folder, "model.safetensors"))
+        ...     loaded = SmoothedMixture.load(os.path.join(folder, "model.safetensors"))
+        >>> bool((loaded.predict(tissue.X, tissue.coords) == model.labels_).all())
+        True
+        """
+        # Imported here: storing needs torch, which reading or plotting a section doesn't.
+        from ._persistence import save_estimator
+
+        save_estimator(self, path)
+
+    @classmethod
+    def load(cls, path):
+        """Read a fitted estimator of this class that ``save`` wrote.
+
+        Loading rebuilds a fixed list of classes and runs nothing that the file names, so that
+        files from others are safe to load. scikit-learn warns if its version has changed.
+
+        Parameters
+        ----------
+        path : str or path-like
+
+        Returns
+        -------
+        estimator : object of this class
+            Fitted, with the same parameters, attributes and predictions.
+
+        Raises
+        ------
+        OSError
+            If the file can't be opened.
+        ValueError
+            If it wasn't written by ``save``, holds another class, is damaged, or has another
+            format version.
+        """
+        from ._persistence import load_estimator
+
+        return load_estimator(path, cls)

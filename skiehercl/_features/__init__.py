@@ -1,0 +1,1 @@
+"""Spots -> what the network sees: components of spots and of their neighbourhoods."""

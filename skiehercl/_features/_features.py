@@ -1,0 +1,334 @@
+"""Checked spots -> what the network sees: components of the spots and of their neighbourhoods.
+
+Learned once in ``fit`` and applied in the same way to the training spots and to new sections, so
+that ``predict`` on the training spots repeats the training's numbers to the last digit.
+"""
+
+import contextlib
+import copy
+import warnings
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+
+from ..graph import SpatialKNNGraph, neighbor_mean_matrix
+from ..preprocessing import ExpressionPreprocessor
+from ..preprocessing._preprocessor import N_TOP_GENES
+from ._alignment import find_shift
+from ._axes import _dense, _find_axes_of_product, _unit_rows
+from ._image import ImageComponents
+from ._neighborhoods import _build_graph, _choose_graphs, _find_widest
+from ._section import SectionTensors
+
+__all__ = ["SpotFeatures"]
+
+# Which genes the default preprocessor keeps where the spots have coordinates.
+_SPATIAL_GENES = {"n_top_genes": 2000, "gene_selection": "spatial"}
+# Principal axes of ready features are learned from at most this many spots.
+_PCA_ROWS = 50_000
+# Nearest neighbours whose genes the image has to add to.
+_RIVALS = 18
+# Spots of each section that the sections are aligned by.
+_ALIGNED_ROWS = 2000
+
+
+class SpotFeatures:
+    """Features of spots and of their neighbourhoods, on one common set of principal axes.
+
+    Parameters
+    ----------
+    kind : {"counts", "features"}
+        What X holds.
+    graph : graph transformer, str, list of them, or None
+        Neighbourhoods; None: nearest neighbours at several scales. A name stands for an adjacency
+        that comes with the Spots.
+    preprocessor : ExpressionPreprocessor or None
+        For counts; None: the default one.
+    n_components : int or None
+        Gene components; None: no projection.
+    pooling : {"counts", "unit", "plain"}
+        How the neighbour mean is taken: counts are summed before the logarithm (the spot's own
+        too), rows are brought to unit length first (the spot's own too), or the features of the
+        neighbours alone are averaged as they are, equation (3).
+    smooth_target : bool
+        Whether the decoder's target is the neighbourhood's expression or the spot's own.
+    image_prior : float or "auto"
+        Attention that the image starts with; "auto": by its evidence.
+    random_state : int
+    align_sections : bool
+        Whether the components of several sections are shifted onto one another.
+    """
+
+    def __init__(
+        self,
+        kind,
+        graph,
+        preprocessor,
+        n_components,
+        pooling,
+        smooth_target,
+        image_prior,
+        random_state,
+        align_sections=True,
+    ):
+        self.kind = kind
+        self.graph = graph
+        self.preprocessor = preprocessor
+        self.n_components = n_components
+        self.pooling = pooling
+        self.smooth_target = smooth_target
+        self.image_prior = image_prior
+        self.random_state = random_state
+        self.align_sections = align_sections
+
+    def fit(self, spots):
+        """Learn the neighbourhoods' sizes, genes, axes and scales from Spots."""
+        self._with_coords = spots.coords is not None
+        has_graph = self._with_coords or spots.graphs is not None
+        self.graphs_ = _choose_graphs(self.graph, spots) if has_graph else []
+        adjacency = self.link(spots)
+        # Spots that a row of the pooled components is the mean of.
+        self.n_pooled_ = 1.0 + float(np.mean([graph.nnz for graph in adjacency])) / len(spots)
+        if self.kind == "counts":
+            self._fit_counts(spots, adjacency)
+        else:
+            rows = self._prepare_rows(spots.genes)
+            self.axes_ = None
+            if self.n_components is not None:
+                middle = self._average(rows, [adjacency[len(adjacency) // 2]])
+                self.axes_ = self._find_axes(next(middle), self.n_components)
+        own, pooled = self._describe_genes(spots, adjacency)
+        self._fit_alignment(pooled, spots)
+        own, pooled = self._align(own, pooled, spots)
+        target = np.mean(pooled, axis=0) if self.smooth_target else own
+        self.center_ = target.mean(axis=0)
+        self.scale_ = 1.0
+        typical = np.sqrt(np.mean(self.restore_genes(np.zeros_like(self.center_)[None]) ** 2))
+        spread = np.sqrt(np.mean((target - self.center_) ** 2))
+        # What is left of constant features is rounding noise, not to be blown up.
+        self.scale_ = float(spread if spread > 1e-6 * typical else typical) or 1.0
+        self.image_ = None
+        if spots.image is not None:
+            target = (target - self.center_) / self.scale_
+            around = self._average_around(own, spots)
+            self.image_ = ImageComponents(self.image_prior, self.random_state)
+            self.image_.fit(
+                spots.image,
+                _find_widest(adjacency),
+                target,
+                own,
+                around,
+                spots.coords,
+                spots.sections,
+            )
+        return self
+
+    def transform(self, spots):
+        """Return the SectionTensors of Spots."""
+        adjacency = self.link(spots)
+        own, pooled = self._align(*self._describe_genes(spots, adjacency), spots)
+        own = self._standardise(own)
+        pooled = [self._standardise(part) for part in pooled]
+        target = np.mean(pooled, axis=0, dtype=np.float32) if self.smooth_target else own
+        inputs = {"gene": (own, np.hstack(pooled))}
+        if self.image_ is not None and self.image_.prior_ > 0:
+            inputs["image"] = self.image_.transform(spots.image, _find_widest(adjacency))
+        sections = spots.sections
+        if sections is None:
+            sections = np.zeros(len(spots), dtype=np.intp)
+        mean = neighbor_mean_matrix(adjacency[0]).astype(np.float32)
+        return SectionTensors(inputs, target, mean, spots.coords, sections)
+
+    def link(self, spots):
+        """Return one adjacency (n, n) for each neighbourhood; an empty one without coordinates."""
+        if not self.graphs_:
+            return [sp.csr_matrix((len(spots), len(spots)), dtype=np.float32)]
+        brought = [None] * len(self.graphs_) if spots.graphs is None else spots.graphs
+        return [
+            _build_graph(graph, spots) if adjacency is None else adjacency
+            for graph, adjacency in zip(self.graphs_, brought, strict=True)
+        ]
+
+    @property
+    def with_coords_(self):
+        """Whether the spots of ``fit`` had coordinates."""
+        # Files of version 0.1 don't tell: there, a graph needed them.
+        return vars(self).get("_with_coords", bool(self.graphs_))
+
+    def restore_genes(self, features):
+        """Return standardised features (n, d) in the unit of the genes that they came from."""
+        features = features * self.scale_ + self.center_
+        if self.kind == "counts":
+            if self.preprocessors_[0].n_components is None:
+                return features
+            return features @ self.preprocessors_[0].components_ + self.preprocessors_[0].mean_
+        return features if self.axes_ is None else self.axes_.inverse_transform(features)
+
+    def _standardise(self, features):
+        return ((features - self.center_) / self.scale_).astype(np.float32)
+
+    def _describe_genes(self, spots, adjacency):
+        """Return components of the spots (n, d) and, per neighbourhood, of its mean (n, d)."""
+        if self.kind == "counts":
+            extra = {"coords": spots.coords, "sections": spots.sections}
+            with _no_second_warning():
+                # Pooled plainly, there is one preprocessor for all neighbourhoods.
+                pairs = zip(self.preprocessors_, [None, *self._pools(adjacency)], strict=False)
+                ready = (_pool_by(preprocessor, pool) for preprocessor, pool in pairs)
+                parts = [_dense(p.transform(spots.genes, **extra)) for p in ready]
+            own, *pooled = parts
+            if self.pooling == "plain" or not pooled:
+                pooled = list(self._average(own, adjacency))
+            return own, pooled
+        rows = self._prepare_rows(spots.genes)
+        if sp.issparse(rows):
+            # First to few columns, then averaged: means of many sparse columns are dense.
+            loadings = self.axes_.components_.T
+            center = self.axes_.mean_ @ loadings
+            rows = rows @ loadings
+            return rows - center, [part - center for part in self._average(rows, adjacency)]
+        return self._project(rows), [self._project(p) for p in self._average(rows, adjacency)]
+
+    def _average_around(self, own, spots):
+        if spots.coords is None:
+            return None
+        graph = SpatialKNNGraph(_RIVALS, include_ties=True)
+        graph = graph.fit_transform(spots.coords, sections=spots.sections)
+        return neighbor_mean_matrix(graph.astype(np.float64)) @ own
+
+    def _fit_alignment(self, pooled, spots):
+        """Learn the shift of each section, the largest first, onto those before it."""
+        self.shifts_, self.reference_ = {}, None
+        if not self.align_sections or spots.sections is None or spots.sections.max() == 0:
+            return
+        sizes = np.bincount(spots.sections)
+        for code in np.argsort(-sizes, kind="stable"):
+            components = self._sample(pooled, spots.sections == code)
+            if self.reference_ is None:
+                self.reference_, shift = components, np.zeros(components.shape[1])
+            else:
+                shift = find_shift(self.reference_, components)
+                self.reference_ = np.vstack([self.reference_, components + shift])
+            self.shifts_[spots.section_names[code]] = shift
+        self.reference_ = self._sample([self.reference_], slice(None))
+
+    def _align(self, own, pooled, spots):
+        """Shift a known section as in ``fit``, another one onto those of ``fit``."""
+        if self.reference_ is None:
+            return own, pooled
+        names = spots.section_names or [None]
+        codes = np.zeros(len(spots), dtype=np.intp) if spots.sections is None else spots.sections
+        shifts = np.empty((len(names), own.shape[1]))
+        for code, name in enumerate(names):
+            shifts[code] = self.shifts_.get(name, 0.0)
+            if name not in self.shifts_:
+                components = self._sample(pooled, codes == code)
+                shifts[code] = find_shift(self.reference_, components)
+        return own + shifts[codes], [part + shifts[codes] for part in pooled]
+
+    def _sample(self, parts, members):
+        """Return the mean of the parts (n, d) for at most 2,000 of the member rows."""
+        rows = np.arange(len(parts[0]))[members]
+        if len(rows) > _ALIGNED_ROWS:
+            rows = np.random.RandomState(self.random_state).permutation(rows)[:_ALIGNED_ROWS]
+        return np.mean([part[rows] for part in parts], axis=0, dtype=np.float64)
+
+    def _prepare_rows(self, features):
+        # Few columns are dense at no cost; many stay sparse where components are made of them.
+        few = self.n_components is None or min(features.shape) <= 2 * self.n_components
+        # float64: rounding must not depend on the order of the spots.
+        rows = (_dense(features) if few else features).astype(np.float64)
+        # Long vectors would dominate a mean: ready features are no counts, length isn't depth.
+        return _unit_rows(rows) if self.pooling == "unit" and self.graphs_ else rows
+
+    def _average(self, rows, adjacency):
+        """Yield the neighbour mean of rows in each neighbourhood; of sparse rows, as a product."""
+        with_self = self.pooling != "plain" or not self.graphs_
+        # float64: weights that sum to 1 in single precision only would move constant features.
+        means = (
+            neighbor_mean_matrix(graph.astype(np.float64), include_self=with_self)
+            for graph in adjacency
+        )
+        return ((mean, rows) if sp.issparse(rows) else mean @ rows for mean in means)
+
+    def _pools(self, adjacency):
+        """Return what counts are pooled by: the transformers, and the graphs that are brought."""
+        pairs = zip(self.graphs_, adjacency, strict=False)
+        return [brought if isinstance(graph, str) else graph for graph, brought in pairs]
+
+    def _fit_counts(self, spots, adjacency):
+        # All neighbourhoods share the genes and axes learned at a middle one, so their
+        # components can be averaged; each has a target sum of its own.
+        pools = [] if self.pooling == "plain" else self._pools(adjacency)
+        if self.preprocessor is not None:
+            base = clone(self.preprocessor)
+        else:
+            # Genes that differ from place to place; without places, from spot to spot.
+            placed = pools or spots.coords is not None
+            spatial = _SPATIAL_GENES if placed else {}
+            base = ExpressionPreprocessor(random_state=self.random_state, **spatial)
+        if base.n_components is None:
+            base.set_params(n_components=self.n_components)
+        if base.n_top_genes == "auto":  # chosen here, whatever follows
+            base.set_params(n_top_genes=N_TOP_GENES)
+        middle = pools[len(pools) // 2] if pools else None
+        base.set_params(pool=middle)
+        with _no_second_warning():
+            base.fit(spots.genes, coords=spots.coords, sections=spots.sections)
+        base._pooled = None  # the spots are kept here already
+        self.preprocessors_ = []
+        for pool in [None, *pools]:
+            fitted = _pool_by(base, None if sp.issparse(pool) else pool)
+            if base.target_sum is None:
+                fitted.target_sum_ = _median_library(spots, pool)
+            self.preprocessors_.append(fitted)
+
+    def find_directions(self, target, n_directions):
+        """Return the principal axes (k, d) of a target (n, d), or None if its columns are such."""
+        axes = self.preprocessors_[0].n_components if self.kind == "counts" else self.axes_
+        if axes is not None:
+            return None
+        return self._find_axes(target, n_directions).components_.astype(np.float32)
+
+    def _find_axes(self, rows, n_components):
+        mean, rows = rows if isinstance(rows, tuple) else (None, rows)
+        if rows.shape[0] > _PCA_ROWS:
+            rng = np.random.RandomState(self.random_state)
+            chosen = rng.choice(rows.shape[0], _PCA_ROWS, replace=False)
+            mean, rows = (None, rows[chosen]) if mean is None else (mean[chosen], rows)
+        if mean is not None:
+            return _find_axes_of_product(mean, rows, n_components, self.random_state)
+        n_components = min(n_components, *rows.shape)
+        with np.errstate(invalid="ignore"):  # shares of a variance that may be zero
+            return PCA(n_components, random_state=self.random_state).fit(rows)
+
+    def _project(self, features):
+        return features if self.axes_ is None else self.axes_.transform(features)
+
+
+def _pool_by(preprocessor, pool):
+    preprocessor = copy.copy(preprocessor)
+    preprocessor.pool = pool
+    return preprocessor
+
+
+def _median_library(spots, pool):
+    library = np.asarray(spots.genes.sum(axis=1, dtype=np.float64)).ravel()
+    if pool is not None:
+        graph = pool
+        if not sp.issparse(pool):
+            graph = clone(pool).fit_transform(spots.coords, sections=spots.sections)
+        # A spot counts itself once, whether or not the graph links it to itself.
+        library = library * (1.0 - graph.diagonal()) + graph @ library
+    found = library[library > 0]
+    return float(np.median(found)) if found.size else 1.0
+
+
+@contextlib.contextmanager
+def _no_second_warning():
+    """Keep quiet about spots and genes without counts: the estimator has counted them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* have no counts", UserWarning)
+        yield

@@ -1,0 +1,106 @@
+"""Image features -> components, what they say of the genes, and how far to trust them."""
+
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.linear_model import Ridge
+
+from ..graph._means import neighbor_mean_matrix
+from ._evidence import measure_gain
+
+__all__ = ["ImageComponents", "regress"]
+
+_N_COMPONENTS = 5
+# Standardised image features are clipped at this many deviations: folds, pen marks, glare.
+_CLIP = 5.0
+# Attention that the image starts with where it adds to the neighbours' genes.
+_DEFAULT_PRIOR = 0.3
+# Penalty of the regression of the genes, for each spot; the components' mean variance is 1.
+_SHRINKAGE = 0.1
+
+
+class ImageComponents:
+    """Principal components of image features, what they say of the genes, and the trust in them.
+
+    The components are those of the neighbourhood means: what single patches have beyond that is
+    mostly noise. A ridge regression of the genes on them is where the image's encoders start: its
+    latent is then the expression that the image predicts, for the attention to mix with the
+    measured one. Whether it takes part is decided without labels, by what the components add to the
+    neighbours' genes in blocks of tissue left out of the regressions (``_image_evidence``). Noise,
+    the features of shuffled spots, and what the neighbours tell as well, are left out.
+
+    Parameters
+    ----------
+    prior : float or "auto"
+        The attention; "auto": by the evidence.
+    random_state : int
+
+    Attributes
+    ----------
+    evidence_ : float
+        What the image adds to the neighbours' genes, as a share of what these tell.
+    evidence_error_ : float
+        Its standard error, from block to block of the tissue.
+    prior_ : float
+        Attention on the image that training starts with; 0 leaves the image out.
+    loadings_ : ndarray of shape (d, k), float32
+        Genes that a unit of each component predicts.
+    """
+
+    def __init__(self, prior, random_state):
+        self.prior = prior
+        self.random_state = random_state
+
+    def fit(self, image, adjacency, genes, own, around, coords=None, sections=None):
+        """Learn from image features (n, d), a graph (n, n), and the genes it is to predict (n, k).
+
+        The spots' `own` components (n, k), the mean `around` them (n, k) or None, coordinates and
+        sections decide whether it takes part.
+        """
+        image = image.astype(np.float64)
+        self.mean_ = image.mean(axis=0)
+        deviation = image.std(axis=0)
+        # A constant feature carries nothing: it stays at zero.
+        varies = deviation > 1e-6 * np.abs(self.mean_)
+        self.inverse_deviation_ = np.divide(
+            1.0, deviation, out=np.zeros_like(deviation), where=varies
+        )
+        pooled = neighbor_mean_matrix(adjacency, include_self=True) @ self._standardise(image)
+        n_components = min(_N_COMPONENTS, *image.shape)
+        with np.errstate(invalid="ignore"):  # shares of a variance that may be zero
+            self.axes_ = PCA(n_components, random_state=self.random_state).fit(pooled)
+        parts = self.axes_.transform(pooled)
+        self.scale_ = float(np.sqrt((parts**2).mean())) or 1.0
+        self.loadings_ = regress(genes, parts / self.scale_)[0]
+        gain = measure_gain(parts, own, around, coords, sections)
+        self.evidence_, self.evidence_error_ = gain
+        trusted = _DEFAULT_PRIOR if gain.is_positive else 0.0
+        self.prior_ = float(trusted if self.prior == "auto" else self.prior)
+        return self
+
+    def transform(self, image, adjacency):
+        """Return components (n, k) of the spots and of their neighbourhoods, float32."""
+        scaled = self._standardise(image.astype(np.float64))
+        pooled = neighbor_mean_matrix(adjacency, include_self=True) @ scaled
+        return tuple(
+            (self.axes_.transform(part) / self.scale_).astype(np.float32)
+            for part in (scaled, pooled)
+        )
+
+    def _standardise(self, image):
+        return np.clip((image - self.mean_) * self.inverse_deviation_, -_CLIP, _CLIP)
+
+
+def regress(genes, image):
+    """Regress genes (n, d) on image components (n, k) of unit variance, by ridge regression.
+
+    Returns
+    -------
+    loadings : ndarray of shape (d, k), float32
+    intercept : ndarray of shape (d,), float32
+    """
+    # float64: rounding must not depend on the order of the spots.
+    genes, image = (np.asarray(part, dtype=np.float64) for part in (genes, image))
+    ridge = Ridge(_SHRINKAGE * len(image)).fit(image, genes)
+    # reshape: of a single gene, loadings and intercept come back without its axis.
+    loadings = ridge.coef_.reshape(genes.shape[1], -1).astype(np.float32)
+    return loadings, np.reshape(ridge.intercept_, -1).astype(np.float32)

@@ -1,0 +1,1 @@
+"""What the user gives -> one checked record of spots."""

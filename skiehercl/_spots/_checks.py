@@ -1,0 +1,155 @@
+"""Checks of the blocks that make Spots; the errors of bad input are here."""
+
+import warnings
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.utils.validation import check_array, validate_data
+
+from .._utils._checks import check_all_finite, check_sections, find_first
+from ._spots import Spots
+
+# What scikit-learn and numpy say of X that isn't made of real numbers.
+_NOT_NUMBERS = ("could not convert", "must be a string or a real number", "Complex data")
+
+
+# Squares of larger values, and their sums over the spots, overflow in single precision.
+_LARGEST_VALUE = 1e15
+
+
+def check_spots(estimator, X, coords, image_features, sections, *, reset, packed=False):
+    """Return the checked Spots of arrays.
+
+    ``estimator`` learns or compares the names of X's columns, unless that is done (``packed``):
+    X is the genes of a packed X, or an AnnData's, matched by name.
+    """
+    if getattr(getattr(X, "dtype", None), "kind", None) in ("m", "M"):
+        raise ValueError(f"X must be numeric, but holds {X.dtype}: pass counts or ready features")
+    checks = {
+        "accept_sparse": "csr",
+        "dtype": [np.float64, np.float32],
+        "ensure_all_finite": False,
+        "ensure_min_samples": 2 if reset else 1,
+    }
+    try:
+        if packed:
+            X = check_array(X, **checks, estimator=estimator, input_name="X")
+        else:
+            X = validate_data(estimator, X, **checks, reset=reset)
+    except (TypeError, ValueError) as error:
+        rule = _find_rule(str(error))
+        if rule is None:
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"X {rule}: {_leave_array_out(str(error))}") from error
+    _check_values(X, "X")
+    n = X.shape[0]
+    if coords is not None:
+        _refuse_graph(coords, "coords")
+        coords = _check_block(coords, "coords", n, np.float64)
+        if coords.shape[1] not in (2, 3):
+            raise ValueError(
+                f"coords has {coords.shape[1]} columns but must have 2, x and y, or 3, x, y and z: "
+                "pass those, and several sections through sections="
+            )
+    if image_features is not None:
+        if sp.issparse(image_features):  # dense ones may have as many columns by chance
+            _refuse_graph(image_features, "image_features")
+        image_features = _check_block(image_features, "image_features", n, np.float32)
+    names = None
+    if sections is not None:
+        found, sections = np.unique(check_sections(sections, n), return_inverse=True)
+        names = [str(name) for name in found]
+    if reset:
+        if coords is not None:
+            _warn_of_duplicates(coords, sections)
+        if _is_constant(X):
+            warnings.warn(
+                "all spots are alike in X, so it can't tell domains apart: check that it holds the "
+                "expression",
+                UserWarning,
+                stacklevel=5,
+            )
+    # One layout: rounding and the keys of a cache depend on it.
+    X = X.astype(np.float32, copy=False) if sp.issparse(X) else np.ascontiguousarray(X, np.float32)
+    return Spots(X, coords, image_features, sections, names)
+
+
+def _refuse_graph(block, name):
+    """Tell a matrix between spots, maybe sliced by its rows as metadata are, from a block."""
+    shape = getattr(block, "shape", ())
+    if len(shape) == 2 and shape[1] >= shape[0] > 2:
+        raise ValueError(
+            f"{name} has shape {tuple(shape)}, which looks like a graph between the spots: pass "
+            f"{name} themselves, one row per spot; the neighbours are found from the coordinates "
+            "by the transformer graph=, such as SpatialKNNGraph()"
+        )
+
+
+def _find_rule(message):
+    """Return the rule on X that an error of scikit-learn is about, or None if it tells enough."""
+    if any(sign in message for sign in _NOT_NUMBERS):
+        return "must be numeric, leave columns of names out"
+    return "must be 2-dimensional, one row per spot" if "Expected 2D array" in message else None
+
+
+def _leave_array_out(message):
+    """Return a message in one line, without the array that scikit-learn prints into some."""
+    lines = message.splitlines()
+    return " ".join(line for line in lines if not line.startswith(("array=", "[", " ")))
+
+
+def _check_block(block, name, n_spots, dtype):
+    if sp.issparse(block):
+        block = block.toarray()
+    try:
+        block = np.asarray(block)
+        if block.dtype.kind in "OUS":
+            block = block.astype(np.float64)
+        elif block.dtype.kind not in "fiub":
+            raise TypeError(f"they are {block.dtype}")
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} must be numeric, but can't be read as real numbers: {error}"
+        ) from error
+    if block.ndim != 2 or block.shape[1] == 0:
+        raise ValueError(
+            f"{name} must be 2-dimensional, one row per spot, but has shape {block.shape}"
+        )
+    if len(block) != n_spots:
+        raise ValueError(
+            f"{name} has {len(block)} rows but X has {n_spots}: pass one row per spot "
+            "(did you filter one of them?)"
+        )
+    _check_values(block, name)
+    return np.ascontiguousarray(block, dtype)
+
+
+def _check_values(X, name):
+    check_all_finite(X, name)
+    values = X.data if sp.issparse(X) else X
+    if max(float(values.max(initial=0)), -float(values.min(initial=0))) > _LARGEST_VALUE:
+        row, column, value = find_first(X, lambda v: np.abs(v) > _LARGEST_VALUE)
+        raise ValueError(
+            f"{name} must stay within {_LARGEST_VALUE:g}, beyond which computation overflows, but "
+            f"row {row}, column {column} holds {value:g}: repair that entry, or rescale"
+        )
+
+
+def _warn_of_duplicates(coords, sections):
+    keys = [*coords.T] if sections is None else [*coords.T, sections]
+    order = np.lexsort(keys)
+    same = np.logical_and.reduce([key[order][1:] == key[order][:-1] for key in keys])
+    if same.any():
+        warnings.warn(
+            f"{int(same.sum())} of {len(coords)} spots lie exactly where another spot of their "
+            "section lies, and count as its neighbours: if these are several sections, name each "
+            "spot's (sections)",
+            UserWarning,
+            stacklevel=6,
+        )
+
+
+def _is_constant(X):
+    # Two spots nearly always settle it, without a pass over X.
+    return all((rows.max(axis=0) != rows.min(axis=0)).sum() == 0 for rows in (X[:2], X))

@@ -1,0 +1,145 @@
+"""Arrays, a packed X or an AnnData -> Spots."""
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.utils.validation import check_array, validate_data
+
+from .._utils._anndata import (
+    align_rows,
+    digest_names,
+    find_genes,
+    find_labels,
+    is_anndata,
+    match_columns,
+    match_genes,
+    unpack_anndata,
+    warn_of_libraries,
+)
+from ._adjacency import check_graphs, gather_adjacencies
+from ._checks import check_spots
+from ._packed import PARAMETERS, find_blocks, take_block
+
+__all__ = ["IMAGE_KEY", "gather_spots", "split_second"]
+
+# Where an AnnData may have image features: the only key of the estimator's that may be absent.
+IMAGE_KEY = "X_image"
+
+
+def gather_spots(estimator, X, coords, image_features, sections, *, reset):
+    """Return the checked Spots of arrays, of a packed X or of an AnnData.
+
+    Parameters
+    ----------
+    estimator : IEHERCLClusterer
+        Its parameters name the blocks of a packed X and the keys of an AnnData; it learns the
+        names and positions of X's columns if ``reset``, else they are compared.
+    X, coords, image_features, sections
+        As in its ``fit``.
+    reset : bool
+        Whether this is ``fit``.
+
+    Raises
+    ------
+    KeyError
+        If an AnnData lacks what a key names.
+    ValueError
+        If a block is bad, comes in two ways, or isn't in the columns that should hold it.
+    """
+    given = {"coords": coords, "image_features": image_features, "sections": sections}
+    labels = find_labels(X)
+    given = {name: align_rows(block, name, labels) for name, block in given.items()}
+    if reset:
+        check_graphs(getattr(estimator, "graph", None))
+    selections = {block: getattr(estimator, name) for block, name in PARAMETERS.items()}
+    selections = {block: columns for block, columns in selections.items() if columns is not None}
+    genes, matched, adata = None, False, X if is_anndata(X) else None
+    if adata is not None:
+        if selections:
+            raise ValueError(
+                f"{PARAMETERS[next(iter(selections))]} names columns of a packed X, but X is an "
+                "AnnData: use coords_key, image_key and section_key for its parts"
+            )
+        genes = find_genes(adata, estimator.layer, estimator.use_rep)
+        X, given = _unpack_by_keys(estimator, adata, given)
+        fitted = None if reset else _find_fitted_genes(estimator)
+        matched = genes is not None and fitted is not None
+        X = match_genes(X, genes, fitted) if matched else X
+    elif selections:
+        X, given = _unpack_columns(estimator, X, selections, given, reset)
+    elif not reset:
+        X, matched = match_columns(X, estimator)
+    compared = bool(selections) or matched
+    spots = check_spots(estimator, X, *given.values(), reset=reset, packed=compared)
+    if reset:
+        estimator._anndata_genes = genes
+        estimator._anndata_spots = None if adata is None else digest_names(labels)
+    spots.graphs = gather_adjacencies(estimator, adata, spots, reset)
+    return spots
+
+
+def split_second(y, coords):
+    """Read a 2-D second argument as the coordinates, and leave anything else to be ignored."""
+    try:
+        # Sparse matrices and tensors know their dimensions; numpy would take them for one object.
+        if y is None or (y.ndim if hasattr(y, "ndim") else np.asarray(y).ndim) != 2:
+            return coords
+    except ValueError:
+        pass  # rows that differ in length are no labels: the check of coordinates tells
+    if coords is not None:
+        raise ValueError(
+            "coords was passed twice, as the second argument and by name: pass it once"
+        )
+    return y
+
+
+def _unpack_by_keys(estimator, adata, given):
+    X, *found = unpack_anndata(
+        adata,
+        layer=estimator.layer,
+        coords_key=estimator.coords_key,
+        image_key=estimator.image_key,
+        section_key=estimator.section_key,
+        use_rep=estimator.use_rep,
+    )
+    parts = zip(given.items(), found, strict=True)
+    given = {name: own if own is not None else other for (name, own), other in parts}
+    if given["coords"] is None and estimator.coords_key is not None:
+        raise KeyError(
+            f"coords_key={estimator.coords_key!r} is not in adata.obsm: name the entry that "
+            "holds the coordinates, pass coords=, or set coords_key=None to do without"
+        )
+    if given["image_features"] is None and estimator.image_key not in (None, IMAGE_KEY):
+        raise KeyError(
+            f"image_key={estimator.image_key!r} is not in adata.obsm: name the entry that holds "
+            "the image features, pass image_features=, or set image_key=None to do without"
+        )
+    if given["sections"] is None and given["coords"] is not None:
+        cure = "name each spot's section by section_key={column!r}, or pass sections="
+        warn_of_libraries(adata, cure, stacklevel=5)
+    return X, given
+
+
+def _find_fitted_genes(estimator):
+    genes = getattr(estimator, "_anndata_genes", None)
+    return getattr(estimator, "feature_names_in_", None) if genes is None else genes
+
+
+def _unpack_columns(estimator, X, selections, given, reset):
+    """Return the genes of a packed X, and its other blocks along with those given beside it."""
+    for block, columns in selections.items():
+        if given[block] is not None:
+            raise ValueError(
+                f"{block} was passed, but {PARAMETERS[block]}={columns!r} names it in X: pass it "
+                f"one way only, or set {PARAMETERS[block]}=None"
+            )
+    if not hasattr(X, "columns"):
+        X = check_array(X, accept_sparse=True, dtype=None, ensure_all_finite=False)
+    validate_data(estimator, X, skip_check_array=True, reset=reset)
+    if reset:
+        estimator._blocks = find_blocks(X, selections)
+    # By position: names are known to be those of fit, and an array may follow a DataFrame.
+    parts = {block: take_block(X, found) for block, found in estimator._blocks.items()}
+    if "sections" in parts:
+        column = parts["sections"]
+        parts["sections"] = (column.toarray() if sp.issparse(column) else np.asarray(column))[:, 0]
+    return parts.pop("genes"), {**given, **parts}

@@ -1,0 +1,75 @@
+"""A trained network at work: encoding and decoding, in chunks."""
+
+import copy
+
+import numpy as np
+import torch
+
+from .._utils._device import isolated_random_state
+
+# Encoding runs in chunks of this many spots.
+_CHUNK = 16384
+
+
+# Others, Apple's GPUs before all, have no sparse matrices in the oldest torch that we support.
+_SPARSE_DEVICES = ("cpu", "cuda")
+
+
+def encode(network, section, device):
+    """Return the embedding (n, k) of all spots and the attention weights (n, V) by name.
+
+    Encoding runs in float64 (except on Apple's GPUs, which lack it), so that neither the order of
+    the spots nor the device decides on which side of a border a spot falls.
+    """
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    network = _copy(network).to(device, dtype).eval()
+    latents, weights = [], []
+    with torch.inference_mode():
+        for start in range(0, len(section), _CHUNK):
+            spots = np.arange(start, min(start + _CHUNK, len(section)))
+            z, *_, attention = network(_to_device(section, spots, device, dtype))
+            latents.append(z.cpu().numpy())
+            weights.append({name: w.float().cpu().numpy() for name, w in attention.items()})
+    joined = {name: np.concatenate([w[name] for w in weights]) for name in weights[0]}
+    return np.concatenate(latents), joined
+
+
+def _copy(network):
+    # torch_geometric before 2.8 draws new weights for a copy before it fills them.
+    with isolated_random_state(0):
+        return copy.deepcopy(network)
+
+
+def reconstruct(network, z, neighbor_mean, device):
+    """Return the decoder's genes (n, d) for the embedding z (n, k), equation (7)."""
+    network = _copy(network).to(device, torch.float32).eval()
+    z = z.astype(np.float32)
+    mean = neighbor_mean @ z
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(z), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            own, around = (torch.from_numpy(a[rows]).to(device) for a in (z, mean))
+            parts.append(network.reconstruct(own, around).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def _to_device(section, spots, device, dtype=torch.float32):
+    return {
+        name: tuple(torch.from_numpy(part[spots]).to(device, dtype) for part in (x, pooled))
+        for name, (x, pooled) in section.inputs.items()
+    }
+
+
+def _multiply(matrix, z):
+    """Return the product (n, k) of a scipy matrix (n, m) and z (m, k), in float32."""
+    coo = matrix.tocoo()
+    index = torch.from_numpy(np.stack([coo.row, coo.col]).astype(np.int64)).to(z.device)
+    values = torch.from_numpy(coo.data.astype(np.float32)).to(z.device)
+    if z.device.type in _SPARSE_DEVICES:
+        with torch.autocast(z.device.type, enabled=False):
+            matrix = torch.sparse_coo_tensor(index, values, coo.shape, check_invariants=False)
+            return torch.sparse.mm(matrix, z.float())
+    row, column = index
+    product = values.new_zeros(coo.shape[0], z.shape[1])
+    return product.index_add(0, row, values[:, None] * z.float()[column])

@@ -1,0 +1,1 @@
+"""What every floor uses: checks of arrays, threads, devices, memory, labels, AnnData."""

@@ -1,0 +1,121 @@
+"""Graphs as matrices: checks, sums and means over neighbours."""
+
+import numpy as np
+import scipy.sparse as sp
+
+from .._utils._checks import check_all_finite
+
+
+def check_graph(graph, n_spots):
+    """Check a graph that the user supplies.
+
+    Parameters
+    ----------
+    graph : sparse matrix or array of shape (n_spots, n_spots)
+        Edge weights, non-negative and finite.
+    n_spots : int
+        Number of spots it has to match.
+
+    Returns
+    -------
+    graph : scipy.sparse.csr_matrix of shape (n_spots, n_spots), float32 or float64
+        The same graph with sorted indices and duplicates summed; the input is not changed.
+
+    Raises
+    ------
+    TypeError
+        If it isn't sparse: a dense graph takes N x N memory.
+    ValueError
+        If its shape is wrong, or a weight is negative, NaN or infinite.
+    """
+    if not sp.issparse(graph):
+        raise TypeError(
+            f"graph must be a scipy sparse matrix but is a {type(graph).__name__}: dense graphs "
+            "take N x N memory; convert it with scipy.sparse.csr_matrix(graph)."
+        )
+    if graph.shape != (n_spots, n_spots):
+        raise ValueError(
+            f"graph has shape {graph.shape} but there are {n_spots} spots: pass a square graph "
+            "with one row and one column per spot, in the order of the spots."
+        )
+    dtype = graph.dtype if graph.dtype in (np.float32, np.float64) else np.float64
+    graph = sp.csr_matrix(graph, dtype=dtype)
+    if not graph.has_canonical_format:
+        graph = graph.copy()
+        graph.sum_duplicates()
+    check_all_finite(graph, "graph")
+    if graph.nnz and graph.data.min() < 0:
+        raise ValueError(
+            f"graph has {(graph.data < 0).sum()} negative weights, the lowest is "
+            f"{graph.data.min()}: weights are affinities and must be 0 or more."
+        )
+    return graph
+
+
+def neighbor_mean_matrix(graph, include_self=False):
+    """Return the row-stochastic matrix that averages over each spot's neighbours.
+
+    Parameters
+    ----------
+    graph : sparse matrix of shape (n_spots, n_spots)
+        Non-negative weights; larger means closer (not distances).
+    include_self : bool, default=False
+        Give each spot without a self edge one of weight 1.
+
+    Returns
+    -------
+    mean : scipy.sparse.csr_matrix of shape (n_spots, n_spots), float
+        Rows sum to 1. A spot without neighbours has a 1 on the diagonal with ``include_self``,
+        otherwise an all-zero row.
+    """
+    graph = check_graph(graph, graph.shape[0])
+    if include_self:
+        graph = graph + sp.diags((graph.diagonal() == 0).astype(graph.dtype), format="csr")
+    total = np.asarray(graph.sum(axis=1, dtype=np.float64)).ravel()
+    scale = np.divide(1.0, total, out=np.zeros_like(total), where=total > 0)
+    return sp.csr_matrix(sp.diags(scale.astype(graph.dtype)) @ graph)
+
+
+def neighbor_sum(graph, X):
+    """Return the weighted sum of X over each spot's neighbours, ``graph @ X``.
+
+    Parameters
+    ----------
+    graph : sparse matrix of shape (n_queries, n_spots)
+        Edge weights.
+    X : ndarray or sparse matrix of shape (n_spots, n_features)
+        Values to sum.
+
+    Returns
+    -------
+    total : ndarray or CSR matrix of shape (n_queries, n_features)
+        Sparse if X is; float32 if X is float32, otherwise float64.
+    """
+    if graph.shape[1] != X.shape[0]:
+        raise ValueError(
+            f"graph links to {graph.shape[1]} spots but X has {X.shape[0]} rows: build the graph "
+            "from the coordinates of these spots."
+        )
+    dtype = np.float32 if X.dtype == np.float32 else np.float64
+    total = graph.astype(dtype, copy=False) @ X.astype(dtype, copy=False)
+    return total.tocsr() if sp.issparse(total) else total
+
+
+def neighbor_mean(graph, X, include_self=False):
+    """Return the mean of X over each spot's neighbours (see :func:`neighbor_mean_matrix`).
+
+    Parameters
+    ----------
+    graph : sparse matrix of shape (n_spots, n_spots)
+        Non-negative weights.
+    X : ndarray or sparse matrix of shape (n_spots, n_features)
+        Values to average.
+    include_self : bool, default=False
+        Count the spot itself.
+
+    Returns
+    -------
+    mean : ndarray or CSR matrix of shape (n_spots, n_features)
+        Sparse if X is; float32 if X is float32, otherwise float64.
+    """
+    return neighbor_sum(neighbor_mean_matrix(graph, include_self), X)

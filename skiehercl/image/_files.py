@@ -1,0 +1,186 @@
+"""Images from arrays and files: checked arrays, or regions of files too large for memory."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import joblib
+import numpy as np
+
+from ._region_image import RegionImage, UnsupportedTiff
+
+WHOLE_BYTES = 2**28  # images up to this size are read into memory
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def open_image(image):
+    """Return an image as an array, or as a RegionImage if its file is large.
+
+    Parameters
+    ----------
+    image : array-like of shape (h, w) or (h, w, c), str or path-like
+        Pixels (integers, floats, booleans), or a PNG, JPEG, TIFF or OME-TIFF file, or an OME-Zarr
+        or Zarr folder. Of a file with several pages the first image is read, and of a pyramid the
+        finest level; palettes and CMYK become RGB; an alpha channel is laid over white. An array's
+        channels are kept, whatever their number.
+
+    Returns
+    -------
+    pixels : ndarray of shape (h, w, c), or RegionImage
+        dtype as given; booleans become 0 and 255. TIFF and Zarr files of more than 256 MiB,
+        decoded, are read by region.
+    mpp : float or None
+        Micrometres per pixel, where the file tells.
+
+    Raises
+    ------
+    ValueError
+        The file is not a readable image, or the array is not one (its shape, dtype, NaN).
+    OSError
+        The file is missing or may not be read.
+    ImportError
+        The file needs tifffile or zarr (extra ``image``).
+    """
+    if not isinstance(image, (str, os.PathLike)):
+        return check_pixels(image, "image"), None
+    path = os.fspath(image)
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"image {path!r} does not exist")
+    if os.path.isdir(path) and not _is_zarr(path):
+        raise IsADirectoryError(f"image {path!r} is a folder: pass the image file in it")
+    name = f"image {path!r}"
+    mpp = None
+    if os.path.isdir(path) or _is_tiff(path):
+        try:
+            regions = RegionImage(path)
+            mpp = regions.mpp
+            if np.prod(regions.shape, dtype=float) * regions.dtype.itemsize > WHOLE_BYTES:
+                return regions, mpp
+            h, w, _ = regions.shape
+            return check_pixels(regions.read(0, h, 0, w), name), mpp
+        except ImportError as error:
+            if os.path.isdir(path):
+                raise ImportError(
+                    f"{name} needs zarr ({error}): python -m pip install 'skiehercl[image]'"
+                ) from error
+        except UnsupportedTiff:
+            pass
+    return check_pixels(_decode(path), name), mpp
+
+
+def read_image(image):
+    """Return an image as an array (h, w, c), large ones too; otherwise as :func:`open_image`."""
+    pixels, _ = open_image(image)
+    if isinstance(pixels, RegionImage):
+        pixels = check_pixels(pixels.read(0, pixels.shape[0], 0, pixels.shape[1]), "image")
+    return pixels
+
+
+def _is_zarr(folder):
+    markers = (".zattrs", ".zgroup", ".zarray", "zarr.json")
+    return any(os.path.exists(os.path.join(folder, marker)) for marker in markers)
+
+
+def _is_tiff(path):
+    with open(path, "rb") as file:
+        return file.read(4) in _TIFF_MAGIC
+
+
+def check_pixels(image, name):
+    """Return pixels as an array (h, w, c) of finite numbers in this machine's byte order."""
+    pixels = np.asarray(image)
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    if pixels.ndim != 3 or 0 in pixels.shape:
+        raise ValueError(
+            f"{name} has shape {np.shape(image)}: an image is (height, width) or "
+            "(height, width, channels)"
+        )
+    if pixels.shape[0] <= 4 and min(pixels.shape[1:]) > 16:
+        raise ValueError(
+            f"{name} has shape {pixels.shape}: channels come last here, pass "
+            "numpy.moveaxis(image, 0, -1)"
+        )
+    if pixels.dtype.kind == "b":
+        return pixels.astype(np.uint8) * 255
+    if pixels.dtype.kind not in "uif":
+        raise ValueError(f"{name} has dtype {pixels.dtype}: pixels are integers or floats")
+    if not pixels.dtype.isnative:  # 16-bit TIFFs come big-endian too, which torch refuses
+        pixels = pixels.astype(pixels.dtype.newbyteorder("="))
+    if pixels.dtype.kind == "f":
+        bad = ~np.isfinite(pixels).all(axis=(1, 2))
+        if bad.any():
+            raise ValueError(
+                f"{name} has NaN or infinite pixels in {int(bad.sum())} of its rows, first in row "
+                f"{int(bad.argmax())}: fill them (numpy.nan_to_num) before cutting patches"
+            )
+    return pixels
+
+
+def _decode(path):
+    """Decode an image file with Pillow into an array."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+                white = Image.new("RGBA", picture.size, "white")
+                picture = Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
+            elif picture.mode == "1":
+                picture = picture.convert("L")
+            elif picture.mode in ("P", "CMYK", "YCbCr", "LAB", "HSV"):
+                picture = picture.convert("RGB")
+            return np.array(picture)
+    except Image.DecompressionBombError as error:
+        tiff = _is_tiff(path)
+        cure = "install skiehercl[image], which reads TIFF by region, or " if tiff else ""
+        raise ValueError(
+            f"image {path!r} is too large to decode safely ({error}). If you trust the file, {cure}"
+            "raise PIL.Image.MAX_IMAGE_PIXELS, or pass a downsampled image with its scale"
+        ) from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ValueError(
+            f"image {path!r} cannot be read ({error}): expected a whole PNG, JPEG or TIFF file"
+        ) from error
+
+
+def shrink_image(image, side):
+    """Return an image (h, w, c) of about `side` pixels or less: every k-th pixel, few decoded."""
+    if not isinstance(image, np.ndarray):
+        for level in reversed(range(image.n_levels)):
+            coarse = RegionImage(image.path, level)
+            if max(coarse.shape[:2]) >= side:
+                break
+        step = max(1, max(coarse.shape[:2]) // side)
+        width, rows = coarse.shape[1], range(0, coarse.shape[0], step)
+        return np.concatenate([coarse.read(y, y + 1, 0, width)[:, ::step] for y in rows])
+    step = max(1, max(image.shape[:2]) // side)
+    return image[::step, ::step]
+
+
+def digest_image(pixels):
+    """Return a digest of an image's content: of the array, or of the file read by region."""
+    if isinstance(pixels, np.ndarray):
+        return joblib.hash(pixels)
+    files = [pixels.path]
+    if os.path.isdir(pixels.path):
+        files = sorted(str(path) for path in Path(pixels.path).rglob("*") if path.is_file())
+    digest = hashlib.blake2b()
+    for path in files:
+        digest.update(os.path.relpath(path, pixels.path).encode())
+        with open(path, "rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def pixel_ceiling(pixels):
+    """Return the value that stands for full brightness.
+
+    255 for uint8. Otherwise the smallest of 1, 255, 4095 (12 bit) and 65535 that holds the
+    largest pixel, with 1 % to spare for resampled floats; beyond them the largest pixel itself.
+    """
+    if pixels.dtype == np.uint8:
+        return 255.0
+    largest = float(pixels.max())
+    return next((c for c in (1.0, 255.0, 4095.0, 65535.0) if largest <= 1.01 * c), largest)

@@ -1,0 +1,214 @@
+"""Results into an AnnData, where scanpy looks for them."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+from sklearn.utils.validation import check_is_fitted
+
+from .._spots._gather import gather_spots
+from .._spots._kind import recognise_input
+from .._spots._recognition import make_keys, match_keys
+from .._utils._anndata import digest_names
+from .._utils._version import __version__
+from ..plotting._drawing import name_colours, sort_labels
+
+__all__ = ["add_domains", "annotate"]
+
+
+def annotate(adata, estimator, key="domain_pred"):
+    """Store the domains of a fitted estimator in `adata`, in place, for scanpy to plot.
+
+    The section of ``fit`` gets the estimator's own ``labels_``. Any other one, told by the number
+    or the names of its spots or by their expression, is predicted first: the same domain has the
+    same name and colour.
+
+    Parameters
+    ----------
+    adata : AnnData
+        The section of ``fit``, or another one that ``predict`` takes.
+    estimator : IEHERCLClusterer, SmoothedMixture, another fitted clusterer, or a search of one
+        What it lacks of the following is left out.
+    key : str, default="domain_pred"
+
+        * ``obs[key]``: categorical of the labels as strings, ordered by size, the largest first;
+        * ``obs[key + "_confidence"]``: the probability of that domain;
+        * ``uns[key + "_colors"]``: a colour for each category, those of
+          :func:`skiehercl.plotting.plot_domains`;
+        * ``uns[key]``: ``"params"``, the estimator's class, the version, and where in ``obsm`` the
+          embedding is;
+        * ``obsm["X_iehercl"]``, ``obsm["X_smoothedmixture"]``: the embedding, by the estimator;
+        * ``obsm["X_iehercl_attention_*"]``: the attention, of the section of ``fit`` only.
+
+    Returns
+    -------
+    AnnData
+        The same object.
+
+    Raises
+    ------
+    sklearn.exceptions.NotFittedError
+        The estimator isn't fitted.
+    ValueError
+        The estimator is no clusterer, or `adata` isn't the section of ``fit`` and the estimator
+        can't predict it.
+
+    Examples
+    --------
+    >>> from skiehercl import SmoothedMixture, io
+    >>> from skiehercl.datasets import make_tissue
+    >>> adata = make_tissue(300, 3, n_genes=60, random_state=0)
+    >>> model = SmoothedMixture(3, random_state=0).fit(adata)
+    >>> adata = io.annotate(adata, model)
+    >>> adata.obs["domain_pred"].value_counts().is_monotonic_decreasing
+    True
+    """
+    check_is_fitted(estimator)
+    estimator = getattr(estimator, "best_estimator_", estimator)
+    if not hasattr(estimator, "labels_"):
+        raise ValueError(
+            f"{type(estimator).__name__} has no labels_ to store: pass the fitted clusterer, the "
+            "last step of a pipeline"
+        )
+    own = _is_section_of_fit(adata, estimator)
+    results = _take_results(estimator) if own else _predict_results(adata, estimator)
+    prefix = "X_" + type(estimator).__name__.removesuffix("Clusterer").lower()
+    parameters = estimator.get_params(deep=False)
+    for name in ("input", "n_iter", "n_clusters"):
+        if hasattr(estimator, f"{name}_"):  # what was decided
+            parameters[name] = getattr(estimator, f"{name}_")
+    parameters["skiehercl"] = __version__
+    add_domains(adata, *results, key=key, params=parameters, embedding_key=prefix)
+    adata.uns[key]["estimator"] = type(estimator).__name__
+    for name, weights in (getattr(estimator, "attention_", {}) if own else {}).items():
+        adata.obsm[f"{prefix}_attention_{name}"] = np.asarray(weights, dtype=np.float32)
+    return adata
+
+
+def _is_section_of_fit(adata, estimator):
+    if len(estimator.labels_) != adata.n_obs:
+        return False
+    names = getattr(estimator, "_anndata_spots", None)  # None: fitted on arrays, in this order
+    if names is not None and names != digest_names(adata.obs_names):
+        return False
+    return not _holds_other_rows(adata, estimator)
+
+
+def _holds_other_rows(adata, estimator):
+    """Whether X is of the kind that fit had, but not its rows: names may occur in two sections."""
+    keys = getattr(estimator, "_spot_keys", None)
+    if keys is None:
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # predict tells again
+        try:
+            genes = gather_spots(estimator, adata, None, None, None, reset=False).genes
+            kind = recognise_input(genes, estimator.input)
+        except (KeyError, ValueError):
+            return False  # normalised or selected since, or fitted on an array from elsewhere
+    return kind == estimator.input_ and not match_keys(make_keys(genes), keys)
+
+
+def _take_results(estimator):
+    names = "labels_", "probabilities_", "embedding_"
+    return [getattr(estimator, name, None) for name in names]
+
+
+def _predict_results(adata, estimator):
+    if not hasattr(estimator, "predict"):
+        raise ValueError(
+            f"adata's {adata.n_obs} spots aren't those of fit; {type(estimator).__name__} can't "
+            "predict others: pass the AnnData that it was fitted on"
+        )
+    if not hasattr(estimator, "predict_proba"):
+        return estimator.predict(adata), None, None
+    probabilities = estimator.predict_proba(adata)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # predict_proba has told
+        embedding = estimator.transform(adata)
+    return probabilities.argmax(axis=1), probabilities, embedding
+
+
+def add_domains(
+    adata,
+    labels,
+    probabilities=None,
+    embedding=None,
+    key="domain_pred",
+    params=None,
+    *,
+    embedding_key="X_iehercl",
+):
+    """Store a clustering, given as arrays, in `adata`, in place; see :func:`annotate`.
+
+    Parameters
+    ----------
+    adata : AnnData
+    labels : array-like of shape (n_obs,)
+        Stored in ``obs[key]`` as a categorical of strings, the largest domain first, with colours
+        in ``uns[key + "_colors"]``.
+    probabilities : array-like of shape (n_obs, n_domains), default=None
+        Their row maximum goes to ``obs[key + "_confidence"]``.
+    embedding : array-like of shape (n_obs, n_dims), default=None
+        Stored in ``obsm[embedding_key]``.
+    key : str, default="domain_pred"
+    params : dict, default=None
+        Stored in ``uns[key]["params"]``; what HDF5 cannot hold is stored as text.
+    embedding_key : str, default="X_iehercl"
+
+    Returns
+    -------
+    AnnData
+        The same object.
+
+    Raises
+    ------
+    ValueError
+        An argument does not have one row per spot, or ``uns[key]`` is another's.
+    """
+    values = np.asarray(labels)
+    rows = {"labels": values, "probabilities": probabilities, "embedding": embedding}
+    for name, given in rows.items():
+        if given is not None and len(given) != adata.n_obs:
+            raise ValueError(
+                f"{name} has {len(given)} rows but adata has {adata.n_obs} spots: pass one per spot"
+            )
+    n_domains = 0 if probabilities is None else np.shape(probabilities)[1]
+    if key in adata.uns and "params" not in adata.uns[key]:
+        raise ValueError(
+            f"key={key!r} is taken: adata.uns[{key!r}] holds something else, which would be lost; "
+            "choose another key, such as 'domain_pred'"
+        )
+    names, colours = _order_by_size(values, n_domains)
+    adata.obs[key] = pd.Categorical(values.astype(str), categories=names)
+    adata.uns[f"{key}_colors"] = colours
+    stored = {"params": {str(name): _make_storable(v) for name, v in (params or {}).items()}}
+    if probabilities is not None:
+        adata.obs[f"{key}_confidence"] = np.max(probabilities, axis=1).astype(np.float32)
+    if embedding is not None:
+        adata.obsm[embedding_key] = np.asarray(embedding, dtype=np.float32)
+        stored["embedding"] = embedding_key
+    adata.uns[key] = stored
+    return adata
+
+
+def _order_by_size(values, n_domains):
+    """Return the names of the domains, the largest first, and the colour of each.
+
+    Of ``n_domains`` numbered ones, each has the colour of its number, in all sections; of others,
+    the colours follow the order of the names, as in the figures.
+    """
+    levels, sizes = np.unique(values, return_counts=True)
+    if n_domains and values.dtype.kind in "iu" and 0 <= levels.min() <= levels.max() < n_domains:
+        rank = levels
+    else:
+        rank = sort_labels(levels.astype(str), "labels", len(levels))[0]
+    colours = name_colours(max(n_domains, *(rank + 1)))
+    order = np.argsort(-sizes, kind="stable")
+    return [str(level) for level in levels[order]], [colours[rank[i]] for i in order]
+
+
+def _make_storable(value):
+    if isinstance(value, np.generic):
+        value = value.item()
+    return value if isinstance(value, bool | int | float | str | np.ndarray) else repr(value)

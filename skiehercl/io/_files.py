@@ -1,0 +1,136 @@
+"""Sections from files and to them."""
+
+import contextlib
+import os
+import secrets
+
+from scipy import sparse
+
+from .._spots._section_image import check_spatial
+from ._spatialdata import from_spatialdata, import_spatialdata
+from ._visium import read_visium
+
+__all__ = ["check_writable", "read_section", "write_labelled"]
+
+
+def read_section(path, *, spatial_key="spatial"):
+    """Read a section from an ``.h5ad`` file, a Space Ranger folder or a SpatialData store.
+
+    Parameters
+    ----------
+    path : str or path-like
+    spatial_key : str or None, default="spatial"
+        Entry of ``obsm`` that must hold the coordinates; None: none needed.
+
+    Returns
+    -------
+    AnnData
+        A sparse ``X`` is CSR.
+
+    Raises
+    ------
+    OSError
+        The file is missing or damaged.
+    ValueError
+        It is no AnnData file or Space Ranger folder, or has no coordinates.
+    """
+    name = os.fspath(path)
+    if name.rstrip(os.sep).endswith(".zarr") and os.path.isdir(name):
+        spatialdata = import_spatialdata(f"{name!r} is a .zarr store, which")
+        return from_spatialdata(spatialdata.read_zarr(name))
+    if os.path.isdir(name):
+        return read_visium(name)
+    if not os.path.exists(name):
+        raise FileNotFoundError(f"{name!r} does not exist: pass an .h5ad or a Space Ranger folder")
+    adata = _read_h5ad(name)
+    if spatial_key is not None:
+        check_spatial(adata, spatial_key, name)
+    if sparse.issparse(adata.X) and adata.X.format != "csr":
+        adata.X = adata.X.tocsr()
+    return adata
+
+
+def _read_h5ad(name):
+    """Read an .h5ad file, telling a wrong file from a damaged one."""
+    import anndata
+    import h5py
+
+    if not h5py.is_hdf5(name):
+        raise ValueError(
+            f"not an .h5ad: {name!r} is not HDF5 (its size is {os.path.getsize(name)} bytes). Pass "
+            "a file written by AnnData.write_h5ad, or a Space Ranger folder"
+        )
+    try:
+        with h5py.File(name, "r") as file:
+            keys = sorted(file)
+        if {"obs", "var"} <= set(keys):
+            return anndata.read_h5ad(name)
+    except Exception as error:  # h5py and anndata raise many kinds on damaged bytes
+        raise OSError(
+            f"{name!r} is damaged or truncated ({type(error).__name__}: {error}): copy or write it "
+            "again"
+        ) from error
+    cure = "pass the folder around it" if "matrix" in keys else "write it with write_h5ad"
+    raise ValueError(f"not an .h5ad: {name!r} is HDF5 but holds {keys}, no AnnData: {cure}")
+
+
+def check_writable(path):
+    """Make sure that `path` can be written, before hours of training depend on it.
+
+    A temporary file is created beside it and removed: permission bits say nothing to root or on
+    network drives.
+
+    Raises
+    ------
+    OSError
+        The folder is missing or read-only, or `path` is a folder.
+    """
+    name = os.fspath(path)
+    folder = os.path.dirname(os.path.abspath(name))
+    if os.path.isdir(name):
+        raise IsADirectoryError(f"cannot write {name!r}: it is a folder, name a file in it")
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"cannot write {name!r}: there is no folder {folder!r}, create it")
+    probe = _name_temporary(name)
+    try:
+        with open(probe, "xb"):
+            pass
+        os.remove(probe)
+    except OSError as error:
+        raise type(error)(
+            f"cannot write {name!r}: no file can be created in {folder!r} ({error})"
+        ) from error
+
+
+def write_labelled(adata, path):
+    """Write `adata` to an ``.h5ad`` file: wholly or not at all.
+
+    The file is written under a temporary name in the same folder and then renamed, so that an
+    interrupted run leaves an older file as it was.
+
+    Parameters
+    ----------
+    adata : AnnData
+    path : str or path-like
+
+    Raises
+    ------
+    OSError
+        The folder cannot be written or the disk is full.
+    """
+    check_writable(path)
+    temporary = _name_temporary(path)
+    try:
+        adata.write_h5ad(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
+
+
+def _name_temporary(path):
+    """Return an unused name in the folder of `path`."""
+    folder, name = os.path.split(os.path.abspath(os.fspath(path)))
+    return os.path.join(folder, f".{name}.{secrets.token_hex(6)}.tmp")

@@ -1,0 +1,346 @@
+"""Counts as arrays: pooling, library size, variable genes, principal components.
+
+Arrays in, arrays out, dense or CSR: the estimator is in ``skiehercl.preprocessing``, which exports
+the public functions of this module.
+"""
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+from scipy.sparse.linalg import eigsh
+from sklearn.decomposition import PCA
+from sklearn.utils import gen_batches
+
+from .._utils._checks import find_first
+from ..graph._means import neighbor_sum
+
+# Entries of the blocks of spots that are worked on at once: 128 MB in float64.
+_BLOCK_ENTRIES = 2**24
+# Share of the spots that a gene must be found in to be chosen by its spatial autocovariance.
+_LEAST_SHARE = 0.01
+
+
+def pool_counts(X, graph):
+    """Add to each spot's counts those of its neighbours, ``X + graph @ X``.
+
+    Parameters
+    ----------
+    X : ndarray or sparse matrix of shape (n_spots, n_genes)
+        Counts.
+    graph : sparse matrix of shape (n_spots, n_spots)
+        Neighbours, without self edges; edge weights multiply the counts.
+
+    Returns
+    -------
+    pooled : ndarray or CSR matrix of shape (n_spots, n_genes)
+        Sparse if X is; float32 if X is float32, otherwise float64.
+    """
+    total = neighbor_sum(graph, X)
+    return X.astype(total.dtype, copy=False) + total
+
+
+def normalize_log(X, target_sum=None):
+    """Scale each spot to the same total count and apply log(1 + x).
+
+    Parameters
+    ----------
+    X : ndarray or sparse matrix of shape (n_spots, n_genes)
+        Counts. Not changed.
+    target_sum : float, default=None
+        Total after scaling; None: the median of the spots that have counts.
+
+    Returns
+    -------
+    X_log : ndarray or CSR matrix of shape (n_spots, n_genes)
+        float64 if X is, otherwise float32. Spots without counts stay zero.
+    """
+    X = _as_floats(X)
+    library = library_sizes(X)
+    factors = scale_factors(library, find_target(library, target_sum))
+    return stabilise(multiply_rows(X, factors), "log")
+
+
+def highly_variable_genes(X_log, n_top):
+    """Choose the genes that vary more than others of the same mean expression.
+
+    Parameters
+    ----------
+    X_log : ndarray or sparse matrix of shape (n_spots, n_genes)
+        log(1 + x) of library-size normalised counts.
+    n_top : int or None
+        Number of genes to choose; None chooses all.
+
+    Returns
+    -------
+    mask : ndarray of shape (n_genes,), bool
+        True for the chosen genes: ``n_top`` of them, more where genes tie for the last place,
+        fewer where not so many vary at all.
+
+    Notes
+    -----
+    scanpy's ``highly_variable_genes(flavor="seurat", n_top_genes=n_top)``, after Satija et al.,
+    Nature Biotechnology 2015: log of variance / mean of expm1(X_log), standardised within 20
+    equal bins of log1p(mean).
+    """
+    mean, variance = gene_moments(_as_floats(X_log), transform=np.expm1)
+    return choose_genes(mean, variance, n_top)
+
+
+def looks_like_counts(X):
+    """Tell whether all values are non-negative integers, of whatever dtype.
+
+    Parameters
+    ----------
+    X : array-like or sparse matrix of shape (n_spots, n_genes)
+        Values; all of those stored are looked at, up to the first that is no count.
+
+    Returns
+    -------
+    answer : bool
+        False for NaN and infinity, too.
+    """
+    values = X.data if sp.issparse(X) else np.asarray(X).ravel(order="K")
+    parts = (values[i : i + _BLOCK_ENTRIES] for i in range(0, len(values), _BLOCK_ENTRIES))
+    return all(_are_counts(part) for part in parts)
+
+
+def _are_counts(values):
+    whole = values == np.floor(values)
+    return bool((np.isfinite(values) & (values >= 0) & whole).all())
+
+
+def check_counts(X, gene_names=None, require_integers=False):
+    """Raise a ValueError that names the first negative (or fractional) value of a dense or CSR X.
+
+    ``gene_names`` is None or an array with the names of the columns.
+    """
+    problem, cure = "Negative values in data", "values scaled without logarithm or centring"
+    found = find_first(X, lambda values: values < 0)
+    if found is None and require_integers:
+        problem, cure = "Fractions in data that must be counts", "set require_counts=False"
+        found = find_first(X, lambda values: values != np.floor(values))
+    if found is not None:
+        row, column, value = found
+        gene = "" if gene_names is None else f" ({gene_names[column]})"
+        raise ValueError(
+            f"{problem}: row {row}, column {column}{gene} holds {value}. Pass raw counts, or "
+            f"{cure}; ready-made features such as principal components go to "
+            "IEHERCLClusterer(input='features')."
+        )
+
+
+def _as_floats(X):
+    X = X.tocsr() if sp.issparse(X) else np.asarray(X)
+    return X if X.dtype in (np.float32, np.float64) else X.astype(np.float32)
+
+
+def to_dense(X):
+    """Return X as an ndarray, itself if it is one."""
+    return X.toarray() if sp.issparse(X) else X
+
+
+def library_sizes(X, graph=None):
+    """Return the float64 total count of each spot, pooled over ``graph``."""
+    # A product accumulates in float64, where sparse sums stay in the dtype of X.
+    library = np.asarray(X @ np.ones(X.shape[1])) if sp.issparse(X) else X.sum(1, dtype=np.float64)
+    return library if graph is None else library + graph @ library
+
+
+def find_target(library, target_sum):
+    """Return ``target_sum``, or if it is None the median of the non-zero library sizes."""
+    if target_sum is not None:
+        return float(target_sum)
+    return float(np.median(library[library > 0])) if (library > 0).any() else 1.0
+
+
+def scale_factors(library, target_sum):
+    """Return the factor that brings each spot to ``target_sum``, 0 for empty spots."""
+    return np.divide(target_sum, library, out=np.zeros_like(library), where=library > 0)
+
+
+def multiply_rows(X, factors):
+    """Return a copy of X, each row times its factor, in the dtype of X."""
+    factors = factors.astype(X.dtype)
+    if not sp.issparse(X):
+        return X * factors[:, None]
+    X = X.copy()
+    X.data *= np.repeat(factors, np.diff(X.indptr))
+    return X
+
+
+def stabilise(X, transformation):
+    """Replace X by log(1 + X) ("log") or its square root ("sqrt") in place and return it."""
+    if transformation is not None:
+        function = {"log": np.log1p, "sqrt": np.sqrt}[transformation]
+        function(*[X.data if sp.issparse(X) else X] * 2)
+    return X
+
+
+def gene_moments(X, graph=None, factors=None, transform=None):
+    """Return float64 mean and variance (n - 1) of each gene, in blocks of spots.
+
+    The moments are those of ``transform(factors * pooled X)``, which is never held as a whole:
+    pooling many genes would cost their sparsity. ``transform`` has to map 0 to 0.
+    """
+    n_spots, n_genes = X.shape
+    total, squares = np.zeros(n_genes), np.zeros(n_genes)
+    for rows in gen_batches(n_spots, max(1, _BLOCK_ENTRIES // n_genes)):
+        block = X[rows]
+        if graph is not None:
+            block = block + graph[rows] @ X
+        if factors is not None:
+            block = multiply_rows(block, factors[rows])
+        values = block.data if sp.issparse(block) else block
+        values = np.asarray(values if transform is None else transform(values), dtype=np.float64)
+        if sp.issparse(block):
+            total += np.bincount(block.indices, values, n_genes)
+            squares += np.bincount(block.indices, values**2, n_genes)
+        else:
+            total += values.sum(axis=0)
+            squares += np.einsum("ij,ij->j", values, values)
+    mean = total / n_spots
+    variance = squares / n_spots - mean**2
+    # What is left of a constant gene is rounding noise.
+    variance[variance <= 1e-12 * mean**2] = 0.0
+    return mean, variance * n_spots / max(n_spots - 1, 1)
+
+
+def choose_genes(mean, variance, n_top):
+    """Return the mask of the ``n_top`` most dispersed genes (see ``highly_variable_genes``)."""
+    if n_top is None or n_top >= len(mean):
+        return np.ones(len(mean), dtype=bool)
+    score = _normalise_dispersions(mean, variance)
+    ranked = np.sort(score[~np.isnan(score)])[::-1]
+    if not ranked.size:  # no gene varies: the most expressed are as good as any
+        mask = np.zeros(len(mean), dtype=bool)
+        mask[np.argsort(-mean, kind="stable")[:n_top]] = True
+        return mask
+    return score >= ranked[min(n_top, ranked.size) - 1]
+
+
+def choose_spatial_genes(X, graph, n_top):
+    """Return the mask of the ``n_top`` genes of highest spatial autocovariance.
+
+    Parameters
+    ----------
+    X : ndarray or CSR matrix of shape (n_spots, n_genes)
+        Counts.
+    graph : sparse matrix of shape (n_spots, n_spots)
+        Neighbours, without self edges.
+    n_top : int or None
+        Number of genes to choose; None chooses all.
+
+    Returns
+    -------
+    mask : ndarray of shape (n_genes,), bool
+        True for ``n_top`` genes, fewer where not so many are found in 1 % of the spots.
+
+    Notes
+    -----
+    The mean over the spots of a gene's own centred value times the mean of its neighbours', where
+    a value is the square root of the library-size normalised count: Moran's I before it is divided
+    by the variance, which for square roots of counts is noise of the same size for every gene.
+    """
+    n_spots, n_genes = X.shape
+    if n_top is None or n_top >= n_genes:
+        return np.ones(n_genes, dtype=bool)
+    library = library_sizes(X)
+    values = multiply_rows(X, scale_factors(library, find_target(library, None)))
+    values = stabilise(values, "sqrt")
+    degree = np.asarray(graph.sum(axis=1), dtype=np.float64).ravel()
+    weights = multiply_rows(graph.tocsr().astype(values.dtype), scale_factors(degree, 1.0))
+    products, around, total = np.zeros((3, n_genes))
+    for rows in gen_batches(n_spots, max(1, _BLOCK_ENTRIES // n_genes)):
+        own, mean = values[rows], weights[rows] @ values
+        both = own.multiply(mean) if sp.issparse(own) else own * mean
+        for sums, part in ((products, both), (around, mean), (total, own)):
+            sums += np.asarray(part.sum(axis=0, dtype=np.float64)).ravel()
+    score = products / n_spots - total / n_spots * around / n_spots
+    found = np.asarray((X > 0).sum(axis=0)).ravel() >= _LEAST_SHARE * n_spots
+    score[~found] = -np.inf
+    mask = np.zeros(n_genes, dtype=bool)
+    mask[np.argsort(-score, kind="stable")[:n_top]] = True
+    return mask & (found | ~found.any())
+
+
+def _normalise_dispersions(mean, variance, n_bins=20):
+    """Return log dispersions standardised within bins of the mean, NaN for constant genes."""
+    mean = np.where(mean == 0, 1e-12, mean)
+    with np.errstate(divide="ignore"):
+        dispersion = np.log(variance / mean)
+    varies = np.isfinite(dispersion)
+    level = np.log1p(mean)
+
+    # pandas.cut: equal bins, closed on the right, the lowest edge moved out by 0.1 %.
+    low, high = level.min(), level.max()
+    if low == high:
+        edges = np.linspace(low - 0.001 * abs(low), high + 0.001 * abs(high), n_bins + 1)
+    else:
+        edges = np.linspace(low, high, n_bins + 1)
+        edges[0] -= 0.001 * (high - low)
+    bins = np.searchsorted(edges, level, side="left")[varies]
+
+    dispersion, size = dispersion[varies], np.bincount(bins, minlength=n_bins + 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        average = np.bincount(bins, dispersion, n_bins + 2) / size
+        residual = dispersion - average[bins]
+        spread = np.sqrt(np.bincount(bins, residual**2, n_bins + 2) / (size - 1))
+        # A gene alone in its bin counts as one standard deviation above the average.
+        normalised = np.where(size[bins] == 1, 1.0, residual / spread[bins])
+    result = np.full(len(mean), np.nan)
+    result[varies] = normalised
+    return result
+
+
+def principal_components(X, n_components, rng):
+    """Return (mean, components, variances, total variance) of a PCA of X, exact up to rounding.
+
+    Parameters
+    ----------
+    X : ndarray or CSR matrix of shape (n_spots, n_genes), float
+        Sparse input is centred implicitly.
+    n_components : int
+        At most min(n_spots, n_genes).
+    rng : numpy.random.RandomState
+        Draws the starting vector of the eigensolver.
+    """
+    n_spots, n_genes = X.shape
+    small = min(X.shape)
+    mean, variance = gene_moments(X)
+    few = n_components <= small // 3 and small >= 500
+    # Above this density dense arithmetic is faster.
+    crowded = not sp.issparse(X) or X.nnz > 0.3 * n_spots * n_genes
+    if not variance.any():
+        components, variances = np.eye(n_components, n_genes), np.zeros(n_components)
+    elif n_genes <= 5000 and n_spots >= 4 * n_genes and (crowded or not few):
+        covariance = _covariance(X, mean)
+        if few:
+            start = rng.uniform(-1, 1, n_genes)
+            variances, axes = eigsh(covariance, n_components, v0=start)
+        else:
+            wanted = [n_genes - n_components, n_genes - 1]
+            variances, axes = scipy.linalg.eigh(covariance, subset_by_index=wanted)
+        components, variances = axes.T[::-1], np.maximum(variances[::-1], 0)
+    elif few:
+        pca = PCA(n_components, svd_solver="arpack", random_state=rng)
+        pca.fit(to_dense(X) if crowded else X)
+        components, variances = pca.components_, pca.explained_variance_
+    else:
+        centred = to_dense(X) - mean.astype(X.dtype)
+        _, singular, components = scipy.linalg.svd(centred, full_matrices=False)
+        components = components[:n_components]
+        variances = singular[:n_components] ** 2 / max(n_spots - 1, 1)
+    # Signs are free: make the largest loading of each component positive.
+    largest = np.abs(components).argmax(axis=1)
+    components = components * np.sign(components[np.arange(len(components)), largest])[:, None]
+    return mean, components, np.asarray(variances, dtype=np.float64), variance.sum()
+
+
+def _covariance(X, mean):
+    """Return the (n_genes, n_genes) covariance of X in float64, block by block."""
+    n_spots, n_genes = X.shape
+    covariance = np.zeros((n_genes, n_genes))
+    for rows in gen_batches(n_spots, max(1, _BLOCK_ENTRIES // n_genes)):
+        block = to_dense(X[rows]) - mean
+        covariance += block.T @ block
+    return covariance / (n_spots - 1)

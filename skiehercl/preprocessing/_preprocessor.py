@@ -1,0 +1,399 @@
+"""ExpressionPreprocessor: counts -> features."""
+
+import warnings
+from numbers import Integral, Real
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import _check_feature_names_in, check_is_fitted, validate_data
+
+from .._spots._recognition import make_keys, match_keys
+from .._utils._anndata import unpack_counts
+from .._utils._checks import check_all_finite
+from .._utils._display import DocumentedEstimator
+from ..graph import SpatialKNNGraph
+from ..graph._means import check_graph
+from ._counts import (
+    check_counts,
+    choose_genes,
+    choose_spatial_genes,
+    find_target,
+    gene_moments,
+    library_sizes,
+    multiply_rows,
+    pool_counts,
+    principal_components,
+    scale_factors,
+    stabilise,
+    to_dense,
+)
+
+# Genes that n_top_genes="auto" keeps where it chooses.
+N_TOP_GENES = 3000
+
+__all__ = ["ExpressionPreprocessor"]
+
+# Neighbours whose values tell a gene's spatial autocovariance, where none are pooled.
+_NEIGHBORS = 18
+
+
+class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimator):
+    """Turn the counts of a section into features for clustering.
+
+    The steps, in order: sum each spot's counts with those of its neighbours (``pool``), divide by
+    library size over all genes, stabilise the variance (``log1p``), keep the most variable genes,
+    standardise them, project them on principal components. Each is optional. What was learned
+    (target sum, genes, scale, components) is applied unchanged to further sections.
+
+    Parameters
+    ----------
+    target_sum : float, default=None
+        Total count of each spot after normalisation. None: the median library size of the
+        fitted spots, those without counts left out.
+    transformation : {"log", "sqrt"} or None, default="log"
+        What stabilises the variance after normalisation: ``log(1 + x)`` or the square root.
+    n_top_genes : int, "auto" or None, default="auto"
+        Number of genes to keep. None, or a number not below that of the genes, keeps all. "auto":
+        3,000 where counts are pooled, scaled or projected, or ``gene_selection="spatial"``; else
+        all, so that a clusterer of the package behind it in a pipeline can choose them on pooled
+        counts, where variation is far less noise than in single spots.
+    gene_selection : {"dispersion", "spatial"}, default="dispersion"
+        Which genes to keep: the highly variable ones (see :func:`highly_variable_genes`), or those
+        of highest spatial autocovariance, among genes found in 1 % of the spots: the mean of a
+        spot's value times its neighbours', values being square roots of library-size normalised
+        counts, centred. Neighbours are those of ``pool``, else the 18 nearest; "spatial" needs
+        ``coords`` in ``fit``, not later.
+    scale : bool, default=False
+        Shift and scale each kept gene to mean 0 and variance 1. Makes the data dense.
+    max_value : float, default=None
+        With ``scale``, clip to [-max_value, max_value].
+    n_components : int, default=None
+        Number of principal components, at most min(n_spots, n_genes kept); None: no PCA.
+    pool : int, graph transformer or sparse matrix, default=None
+        For what follows without neighbours of its own, K-means or the like (the package's spatial
+        clusterers pool themselves): neighbours whose counts are added to each spot's own. The k
+        nearest spots, or an unfitted :class:`~skiehercl.graph.SpatialKNNGraph`,
+        :class:`~skiehercl.graph.SpatialRadiusGraph` or the like, whose edge weights then weight
+        the counts, or the adjacency (n_spots, n_spots) itself, which needs no coordinates. A spot
+        always counts itself once. None or 0: no pooling. Wide pooling (18 to 30) suits thousands
+        of spots and ruins hundreds.
+    require_counts : bool, default=False
+        Refuse values that aren't integers.
+    random_state : int, RandomState instance or None, default=None
+        Starting vector of the PCA's eigensolver, which moves results by rounding errors only.
+    layer : str or None, default=None
+        Where an AnnData has the counts: a key of ``layers``, or "raw"; None: ``adata.X``.
+
+    Attributes
+    ----------
+    target_sum_ : float
+        Library size in use.
+    highly_variable_ : ndarray of shape (n_features_in_,), bool
+        The genes kept.
+    scale_mean_, scale_std_ : ndarray of shape (n_genes_kept,)
+        What ``scale`` subtracts and divides by.
+    n_components_ : int
+        Number of components; it and the rest exist with ``n_components`` only.
+    components_ : ndarray of shape (n_components_, n_genes_kept)
+        Principal axes.
+    mean_ : ndarray of shape (n_genes_kept,)
+        What the PCA subtracts.
+    explained_variance_, explained_variance_ratio_ : ndarray of shape (n_components_,)
+        Variance along each component, and its share of the total.
+    n_features_in_ : int
+        Number of genes fitted.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Gene names, if X was a DataFrame.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skiehercl.preprocessing import ExpressionPreprocessor
+    >>> rng = np.random.RandomState(0)
+    >>> counts, coords = rng.poisson(1.0, (50, 20)), rng.uniform(size=(50, 2))
+    >>> model = ExpressionPreprocessor(n_top_genes=10, n_components=3, pool=6, random_state=0)
+    >>> model.fit_transform(counts, coords=coords).shape
+    (50, 3)
+    """
+
+    __metadata_request__fit = {"coords": True, "sections": True}  # noqa: RUF012
+    __metadata_request__transform = {"coords": True, "sections": True}  # noqa: RUF012
+    _parameter_constraints: dict = {  # noqa: RUF012
+        "target_sum": [Interval(Real, 0, None, closed="neither"), None],
+        "transformation": [StrOptions({"log", "sqrt"}), None],
+        "n_top_genes": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"}), None],
+        "gene_selection": [StrOptions({"dispersion", "spatial"})],
+        "scale": ["boolean"],
+        "max_value": [Interval(Real, 0, None, closed="neither"), None],
+        "n_components": [Interval(Integral, 1, None, closed="left"), None],
+        "pool": [
+            *(Interval(Integral, 0, None, closed="left"), HasMethods("fit_transform")),
+            *("sparse matrix", None),
+        ],
+        "require_counts": ["boolean"],
+        "random_state": ["random_state"],
+        "layer": [str, None],
+    }
+
+    def __init__(
+        self,
+        target_sum=None,
+        transformation="log",
+        n_top_genes="auto",
+        gene_selection="dispersion",
+        scale=False,
+        max_value=None,
+        n_components=None,
+        pool=None,
+        require_counts=False,
+        random_state=None,
+        layer=None,
+    ):
+        self.target_sum = target_sum
+        self.transformation = transformation
+        self.n_top_genes = n_top_genes
+        self.gene_selection = gene_selection
+        self.scale = scale
+        self.max_value = max_value
+        self.n_components = n_components
+        self.pool = pool
+        self.require_counts = require_counts
+        self.random_state = random_state
+        self.layer = layer
+
+    def fit(self, X, y=None, *, coords=None, sections=None):
+        """Learn target sum, genes, scale and components from X.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_spots, n_genes), or AnnData
+            Counts, or other non-negative values that aren't logarithms. Not changed. An AnnData
+            has them where ``layer`` says, and the coordinates in ``obsm["spatial"]``.
+        y : Ignored
+            Present for scikit-learn's conventions.
+        coords : array-like of shape (n_spots, 2), default=None
+            Coordinates of the spots, used by ``pool`` only, which needs those of whole sections.
+        sections : array-like of shape (n_spots,), default=None
+            Section of each spot; counts are never pooled across sections.
+
+        Returns
+        -------
+        self : object
+            The fitted preprocessor.
+
+        Raises
+        ------
+        ValueError
+            If X has negative, NaN or infinite values, or (``require_counts``) fractions; if
+            ``pool`` lacks coordinates.
+        """
+        self._fit(X, coords, sections)
+        return self
+
+    def fit_transform(self, X, y=None, *, coords=None, sections=None):
+        """Fit to X and return its features; parameters as in ``fit``.
+
+        Returns
+        -------
+        features : ndarray or CSR matrix of shape (n_spots, n_features_out)
+            float64 if X is, otherwise float32. Sparse if X is and neither ``scale`` nor
+            ``n_components`` is set.
+        """
+        return self._fit(X, coords, sections)
+
+    def transform(self, X, *, coords=None, sections=None):
+        """Return the features of X by what ``fit`` learned.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_spots, n_features_in_), or AnnData
+            Counts of the same genes in the same order; those of an AnnData are found by name.
+        coords, sections
+            As in ``fit``: with ``pool``, the spots of X are pooled among themselves. All spots of
+            ``fit``, in their order, need none: they are known by their counts.
+
+        Returns
+        -------
+        features : ndarray or CSR matrix of shape (n_spots, n_features_out)
+            As from ``fit_transform``.
+        """
+        check_is_fitted(self)
+        X, coords, sections = unpack_counts(self, X, coords, sections, reset=False)
+        X = self._check_counts(X, reset=False)
+        graph = self._recall_graph(X) if coords is None else None
+        if graph is None:
+            graph = self._build_graph(X.shape[0], coords, sections)
+        features = self._normalise(X, graph, self._measure_library(X, graph))
+        if self.scale:
+            features = self._standardise(to_dense(features))
+        return features if self.n_components is None else self._project(features)
+
+    def get_feature_names_out(self, input_features=None):
+        """Return the names of the kept genes, or pca0, pca1, ... after PCA.
+
+        Parameters
+        ----------
+        input_features : array-like of str, default=None
+            Gene names; by default those seen in ``fit``, else x0, x1, ...
+
+        Returns
+        -------
+        names : ndarray of str
+            One per column of the features.
+        """
+        check_is_fitted(self)
+        if input_features is None and not hasattr(self, "feature_names_in_"):
+            input_features = getattr(self, "_anndata_genes", None)
+        names = _check_feature_names_in(self, input_features)
+        if self.n_components is not None:
+            return np.array([f"pca{i}" for i in range(self.n_components_)], dtype=object)
+        return names[self.highly_variable_]
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def _fit(self, X, coords, sections):
+        X, coords, sections = unpack_counts(self, X, coords, sections, reset=True)
+        X = self._check_counts(X, reset=True)
+        graph = self._build_graph(X.shape[0], coords, sections)
+        # For scorers, which bring X alone.
+        self._pooled = None if graph is None else (make_keys(X), graph)
+        library = self._measure_library(X, graph)
+        self.target_sum_ = find_target(library, self.target_sum)
+        self.highly_variable_ = self._choose_genes(X, graph, library, coords, sections)
+        features = self._normalise(X, graph, library)
+        self._warn_of_empty_genes(features)
+        if self.scale:
+            features = to_dense(features)
+            self.scale_mean_, variance = gene_moments(features)
+            self.scale_std_ = np.sqrt(np.where(variance > 0, variance, 1.0))
+            features = self._standardise(features)
+        if self.n_components is not None:
+            self.n_components_ = min(self.n_components, *features.shape)
+            rng = check_random_state(self.random_state)
+            self.mean_, self.components_, self.explained_variance_, total = principal_components(
+                features, self.n_components_, rng
+            )
+            self.explained_variance_ratio_ = self.explained_variance_ / (total or 1.0)
+            features = self._project(features)
+        return features
+
+    def _check_counts(self, X, reset):
+        # Integers become the first dtype: float32 holds counts up to 2^24 exactly.
+        check = {"accept_sparse": "csr", "dtype": [np.float32, np.float64]}
+        check |= {"ensure_all_finite": False, "ensure_min_samples": 2 if reset else 1}
+        X = validate_data(self, X, reset=reset, **check)
+        if sp.issparse(X) and not X.has_canonical_format:
+            X = X.copy()
+            X.sum_duplicates()
+        check_all_finite(X, "X")
+        check_counts(X, getattr(self, "feature_names_in_", None), self.require_counts)
+        return X
+
+    def _recall_graph(self, X):
+        """Return the graph that the spots of ``fit``, in their order, were pooled over, or None."""
+        keys, graph = getattr(self, "_pooled", None) or (None, None)
+        return graph if graph is not None and match_keys(make_keys(X), keys) else None
+
+    def _build_graph(self, n_spots, coords, sections):
+        """Return the graph to pool over, without self edges, or None."""
+        by_number = isinstance(self.pool, Integral)
+        if self.pool is None or (by_number and self.pool == 0):
+            return None
+        if sp.issparse(self.pool):
+            return _drop_selves(check_graph(self.pool, n_spots))
+        if getattr(self.pool, "mode", None) == "distance":
+            raise ValueError(
+                "pool has mode='distance', which would give the farthest neighbours the largest "
+                "weights: use mode='connectivity' or 'gaussian'."
+            )
+        graph = SpatialKNNGraph(self.pool) if by_number else clone(self.pool)
+        return self._link(graph, n_spots, coords, sections, f"pool={self.pool!r}")
+
+    def _link(self, graph, n_spots, coords, sections, purpose):
+        """Return the adjacency by a graph transformer, without self edges, needed for a purpose."""
+        if coords is None:
+            cure = "pool=None" if purpose.startswith("pool") else "gene_selection='dispersion'"
+            raise ValueError(
+                f"{purpose} needs the spots' coordinates: pass coords=, an array of shape "
+                f"({n_spots}, 2) such as adata.obsm['spatial'], or set {cure}. (Inside a "
+                "Pipeline, first sklearn.set_config(enable_metadata_routing=True).)"
+            )
+        if len(coords) != n_spots:
+            raise ValueError(
+                f"coords has {len(coords)} rows but X has {n_spots}: pass one coordinate row per "
+                "spot (did you filter one of them?)"
+            )
+        given = {} if sections is None else {"sections": sections}
+        return _drop_selves(check_graph(graph.fit_transform(coords, **given), n_spots))
+
+    def _measure_library(self, X, graph):
+        library = library_sizes(X, graph)
+        empty = np.flatnonzero(library == 0)
+        if empty.size:
+            warnings.warn(
+                f"{empty.size} spots have no counts, the first is row {empty[0]}: their features "
+                "are those of an all-zero row; better filter them out beforehand.",
+                stacklevel=4,
+            )
+        return library
+
+    def _choose_genes(self, X, graph, library, coords, sections):
+        n_genes = X.shape[1]
+        n_top = self.n_top_genes
+        if isinstance(n_top, str):
+            chooses = self.gene_selection == "spatial" or self.n_components is not None
+            n_top = N_TOP_GENES if chooses or self.scale or graph is not None else None
+        if n_top is None or n_top >= n_genes:
+            return np.ones(n_genes, dtype=bool)
+        if self.gene_selection == "spatial":
+            if graph is None:
+                nearest = SpatialKNNGraph(_NEIGHBORS)
+                purpose = "gene_selection='spatial'"
+                graph = self._link(nearest, X.shape[0], coords, sections, purpose)
+            return choose_spatial_genes(X, graph, n_top)
+        mean, variance = gene_moments(X, graph, scale_factors(library, self.target_sum_))
+        return choose_genes(mean, variance, n_top)
+
+    def _normalise(self, X, graph, library):
+        """Return the pooled, normalised and transformed kept genes, always a new matrix."""
+        if not self.highly_variable_.all():
+            X = X[:, self.highly_variable_]
+        if graph is not None:
+            X = pool_counts(X, graph)
+        X = multiply_rows(X, scale_factors(library, self.target_sum_))
+        if sp.issparse(X):
+            X.sort_indices()
+        return stabilise(X, self.transformation)
+
+    def _warn_of_empty_genes(self, features):
+        n_empty = int((np.asarray(features.sum(axis=0)) == 0).sum())
+        if n_empty:
+            warnings.warn(
+                f"{n_empty} of {features.shape[1]} genes kept have no counts in any spot: they "
+                "carry no information; filter them out, or lower n_top_genes.",
+                stacklevel=4,
+            )
+
+    def _standardise(self, features):
+        features -= self.scale_mean_.astype(features.dtype)
+        features /= self.scale_std_.astype(features.dtype)
+        if self.max_value is not None:
+            np.clip(features, -self.max_value, self.max_value, out=features)
+        return features
+
+    def _project(self, features):
+        components = self.components_.astype(features.dtype, copy=False)
+        return features @ components.T - self.mean_.astype(features.dtype) @ components.T
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.positive_only = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def _drop_selves(graph):
+    return graph - sp.diags(graph.diagonal(), format="csr")
