@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from skiehercl._features._evidence import measure_gain, split_blocks
+from skiehercl._features._evidence import ImageGain, measure_gain, split_blocks
+from skiehercl._features._image import ImageComponents
 from skiehercl.graph import SpatialKNNGraph, neighbor_mean_matrix
 
 SIDE = 24
@@ -80,3 +81,24 @@ def test_blocks_are_alike_contiguous_and_of_one_section(angle):
     order = np.random.RandomState(2).permutation(len(COORDS))
     again = split_blocks(len(COORDS), COORDS[order], sections[order], angle)
     np.testing.assert_array_equal(again, blocks[order])
+
+
+def fit_components(image):
+    graph = SpatialKNNGraph(6).fit_transform(COORDS).astype(np.float32)
+    components = ImageComponents("auto", random_state=0)
+    return components.fit(image, graph, OWN, OWN, AROUND, COORDS)
+
+
+@pytest.mark.parametrize(("by_chance", "used"), [(0.1, False), (0.06, False), (0.04, True)])
+def test_a_gain_that_shuffled_images_come_near_is_chance(monkeypatch, by_chance, used):
+    gains = iter([0.1] + [0.0, by_chance] * 10)
+    measured = "skiehercl._features._image.measure_gain"
+    monkeypatch.setattr(measured, lambda *_: ImageGain(next(gains), 0.001))
+    assert bool(fit_components(IMAGE).prior_) == used
+
+
+def test_a_fine_image_is_used_and_a_shuffled_one_is_not():
+    assert fit_components(IMAGE).prior_ > 0
+    for seed in range(5):
+        shuffled = np.random.RandomState(seed).permutation(IMAGE)
+        assert fit_components(shuffled).prior_ == 0

@@ -14,6 +14,8 @@ _N_COMPONENTS = 5
 _CLIP = 5.0
 # Attention that the image starts with where it adds to the neighbours' genes.
 _DEFAULT_PRIOR = 0.3
+# Shuffled images that tell what chance adds, and how many times the best of them is beyond it.
+_N_SHUFFLES, _BEYOND = 10, 2.0
 # Penalty of the regression of the genes, for each spot; the components' mean variance is 1.
 _SHRINKAGE = 0.1
 
@@ -25,8 +27,8 @@ class ImageComponents:
     mostly noise. A ridge regression of the genes on them is where the image's encoders start: its
     latent is then the expression that the image predicts, for the attention to mix with the
     measured one. Whether it takes part is decided without labels, by what the components add to the
-    neighbours' genes in blocks of tissue left out of the regressions (``_image_evidence``). Noise,
-    the features of shuffled spots, and what the neighbours tell as well, are left out.
+    neighbours' genes in blocks of tissue left out of the regressions (``_evidence``): more than the
+    same features of shuffled spots do. Noise, and what the neighbours tell as well, are left out.
 
     Parameters
     ----------
@@ -64,18 +66,34 @@ class ImageComponents:
         self.inverse_deviation_ = np.divide(
             1.0, deviation, out=np.zeros_like(deviation), where=varies
         )
-        pooled = neighbor_mean_matrix(adjacency, include_self=True) @ self._standardise(image)
+        mean, scaled = neighbor_mean_matrix(adjacency, include_self=True), self._standardise(image)
+        pooled = mean @ scaled
         n_components = min(_N_COMPONENTS, *image.shape)
         with np.errstate(invalid="ignore"):  # shares of a variance that may be zero
             self.axes_ = PCA(n_components, random_state=self.random_state).fit(pooled)
         parts = self.axes_.transform(pooled)
         self.scale_ = float(np.sqrt((parts**2).mean())) or 1.0
         self.loadings_ = regress(genes, parts / self.scale_)[0]
-        gain = measure_gain(parts, own, around, coords, sections)
+        spots = own, around, coords, sections
+        gain = measure_gain(parts, *spots)
         self.evidence_, self.evidence_error_ = gain
-        trusted = _DEFAULT_PRIOR if gain.is_positive else 0.0
-        self.prior_ = float(trusted if self.prior == "auto" else self.prior)
+        self.prior_ = self.prior
+        if self.prior == "auto":
+            # Chance costs ten times the gain, and is asked for what may be more only.
+            adds = gain.is_positive and gain.gain > self._measure_chance(mean, scaled, spots)
+            self.prior_ = _DEFAULT_PRIOR if adds else 0.0
+        self.prior_ = float(self.prior_)
         return self
+
+    def _measure_chance(self, mean, scaled, spots):
+        """Return the gain that the image would hardly have if its features were shuffled."""
+        rng = np.random.RandomState(0)  # one draw for all: no seed decides on the image
+        gains = []
+        for _ in range(_N_SHUFFLES):
+            parts = self.axes_.transform(mean @ scaled[rng.permutation(len(scaled))])
+            gains.append(measure_gain(parts, *spots).gain)
+        # Their distribution is skewed: a mean and a deviation would tell too little of its tail.
+        return _BEYOND * max(gains)
 
     def transform(self, image, adjacency):
         """Return components (n, k) of the spots and of their neighbourhoods, float32."""
