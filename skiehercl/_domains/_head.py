@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 # A shared covariance needs this many spots for each of its dimensions.
 _SPOTS_PER_DIMENSION = 20
-
-
 # A component of a mixture needs this many spots, or a small section falls into its outliers.
 _SPOTS_PER_COMPONENT = 50
 

@@ -175,7 +175,7 @@ class SpotFeatures:
             extra = {"coords": spots.coords, "sections": spots.sections}
             with _no_second_warning():
                 # Pooled plainly, there is one preprocessor for all neighbourhoods.
-                pairs = zip(self.preprocessors_, [None, *self._pools(adjacency)], strict=False)
+                pairs = zip(self.preprocessors_, [None, *adjacency], strict=False)
                 ready = (_pool_by(preprocessor, pool) for preprocessor, pool in pairs)
                 parts = [_dense(p.transform(spots.genes, **extra)) for p in ready]
             own, *pooled = parts
@@ -253,15 +253,10 @@ class SpotFeatures:
         )
         return ((mean, rows) if sp.issparse(rows) else mean @ rows for mean in means)
 
-    def _pools(self, adjacency):
-        """Return what counts are pooled by: the transformers, and the graphs that are brought."""
-        pairs = zip(self.graphs_, adjacency, strict=False)
-        return [brought if isinstance(graph, str) else graph for graph, brought in pairs]
-
     def _fit_counts(self, spots, adjacency):
         # All neighbourhoods share the genes and axes learned at a middle one, so their
         # components can be averaged; each has a target sum of its own.
-        pools = [] if self.pooling == "plain" else self._pools(adjacency)
+        pools = adjacency if self.pooling != "plain" and self.graphs_ else []
         if self.preprocessor is not None:
             base = clone(self.preprocessor)
         else:
@@ -280,7 +275,7 @@ class SpotFeatures:
         base._pooled = None  # the spots are kept here already
         self.preprocessors_ = []
         for pool in [None, *pools]:
-            fitted = _pool_by(base, None if sp.issparse(pool) else pool)
+            fitted = _pool_by(base, None)  # the spots bring their own graphs
             if base.target_sum is None:
                 fitted.target_sum_ = _median_library(spots, pool)
             self.preprocessors_.append(fitted)
@@ -314,12 +309,9 @@ def _pool_by(preprocessor, pool):
     return preprocessor
 
 
-def _median_library(spots, pool):
+def _median_library(spots, graph):
     library = np.asarray(spots.genes.sum(axis=1, dtype=np.float64)).ravel()
-    if pool is not None:
-        graph = pool
-        if not sp.issparse(pool):
-            graph = clone(pool).fit_transform(spots.coords, sections=spots.sections)
+    if graph is not None:
         # A spot counts itself once, whether or not the graph links it to itself.
         library = library * (1.0 - graph.diagonal()) + graph @ library
     found = library[library > 0]

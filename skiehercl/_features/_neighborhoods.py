@@ -8,8 +8,6 @@ from ..graph import SpatialKNNGraph
 # Nearest neighbours of the default neighbourhoods, in a section of at least 1,800 spots; a
 # smaller one has proportionally smaller neighbourhoods.
 _SCALES = (6, 12, 18, 30)
-
-
 _FULL_SCALE_SPOTS = 1800
 
 

@@ -11,8 +11,6 @@ from ._spots import Spots
 
 # What scikit-learn and numpy say of X that isn't made of real numbers.
 _NOT_NUMBERS = ("could not convert", "must be a string or a real number", "Complex data")
-
-
 # Squares of larger values, and their sums over the spots, overflow in single precision.
 _LARGEST_VALUE = 1e15
 

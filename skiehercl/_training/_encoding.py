@@ -9,8 +9,6 @@ from .._utils._device import isolated_random_state
 
 # Encoding runs in chunks of this many spots.
 _CHUNK = 16384
-
-
 # Others, Apple's GPUs before all, have no sparse matrices in the oldest torch that we support.
 _SPARSE_DEVICES = ("cpu", "cuda")
 

@@ -6,12 +6,8 @@ from scipy.spatial import Delaunay, cKDTree
 
 # Beyond this a radius graph is a mistake in the unit, not a graph (2.4 GB of indices and weights).
 _MAX_EDGES = 200_000_000
-
-
 # Distances that differ by less than this share are equal: rounding of turned coordinates.
 _TIE = 1e-3
-
-
 # Most neighbours beyond the k-th that tie with it; the shells of hexagonal and square grids hold
 # no more, and spots all at one place can't link each to each.
 _MOST_TIES = 12
