@@ -40,3 +40,14 @@ def test_unknown_names_are_attribute_errors():
     with pytest.raises(AttributeError, match="'skiehercl' has no attribute 'plots'"):
         _ = skiehercl.plots
     assert not hasattr(skiehercl, "torch")
+
+
+def test_smoothed_mixture_needs_no_torch():
+    code = (
+        "import sys, skiehercl; "
+        "from skiehercl.datasets import make_tissue; "
+        "tissue = make_tissue(60, 2, n_genes=20, image=False, return_arrays=True, random_state=0); "
+        "skiehercl.SmoothedMixture(2, random_state=0).fit(tissue.X, tissue.coords); "
+        "print([name for name in ('torch', 'torch_geometric', 'ot') if name in sys.modules])"
+    )
+    assert run(code) == "[]"

@@ -69,7 +69,7 @@ def test_mends_a_failed_import_whatever_operators_are_missing(fake_torchvision):
             import torchvision  # leaves torchvision.models behind
         except RuntimeError:
             pass
-        from skiehercl import _torchvision
+        from skiehercl.image import _torchvision
         torchvision = _torchvision.import_torchvision()
         assert torchvision.models.__package__ == "torchvision"
         import torch
@@ -84,7 +84,7 @@ def test_healthy_torchvision_is_left_alone(fake_torchvision):
     folder = fake_torchvision("marker = 7")
     out = run_python(
         """
-        from skiehercl import _torchvision
+        from skiehercl.image import _torchvision
         print(_torchvision.import_torchvision().marker, _torchvision._library)
         """,
         PYTHONPATH=folder,
