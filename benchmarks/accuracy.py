@@ -49,7 +49,7 @@ SECTIONS = {  # file: number of domains
     "make_tissue": 6,
 }
 SHARED = [name for name in SECTIONS if name != "make_tissue"]
-# What issue D asks of the defaults, mean of 5 seeds.
+# Aims for the defaults, mean of 5 seeds.
 BARS = {
     "dlpfc_151673": 0.60,
     "dlpfc_151507_pca200": 0.58,
@@ -220,7 +220,7 @@ def describe_machine():
 
 def summarise(rows, sections, methods):
     """Print a markdown table of ARI by section, then means over the shared sections."""
-    print(f"\n{describe_machine()}; ARI, mean ± sd over seeds; bar: issue D's\n")
+    print(f"\n{describe_machine()}; ARI, mean ± sd over seeds; bar: the aims\n")
     print("| section | " + " | ".join(methods) + " | bar |")
     print("|---|" + "---|" * (len(methods) + 1))
     for section in sections:
@@ -258,7 +258,7 @@ def draw(rows, sections, methods, path):
         axes.plot([], [], marker, color=colour, label=method)
     for i, section in enumerate(sections):
         if section in BARS:
-            label = "bar of issue D" if section == next(s for s in sections if s in BARS) else None
+            label = "aim" if section == next(s for s in sections if s in BARS) else None
             axes.plot([BARS[section]] * 2, [i - 0.45, i + 0.45], ":", color="0.35", label=label)
         axes.axhline(i + 0.5, color="0.9", lw=0.8)
     axes.set_yticks(range(len(sections)), sections)
