@@ -1,0 +1,35 @@
+"""Trainings mean the same whatever torch's settings are where they are called."""
+
+import contextlib
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+__all__ = ["own_torch_state"]
+
+# Factories that take the default dtype; everything else here names its own.
+_FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.eye, torch.rand, torch.randn}
+
+
+class _Float32(TorchFunctionMode):
+    """Makes float32 the default dtype, for this thread alone (torch's own is the process's)."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in _FACTORIES and kwargs.get("dtype") is None:
+            kwargs = {**kwargs, "dtype": torch.float32}
+        return func(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def own_torch_state():
+    """Gradients on, autocast off, CPU and float32 as defaults inside the block, in this thread."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        # Only where it is needed: each of these two slows every call of torch down.
+        if torch.empty(0).device.type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        if torch.get_default_dtype() != torch.float32:
+            stack.enter_context(_Float32())
+        yield
