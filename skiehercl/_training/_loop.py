@@ -105,7 +105,7 @@ def finish(network, section):
     theirs, of a few components and in closed form, is the better one at its end.
     """
     network = network.cpu().eval()
-    if section.image_loadings is None:
+    if section.image_loadings is None or network.arguments["init"] != "pca":
         return network
     encoder, parts = network.encoders["gene"], []
     with torch.inference_mode():

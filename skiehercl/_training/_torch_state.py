@@ -27,6 +27,8 @@ def own_torch_state():
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
+        for device in ("cpu", "cuda"):
+            stack.enter_context(torch.autocast(device, enabled=False))
         # Only where it is needed: each of these two slows every call of torch down.
         if torch.empty(0).device.type != "cpu":
             stack.enter_context(torch.device("cpu"))
