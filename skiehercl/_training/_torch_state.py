@@ -27,11 +27,19 @@ def own_torch_state():
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        for device in ("cpu", "cuda"):
-            stack.enter_context(torch.autocast(device, enabled=False))
+        for device in _find_autocasts():
+            # Without its cache: blocks inside would meet the weights of earlier steps in it.
+            stack.enter_context(torch.autocast(device, enabled=False, cache_enabled=False))
         # Only where it is needed: each of these two slows every call of torch down.
         if torch.empty(0).device.type != "cpu":
             stack.enter_context(torch.device("cpu"))
         if torch.get_default_dtype() != torch.float32:
             stack.enter_context(_Float32())
         yield
+
+
+def _find_autocasts():
+    found = ["cuda"] if torch.is_autocast_enabled() else []
+    # Its name for the CPU changed between the versions of torch that we support.
+    one = torch.ones(1, 1, dtype=torch.float32, device="cpu")
+    return found + (["cpu"] if (one @ one).dtype != torch.float32 else [])

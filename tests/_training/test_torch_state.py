@@ -50,12 +50,15 @@ def describe(section, plan):
     return trained, z, attention, decoded
 
 
-@pytest.mark.parametrize("init", ["pca", "random"])
+KINDS = [{}, {"init": "random"}, {"precision": "bfloat16"}]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_training_and_encoding_are_the_same_under_any_setting(
-    setting, init, make_section, make_plan
+    setting, kind, make_section, make_plan
 ):
-    section, plan = make_section(image=True), make_plan(init=init)
+    section, plan = make_section(image=True), make_plan(**kind)
     trained, z, attention, decoded = describe(section, plan)
     with SETTINGS[setting]():
         before = torch.get_default_dtype(), torch.is_grad_enabled(), torch.empty(0).device
