@@ -87,7 +87,7 @@ def forward(network, batch):
         if (part := encoder.autoencoder) is not None:
             x, view = batch.inputs[name][0][:n_core], (views[name, "ae"],)
             parts[f"{name}_autoencoder"] = _reconstruct(part, part.decode, x, view, exact)
-    return StepState(batch, z[:n_core], fused, views, parts)
+    return StepState(batch, *latents, fused, views, parts)
 
 
 def _reconstruct(decoder, decode, x, latents, exact):

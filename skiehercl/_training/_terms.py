@@ -32,6 +32,8 @@ class StepState:
     batch : PlacedBatch
     z : Tensor of shape (B, k)
         Embedding of the batch's own spots.
+    neighbor_mean : Tensor of shape (B, k)
+        Mean embedding of their neighbours.
     fused : dict of modality to Tensor (B, k)
     views : dict of (modality, view) to Tensor (B, k)
     parts : dict of str to Tensor
@@ -40,6 +42,7 @@ class StepState:
 
     batch: PlacedBatch
     z: torch.Tensor
+    neighbor_mean: torch.Tensor
     fused: dict
     views: dict
     parts: dict
