@@ -5,6 +5,7 @@ import importlib
 from ._domains._head import MixtureHead
 from ._features._options import SpotFeatures
 from ._spots._layout import SpotLayout
+from ._training._callbacks import Callback
 from ._training._options import HybridEncoder, LossTerms, Trainer
 from ._utils._version import __version__
 from .baseline import NonSpatialClusterer
@@ -14,6 +15,7 @@ from .image import PatchExtractor, ResNet50PatchFeaturizer
 from .mixture import SmoothedMixture
 
 __all__ = [
+    "Callback",
     "HybridEncoder",
     "IEHERCLClusterer",
     "LossTerms",

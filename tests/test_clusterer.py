@@ -623,8 +623,9 @@ def test_paper_preset_runs_and_can_be_overridden():
     model = IEHERCLClusterer.from_preset("paper", n_clusters=K, max_iter=2, random_state=0)
     assert (model.lambda_rec, model.lambda_contrast, model.lambda_ot) == (10.0, 1e-3, 1.0)
     assert (model.network.hidden_size, model.trainer.batch_size) == (512, None)
-    assert (model.sigma, model.temperature, model.walk_alpha) == (0.1, 0.5, 0.5)
-    assert (model.learning_rate, model.weight_decay) == (1e-3, 1e-4)
+    model.set_params(terms__sigma=0.1, trainer__learning_rate=1e-3)
+    assert (model.terms.sigma, model.terms.temperature, model.terms.walk_alpha) == (0.1, 0.5, 0.5)
+    assert (model.trainer.learning_rate, model.trainer.weight_decay) == (1e-3, 1e-4)
     assert IEHERCLClusterer.from_preset("paper", lambda_ot=0.1).lambda_ot == 0.1
     model.fit(X, COORDS, IMAGE)
     np.testing.assert_array_equal(model.predict(X, COORDS, IMAGE), model.labels_)

@@ -1,11 +1,11 @@
 """The fitted pipeline behind the estimator: features, trained networks, head."""
 
 import numpy as np
-from tqdm.auto import tqdm
+from sklearn.base import clone
 
 from .._features._features import NeighborhoodFeatures
+from .._training._callbacks import ProgressBar
 from .._training._encoding import encode, reconstruct
-from .._training._loop import train
 from .._utils._device import choose_device
 from .._utils._memory import NO_MEMORY, recall
 
@@ -41,23 +41,12 @@ class DomainModel:
                 section.image_loadings = self.features.image_.loadings_
         image_prior = self.features.image_.prior_ if "image" in section.inputs else 0.5
         self.trained_ = []
-        with tqdm(
-            total=len(seeds) * self.plan.max_iter,
-            desc="training",
-            unit="step",
-            disable=not self.plan.verbose,
-        ) as bar:
-            for round_, seed in enumerate(seeds, start=1):
-                bar.set_description(f"training {round_}/{len(seeds)}")
-
-                def report(loss, n_steps, bar=bar):
-                    bar.update(n_steps)
-                    bar.set_postfix(loss=f"{loss:.4g}")
-
-                self.trained_.append(
-                    train(section, self.plan, int(seed), device, report, memory, image_prior)
-                )
-                bar.update(self.plan.max_iter - self.trained_[-1].n_iter)
+        with ProgressBar(len(seeds), disable=not self.plan.verbose) as bar:
+            for seed in map(int, seeds):
+                trainer = clone(self.plan.trainer)
+                options = {"memory": memory, "image_prior": image_prior}
+                trainer.fit(section, self.plan, seed, device, callbacks=[bar], **options)
+                self.trained_.append(trainer.trained_)
         latents, attention = self._encode(section, device)
         voters, n_pooled = self._voters(latents), self.features.n_pooled_
         probabilities = self.head.fit(voters, spots, candidates, n_pooled, int(seeds[0]))

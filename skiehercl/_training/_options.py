@@ -6,6 +6,7 @@ from numbers import Integral, Real
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._utils._options import Options
+from ._trainer import Trainer
 
 __all__ = ["HybridEncoder", "LossTerms", "Trainer", "TrainingPlan"]
 
@@ -117,55 +118,6 @@ class LossTerms(Options):
         self.temperature = temperature
         self.ot_reg = ot_reg
         self.ot_warmup = ot_warmup
-
-
-class Trainer(Options):
-    """The training loop: optimiser, batches, early stop.
-
-    A parameter of :class:`~skiehercl.IEHERCLClusterer`, ``trainer=Trainer(...)``; the number of
-    steps is its ``max_iter``.
-
-    Parameters
-    ----------
-    learning_rate : float, default=1e-3
-        Adam's learning rate.
-    weight_decay : float, default=1e-4
-        Adam's weight decay.
-    batch_size : int or None, default=1024
-        Most spots in a batch, made of random tiles of the tissue; None: the full section.
-    tol : float, default=1e-3
-        Least relative improvement of the loss that counts.
-    n_iter_no_change : int, default=10
-        Passes over the spots without such an improvement that end a training.
-    precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Precision of the training; "auto": bfloat16 on CUDA devices that have it.
-    """
-
-    _parameter_constraints: dict = {  # noqa: RUF012
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "batch_size": [Interval(Integral, 2, None, closed="left"), None],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
-        "precision": [StrOptions({"auto", "float32", "bfloat16"})],
-    }
-
-    def __init__(
-        self,
-        learning_rate=1e-3,
-        *,
-        weight_decay=1e-4,
-        batch_size=1024,
-        tol=1e-3,
-        n_iter_no_change=10,
-        precision="auto",
-    ):
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.batch_size = batch_size
-        self.tol = tol
-        self.n_iter_no_change = n_iter_no_change
-        self.precision = precision
 
 
 @dataclass(frozen=True)
