@@ -9,6 +9,7 @@ from .. import IEHERCLClusterer, io
 from .._spots._checks import check_spots
 from .._spots._gather import IMAGE_KEY
 from .._spots._kind import recognise_input
+from .._spots._section_image import find_picture
 from .._utils._anndata import unpack_anndata
 from ..image import ResNet50PatchFeaturizer
 from ..io._image_features import is_too_coarse, measure_detail
@@ -245,7 +246,8 @@ def _draw(adata, truth, sections, args):
         return plot_domains(coords, adata.obs["domain_pred"], truth=truth)
     place = {}
     if args.library is not None:
-        place["image"], place["scale"], _ = io.find_image(adata, args.library)
+        found = find_picture(adata, library=args.library)
+        place = {"image": False} if found is None else {"image": found.image, "scale": found.scale}
     return plot_domains(adata, key="domain_pred", truth=truth, **place)
 
 
