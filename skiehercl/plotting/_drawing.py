@@ -78,6 +78,18 @@ def check_coords(coords):
     return coords
 
 
+def lay_out(coords, sections):
+    """Return coordinates (n, 2) at which the sections lie in a row, the first spot's first."""
+    sections = np.asarray(sections)
+    coords, start = np.array(coords, dtype=float), 0.0
+    names, first = np.unique(sections, return_index=True)
+    for name in names[np.argsort(first)]:
+        own = sections == name
+        coords[own] += [start, 0.0] - coords[own].min(axis=0)
+        start = 1.1 * coords[own, 0].max()
+    return coords
+
+
 def list_views(attention, view_names, n_spots):
     """Panel title -> weights (n_spots,)."""
     panels = {}
