@@ -4,18 +4,12 @@ Learned once in ``fit`` and applied in the same way to the training spots and to
 that ``predict`` on the training spots repeats the training's numbers to the last digit.
 """
 
-import contextlib
-import copy
-import warnings
-
 import numpy as np
 import scipy.sparse as sp
-from sklearn.base import clone
 from sklearn.decomposition import PCA
 
 from ..graph import SpatialKNNGraph, neighbor_mean_matrix
-from ..preprocessing import ExpressionPreprocessor
-from ..preprocessing._preprocessor import N_TOP_GENES
+from ..preprocessing._multiscale import fit_scales, transform_scales
 from ._alignment import find_shift
 from ._axes import _dense, _find_axes_of_product, _unit_rows
 from ._image import ImageComponents
@@ -24,8 +18,6 @@ from ._section import SectionTensors
 
 __all__ = ["SpotFeatures"]
 
-# Which genes the default preprocessor keeps where the spots have coordinates.
-_SPATIAL_GENES = {"n_top_genes": 2000, "gene_selection": "spatial"}
 # Principal axes of ready features are learned from at most this many spots.
 _PCA_ROWS = 50_000
 # Nearest neighbours whose genes the image has to add to.
@@ -92,7 +84,15 @@ class SpotFeatures:
         # Spots that a row of the pooled components is the mean of.
         self.n_pooled_ = 1.0 + float(np.mean([graph.nnz for graph in adjacency])) / len(spots)
         if self.kind == "counts":
-            self._fit_counts(spots, adjacency)
+            self.preprocessors_ = fit_scales(
+                self.preprocessor,
+                spots.genes,
+                adjacency if self.pooling != "plain" and self.graphs_ else [],
+                n_components=self.n_components,
+                random_state=self.random_state,
+                coords=spots.coords,
+                sections=spots.sections,
+            )
         else:
             rows = self._prepare_rows(spots.genes)
             self.axes_ = None
@@ -172,13 +172,9 @@ class SpotFeatures:
     def _describe_genes(self, spots, adjacency):
         """Return components of the spots (n, d) and, per neighbourhood, of its mean (n, d)."""
         if self.kind == "counts":
-            extra = {"coords": spots.coords, "sections": spots.sections}
-            with _no_second_warning():
-                # Pooled plainly, there is one preprocessor for all neighbourhoods.
-                pairs = zip(self.preprocessors_, [None, *adjacency], strict=False)
-                ready = (_pool_by(preprocessor, pool) for preprocessor, pool in pairs)
-                parts = [_dense(p.transform(spots.genes, **extra)) for p in ready]
-            own, *pooled = parts
+            # Pooled plainly, there is one preprocessor for all neighbourhoods.
+            pools = [None, *adjacency][: len(self.preprocessors_)]
+            own, *pooled = transform_scales(self.preprocessors_, spots.genes, pools)
             if self.pooling == "plain" or not pooled:
                 pooled = list(self._average(own, adjacency))
             return own, pooled
@@ -253,33 +249,6 @@ class SpotFeatures:
         )
         return ((mean, rows) if sp.issparse(rows) else mean @ rows for mean in means)
 
-    def _fit_counts(self, spots, adjacency):
-        # All neighbourhoods share the genes and axes learned at a middle one, so their
-        # components can be averaged; each has a target sum of its own.
-        pools = adjacency if self.pooling != "plain" and self.graphs_ else []
-        if self.preprocessor is not None:
-            base = clone(self.preprocessor)
-        else:
-            # Genes that differ from place to place; without places, from spot to spot.
-            placed = pools or spots.coords is not None
-            spatial = _SPATIAL_GENES if placed else {}
-            base = ExpressionPreprocessor(random_state=self.random_state, **spatial)
-        if base.n_components is None:
-            base.set_params(n_components=self.n_components)
-        if base.n_top_genes == "auto":  # chosen here, whatever follows
-            base.set_params(n_top_genes=N_TOP_GENES)
-        middle = pools[len(pools) // 2] if pools else None
-        base.set_params(pool=middle)
-        with _no_second_warning():
-            base.fit(spots.genes, coords=spots.coords, sections=spots.sections)
-        base._pooled = None  # the spots are kept here already
-        self.preprocessors_ = []
-        for pool in [None, *pools]:
-            fitted = _pool_by(base, None)  # the spots bring their own graphs
-            if base.target_sum is None:
-                fitted.target_sum_ = _median_library(spots, pool)
-            self.preprocessors_.append(fitted)
-
     def find_directions(self, target, n_directions):
         """Return the principal axes (k, d) of a target (n, d), or None if its columns are such."""
         axes = self.preprocessors_[0].n_components if self.kind == "counts" else self.axes_
@@ -301,26 +270,3 @@ class SpotFeatures:
 
     def _project(self, features):
         return features if self.axes_ is None else self.axes_.transform(features)
-
-
-def _pool_by(preprocessor, pool):
-    preprocessor = copy.copy(preprocessor)
-    preprocessor.pool = pool
-    return preprocessor
-
-
-def _median_library(spots, graph):
-    library = np.asarray(spots.genes.sum(axis=1, dtype=np.float64)).ravel()
-    if graph is not None:
-        # A spot counts itself once, whether or not the graph links it to itself.
-        library = library * (1.0 - graph.diagonal()) + graph @ library
-    found = library[library > 0]
-    return float(np.median(found)) if found.size else 1.0
-
-
-@contextlib.contextmanager
-def _no_second_warning():
-    """Keep quiet about spots and genes without counts: the estimator has counted them."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".* have no counts", UserWarning)
-        yield
