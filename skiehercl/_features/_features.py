@@ -8,12 +8,14 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.decomposition import PCA
 
-from ..graph import SpatialKNNGraph, neighbor_mean_matrix
+from ..graph import neighbor_mean_matrix
+from ..graph._nested import is_nested, link_nested
+from ..preprocessing._counts import to_dense
 from ..preprocessing._multiscale import fit_scales, transform_scales
 from ._alignment import find_shift
-from ._axes import _dense, _find_axes_of_product, _unit_rows
+from ._axes import find_axes_of_product, scale_to_unit_rows
 from ._image import ImageComponents
-from ._neighborhoods import _build_graph, _choose_graphs, _find_widest
+from ._neighborhoods import build_graphs, choose_graphs, find_widest
 from ._section import SectionTensors
 
 __all__ = ["SpotFeatures"]
@@ -79,7 +81,7 @@ class SpotFeatures:
         """Learn the neighbourhoods' sizes, genes, axes and scales from Spots."""
         self._with_coords = spots.coords is not None
         has_graph = self._with_coords or spots.graphs is not None
-        self.graphs_ = _choose_graphs(self.graph, spots) if has_graph else []
+        self.graphs_ = choose_graphs(self.graph, spots) if has_graph else []
         adjacency = self.link(spots)
         # Spots that a row of the pooled components is the mean of.
         self.n_pooled_ = 1.0 + float(np.mean([graph.nnz for graph in adjacency])) / len(spots)
@@ -112,11 +114,11 @@ class SpotFeatures:
         self.image_ = None
         if spots.image is not None:
             target = (target - self.center_) / self.scale_
-            around = self._average_around(own, spots)
+            around = self._average_around(own, spots, adjacency)
             self.image_ = ImageComponents(self.image_prior, self.random_state)
             self.image_.fit(
                 spots.image,
-                _find_widest(adjacency),
+                find_widest(adjacency),
                 target,
                 own,
                 around,
@@ -134,7 +136,7 @@ class SpotFeatures:
         target = np.mean(pooled, axis=0, dtype=np.float32) if self.smooth_target else own
         inputs = {"gene": (own, np.hstack(pooled))}
         if self.image_ is not None and self.image_.prior_ > 0:
-            inputs["image"] = self.image_.transform(spots.image, _find_widest(adjacency))
+            inputs["image"] = self.image_.transform(spots.image, find_widest(adjacency))
         sections = spots.sections
         if sections is None:
             sections = np.zeros(len(spots), dtype=np.intp)
@@ -145,11 +147,7 @@ class SpotFeatures:
         """Return one adjacency (n, n) for each neighbourhood; an empty one without coordinates."""
         if not self.graphs_:
             return [sp.csr_matrix((len(spots), len(spots)), dtype=np.float32)]
-        brought = [None] * len(self.graphs_) if spots.graphs is None else spots.graphs
-        return [
-            _build_graph(graph, spots) if adjacency is None else adjacency
-            for graph, adjacency in zip(self.graphs_, brought, strict=True)
-        ]
+        return build_graphs(self.graphs_, spots)
 
     @property
     def with_coords_(self):
@@ -187,11 +185,14 @@ class SpotFeatures:
             return rows - center, [part - center for part in self._average(rows, adjacency)]
         return self._project(rows), [self._project(p) for p in self._average(rows, adjacency)]
 
-    def _average_around(self, own, spots):
+    def _average_around(self, own, spots, adjacency):
         if spots.coords is None:
             return None
-        graph = SpatialKNNGraph(_RIVALS, include_ties=True)
-        graph = graph.fit_transform(spots.coords, sections=spots.sections)
+        sizes = [graph.n_neighbors if is_nested(graph) else None for graph in self.graphs_]
+        if _RIVALS in sizes:
+            graph = adjacency[sizes.index(_RIVALS)]
+        else:
+            (graph,) = link_nested([_RIVALS], spots.coords, spots.sections)
         return neighbor_mean_matrix(graph.astype(np.float64)) @ own
 
     def _fit_alignment(self, pooled, spots):
@@ -235,9 +236,9 @@ class SpotFeatures:
         # Few columns are dense at no cost; many stay sparse where components are made of them.
         few = self.n_components is None or min(features.shape) <= 2 * self.n_components
         # float64: rounding must not depend on the order of the spots.
-        rows = (_dense(features) if few else features).astype(np.float64)
+        rows = (to_dense(features) if few else features).astype(np.float64)
         # Long vectors would dominate a mean: ready features are no counts, length isn't depth.
-        return _unit_rows(rows) if self.pooling == "unit" and self.graphs_ else rows
+        return scale_to_unit_rows(rows) if self.pooling == "unit" and self.graphs_ else rows
 
     def _average(self, rows, adjacency):
         """Yield the neighbour mean of rows in each neighbourhood; of sparse rows, as a product."""
@@ -263,7 +264,7 @@ class SpotFeatures:
             chosen = rng.choice(rows.shape[0], _PCA_ROWS, replace=False)
             mean, rows = (None, rows[chosen]) if mean is None else (mean[chosen], rows)
         if mean is not None:
-            return _find_axes_of_product(mean, rows, n_components, self.random_state)
+            return find_axes_of_product(mean, rows, n_components, self.random_state)
         n_components = min(n_components, *rows.shape)
         with np.errstate(invalid="ignore"):  # shares of a variance that may be zero
             return PCA(n_components, random_state=self.random_state).fit(rows)
