@@ -174,14 +174,30 @@ def image_report(
     weight = weights["fused"]
     agreement, attention = _compare(labels), _average_by_domain(labels["fused"][0], weight)
     verdict = _judge(scores, agreement)
-    return ImageReport(scores, agreement, attention, labels, weight, coords, verdict, sections)
+    return ImageReport(
+        scores=scores,
+        agreement=agreement,
+        attention=attention,
+        labels=labels,
+        image_attention=weight,
+        coords=coords,
+        verdict=verdict,
+        sections=sections,
+    )
 
 
 def _gather(X, coords, image, sections, estimator):
     """Return genes, coordinates, image features and sections, an AnnData's by the keys."""
     if is_anndata(X):
-        adata, names = X, ("layer", "use_rep", "coords_key", "image_key", "section_key")
-        X, *found = unpack_anndata(adata, **{name: getattr(estimator, name) for name in names})
+        adata = X
+        X, *found = unpack_anndata(
+            adata,
+            layer=estimator.layer,
+            use_rep=estimator.use_rep,
+            coords_key=estimator.coords_key,
+            image_key=estimator.image_key,
+            section_key=estimator.section_key,
+        )
         given = zip((coords, image, sections), found, strict=True)
         coords, image, sections = (other if own is None else own for own, other in given)
         if sections is None:

@@ -120,10 +120,10 @@ class SpotFeatures:
                 spots.image,
                 find_widest(adjacency),
                 target,
-                own,
-                around,
-                spots.coords,
-                spots.sections,
+                own=own,
+                around=around,
+                coords=spots.coords,
+                sections=spots.sections,
             )
         return self
 
