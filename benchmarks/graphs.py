@@ -2,7 +2,8 @@
 
     python benchmarks/graphs.py --spots 1000000
 
-The spots are scattered at random; for the grid they lie on a hexagonal array, as Visium's do.
+The spots are scattered at random; for the grid they lie on a hexagonal array, as Visium's do. Last
+come the default neighbourhoods, by a search for each and cut from one.
 """
 
 import argparse
@@ -11,6 +12,9 @@ import time
 import numpy as np
 
 from skiehercl import SpatialDelaunayGraph, SpatialKNNGraph, SpatialRadiusGraph
+from skiehercl.graph._nested import link_nested
+
+SIZES = (6, 12, 18, 30)
 
 
 def scatter(n_spots):
@@ -46,10 +50,21 @@ def main():
     for name, (graph, lay) in GRAPHS.items():
         coords = lay(n_spots)
         sections = np.arange(n_spots) * 10 // n_spots if "sections" in name else None
-        start, start_cpu = time.perf_counter(), time.process_time()
-        found = graph.fit_transform(coords, sections=sections)
-        spent, cpu = time.perf_counter() - start, time.process_time() - start_cpu
-        print(f"| {name} | {spent:.1f} | {cpu:.1f} | {found.nnz:,} |", flush=True)
+        report(name, lambda: [graph.fit_transform(coords, sections=sections)])  # noqa: B023
+    for name, lay in (("scattered", scatter), ("hexagonal grid", hexagonal)):
+        coords = lay(n_spots)
+        apart = [SpatialKNNGraph(size, include_ties=True) for size in SIZES]
+        report(f"{SIZES} apart, {name}", lambda: [g.fit_transform(coords) for g in apart])  # noqa: B023
+        report(f"{SIZES} by one search, {name}", lambda: link_nested(SIZES, coords))  # noqa: B023
+
+
+def report(name, build):
+    """Print seconds, seconds of CPU time and edges of the graphs that are built."""
+    start, start_cpu = time.perf_counter(), time.process_time()
+    found = build()
+    spent, cpu = time.perf_counter() - start, time.process_time() - start_cpu
+    edges = sum(graph.nnz for graph in found)
+    print(f"| {name} | {spent:.1f} | {cpu:.1f} | {edges:,} |", flush=True)
 
 
 if __name__ == "__main__":

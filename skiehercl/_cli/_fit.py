@@ -9,6 +9,7 @@ from .. import IEHERCLClusterer, io
 from .._spots._checks import check_spots
 from .._spots._kind import recognise_input
 from .._spots._layout import IMAGE_KEY
+from .._spots._section_image import find_picture
 from .._utils._anndata import unpack_anndata
 from ..image import ResNet50PatchFeaturizer
 from ..io._image_features import is_too_coarse, measure_detail
@@ -241,22 +242,13 @@ def _count_domains(estimator):
 def _draw(adata, truth, sections, args):
     """Return the figure of the domains: on the image, or of several sections side by side."""
     if sections is not None and sections.nunique() > 1:
-        coords = _lay_out(np.asarray(adata.obsm["spatial"], dtype=float), sections)
+        coords = _drawing.lay_out(np.asarray(adata.obsm["spatial"])[:, :2], sections)
         return plot_domains(coords, adata.obs["domain_pred"], truth=truth)
     place = {}
     if args.library is not None:
-        place["image"], place["scale"], _ = io.find_image(adata, args.library)
+        found = find_picture(adata, library=args.library)
+        place = {"image": False} if found is None else {"image": found.image, "scale": found.scale}
     return plot_domains(adata, key="domain_pred", truth=truth, **place)
-
-
-def _lay_out(coords, sections):
-    """Return coordinates (n, 2) at which the sections lie in a row."""
-    coords, start = coords[:, :2].copy(), 0.0
-    for name in sections.unique():
-        own = (sections == name).to_numpy()
-        coords[own] += [start, 0.0] - coords[own].min(axis=0)
-        start = 1.1 * coords[own, 0].max()
-    return coords
 
 
 # ------------------------------------------------------------------ what both commands do

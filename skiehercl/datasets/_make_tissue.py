@@ -154,38 +154,20 @@ def make_tissue(
     >>> adata.obs["domain"].cat.categories.tolist()
     ['layer_1', 'layer_2', 'layer_3', 'blob_1']
     """
-    if n_spots < 10 * n_domains:
-        raise ValueError(
-            f"n_spots={n_spots} is too few for n_domains={n_domains}: use at least 10 spots per "
-            f"domain (n_spots >= {10 * n_domains}) or fewer domains"
-        )
-    if n_domain_genes > n_genes:
-        raise ValueError(
-            f"n_domain_genes={n_domain_genes} exceeds n_genes={n_genes}: a domain cannot have "
-            "more marker genes than there are genes; lower it or raise n_genes"
-        )
+    _check_sizes(n_spots, n_domains, n_genes, n_domain_genes)
     gene_twins, image_twins = _pair_twins(n_domains, n_gene_twins, n_image_twins)
-    # One stream per part: without the image, or in another section, the rest stays as it is.
-    seed = check_random_state(random_state).randint(np.iinfo(np.int32).max, size=4).tolist()
-    express, look = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(2))
-    place, count, paint = map(
-        np.random.default_rng, np.random.SeedSequence([*seed, section]).spawn(3)
-    )
+    express, look, place, count, paint = _make_streams(random_state, section)
 
     grid, array_index, outline = place_spots(n_spots, layout, place)
     anatomy = Anatomy(grid / outline.radius, n_domains, pattern, place)
     domain = anatomy.label(grid / outline.radius)
     log_fold, markers = _draw_markers(n_domains, n_genes, n_domain_genes, express)
     _merge_twins(log_fold, gene_twins, ambiguous)
-    profile = np.exp(gene_signal * log_fold) * express.lognormal(sigma=1.0, size=n_genes)
-    profile *= mean_counts / profile.mean(axis=1, keepdims=True)
-    # What makes single spots noisy: programs such as cell types, independent of the domain.
-    programs = express.normal(scale=0.06, size=(4, n_genes))
+    profile, programs = _draw_profile(gene_signal * log_fold, mean_counts, express)
     X = _draw_counts(domain, profile, programs, library_size_sigma, dropout, count)
 
     distance, diameter = (length / pixel_size for length in _LAYOUTS[layout])
-    corner = grid.min(axis=0) - _MARGIN
-    extent = np.ptp(grid, axis=0) + 2 * _MARGIN
+    corner, extent = grid.min(axis=0) - _MARGIN, np.ptp(grid, axis=0) + 2 * _MARGIN
     resolution = min(_PIXELS_PER_SPOT, max_image_side / extent.max())
     picture = None
     if image:
@@ -209,6 +191,30 @@ def make_tissue(
         image_twins=image_twins,
     )
     return made if return_arrays else _to_anndata(made, array_index, markers)
+
+
+def _check_sizes(n_spots, n_domains, n_genes, n_domain_genes):
+    if n_spots < 10 * n_domains:
+        raise ValueError(
+            f"n_spots={n_spots} is too few for n_domains={n_domains}: use at least 10 spots per "
+            f"domain (n_spots >= {10 * n_domains}) or fewer domains"
+        )
+    if n_domain_genes > n_genes:
+        raise ValueError(
+            f"n_domain_genes={n_domain_genes} exceeds n_genes={n_genes}: a domain cannot have "
+            "more marker genes than there are genes; lower it or raise n_genes"
+        )
+
+
+def _make_streams(random_state, section):
+    """Return generators of expression, looks, places, counts and painting.
+
+    One for each part: without the image, or in another section, the rest stays as it is.
+    """
+    seed = check_random_state(random_state).randint(np.iinfo(np.int32).max, size=4).tolist()
+    tissue = np.random.SeedSequence(seed).spawn(2)
+    own = np.random.SeedSequence([*seed, section]).spawn(3)
+    return map(np.random.default_rng, [*tissue, *own])
 
 
 def _pair_twins(n_domains, n_gene_twins, n_image_twins):
@@ -235,6 +241,17 @@ def _merge_twins(rows, twins, ambiguous):
     """Pull the second row of each pair towards the first, in place."""
     first, second = twins.T
     rows[second] = ambiguous * rows[first] + (1 - ambiguous) * rows[second]
+
+
+def _draw_profile(log_fold, mean_counts, rng):
+    """Return each domain's abundances (n_domains, n_genes), and programs (4, n_genes).
+
+    Programs such as cell types, independent of the domain, are what makes single spots noisy.
+    """
+    n_genes = log_fold.shape[1]
+    profile = np.exp(log_fold) * rng.lognormal(sigma=1.0, size=n_genes)
+    profile *= mean_counts / profile.mean(axis=1, keepdims=True)
+    return profile, rng.normal(scale=0.06, size=(4, n_genes))
 
 
 def _draw_markers(n_domains, n_genes, n_markers, rng):

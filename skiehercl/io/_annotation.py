@@ -74,9 +74,12 @@ def annotate(adata, estimator, key="domain_pred"):
     results = _take_results(estimator) if own else _predict_results(adata, estimator)
     prefix = "X_" + type(estimator).__name__.removesuffix("Clusterer").lower()
     parameters = _list_parameters(estimator)
-    for name in ("input", "n_iter", "n_clusters"):
-        if hasattr(estimator, f"{name}_"):  # what was decided
-            parameters[name] = getattr(estimator, f"{name}_")
+    decided = {
+        "input": getattr(estimator, "input_", None),
+        "n_iter": getattr(estimator, "n_iter_", None),
+        "n_clusters": getattr(estimator, "n_clusters_", None),
+    }
+    parameters |= {name: value for name, value in decided.items() if value is not None}
     parameters["skiehercl"] = __version__
     add_domains(adata, *results, key=key, params=parameters, embedding_key=prefix)
     adata.uns[key]["estimator"] = type(estimator).__name__
@@ -120,8 +123,8 @@ def _holds_other_rows(adata, estimator):
 
 
 def _take_results(estimator):
-    names = "labels_", "probabilities_", "embedding_"
-    return [getattr(estimator, name, None) for name in names]
+    probabilities = getattr(estimator, "probabilities_", None)
+    return estimator.labels_, probabilities, getattr(estimator, "embedding_", None)
 
 
 def _predict_results(adata, estimator):

@@ -124,15 +124,7 @@ def section_image_features(
         )
     place = {"image": found.image, "patch_size": patch_size, "scale": found.scale}
     if verbose:
-        name = found.image
-        if not isinstance(name, str):
-            name = f"the {found.image.shape[1]} x {found.image.shape[0]} image"
-        unit = "px" if mpp is None else "µm"
-        print(
-            f"image features: {type(featurizer).__name__} on {patch_size} {unit} patches of {name} "
-            f"(scale {found.scale:.4g})",
-            file=sys.stderr,
-        )
+        _tell(featurizer, f"{patch_size} {'px' if mpp is None else 'µm'}", found)
     if cuts:
         if "mpp" in parameters:
             place["mpp"] = mpp
@@ -140,6 +132,18 @@ def section_image_features(
     else:
         features = featurizer.fit_transform(PatchExtractor(**place).fit_transform(coords))
     return np.asarray(features, dtype=np.float32)
+
+
+def _tell(featurizer, patch, found):
+    """Say on stderr which image and patch are used."""
+    name = found.image
+    if not isinstance(name, str):
+        name = f"the {name.shape[1]} x {name.shape[0]} image"
+    print(
+        f"image features: {type(featurizer).__name__} on {patch} patches of {name} "
+        f"(scale {found.scale:.4g})",
+        file=sys.stderr,
+    )
 
 
 def _convert_micrometres(patch_um, patch_size, mpp):

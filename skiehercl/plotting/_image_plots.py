@@ -9,6 +9,7 @@ from ._drawing import (
     draw_spots,
     draw_tissue,
     import_pyplot,
+    lay_out,
     match_panels,
     measure_spots,
     sort_labels,
@@ -108,10 +109,13 @@ def plot_image_report(report, *, truth=None):
     Returns
     -------
     figure : matplotlib.figure.Figure
-        Domains and attention are those of the first seed.
+        Domains and attention are those of the first seed; sections lie side by side.
     """
     plt = import_pyplot()
-    coords, size = report.coords, measure_spots(report.coords)
+    coords = report.coords[:, :2]
+    if report.sections is not None:
+        coords = lay_out(coords, report.sections)
+    size = measure_spots(coords)
     maps = {run: found[0] for run, found in report.labels.items()}
     reference = sort_labels(maps["genes"] if truth is None else truth, "truth", len(coords))
     figure, axes = plt.subplots(2, 4, figsize=(16, 8), layout="constrained")

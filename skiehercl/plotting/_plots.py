@@ -57,7 +57,8 @@ def plot_domains(
         With an AnnData: the column of `obs` with the domains, instead of `labels`.
     image : array of shape (height, width[, 3 or 4]), str or False, optional
         Tissue image to draw below, faded. With an AnnData also a name in
-        `uns['spatial'][library]['images']`; None takes the best resolved one and False none.
+        `uns['spatial'][library]['images']`; None takes the one that :func:`skiehercl.io.find_image`
+        does, of those in memory, and False none.
     scale : float, default=1.0
         Image pixels per coordinate unit (an AnnData brings its own).
     truth : array-like of shape (n_spots,) or str, optional

@@ -11,7 +11,7 @@ from scipy.sparse.linalg import eigsh
 from sklearn.decomposition import PCA
 from sklearn.utils import gen_batches
 
-from .._utils._checks import find_first
+from .._utils._checks import are_whole
 from ..graph._means import neighbor_sum
 
 # Entries of the blocks of spots that are worked on at once: 128 MB in float64.
@@ -99,34 +99,9 @@ def looks_like_counts(X):
     answer : bool
         False for NaN and infinity, too.
     """
-    values = X.data if sp.issparse(X) else np.asarray(X).ravel(order="K")
-    parts = (values[i : i + _BLOCK_ENTRIES] for i in range(0, len(values), _BLOCK_ENTRIES))
-    return all(_are_counts(part) for part in parts)
-
-
-def _are_counts(values):
-    whole = values == np.floor(values)
-    return bool((np.isfinite(values) & (values >= 0) & whole).all())
-
-
-def check_counts(X, gene_names=None, require_integers=False):
-    """Raise a ValueError that names the first negative (or fractional) value of a dense or CSR X.
-
-    ``gene_names`` is None or an array with the names of the columns.
-    """
-    problem, cure = "Negative values in data", "values scaled without logarithm or centring"
-    found = find_first(X, lambda values: values < 0)
-    if found is None and require_integers:
-        problem, cure = "Fractions in data that must be counts", "set require_counts=False"
-        found = find_first(X, lambda values: values != np.floor(values))
-    if found is not None:
-        row, column, value = found
-        gene = "" if gene_names is None else f" ({gene_names[column]})"
-        raise ValueError(
-            f"{problem}: row {row}, column {column}{gene} holds {value}. Pass raw counts, or "
-            f"{cure}; ready-made features such as principal components go to "
-            "SpotFeatures(input='features')."
-        )
+    values = X.data if sp.issparse(X) else np.asarray(X)
+    legal = not values.size or (values.min() >= 0 and np.isfinite(values.max()))
+    return bool(legal and are_whole(X))
 
 
 def _as_floats(X):
