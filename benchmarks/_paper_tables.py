@@ -77,7 +77,10 @@ def summarise(rows):
         if len(lines) > 1:
             parts.append(f"{title}\n\n{markdown(header, lines)}")
             sentences += said
-    parts.append("Where paper and measurement disagree, and where they don't:")
+    parts.append(
+        "Where paper and measurement disagree, and where they don't. Chance is two standard "
+        "errors; where many settings have one seed, one or two of them pass it by chance:"
+    )
     parts.append("\n".join(f"* {sentence}" for sentence in sentences))
     return "\n\n".join(parts)
 

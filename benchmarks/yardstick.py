@@ -52,6 +52,7 @@ ABLATIONS = {
 }
 IMAGE = "+image"
 REFERENCES = ("defaults", "smoothed", "kmeans")
+OPTIONS = "--no-image"  # what the committed rows were run with
 FIGURES = ("ARI", "NMI", "agreement", "seconds", "n_spots")
 TABLE = harness.Table(("section", "variant", "seed"), FIGURES)
 

@@ -21,7 +21,7 @@ from ..graph import SpatialKNNGraph, neighbor_mean_matrix
 __all__ = ["DomainModel"]
 
 # "auto" refinement asks one neighbour for this many spots of a section; fewer than the least are
-# worse than none (benchmarks/NOTES.md).
+# worse than none (benchmarks/decisions.md).
 _SPOTS_PER_VOTE = 200
 _VOTES = (4, 50)
 

@@ -11,7 +11,7 @@ from ..preprocessing import ExpressionPreprocessor
 
 __all__ = ["CONSTRAINTS", "PRESETS", "check_parameters", "choose_pooling"]
 
-# What pooling="auto" means for each kind of input (see benchmarks/NOTES.md); the other kind has no
+# What pooling="auto" means for each kind of input (benchmarks/decisions.md); the other kind has no
 # such mean.
 _POOLING = {"counts": "counts", "features": "unit"}
 

@@ -25,7 +25,7 @@ def _contrast(fused, views, pairs, transition, temperature):
     """Return the contrast of each modality's fused latent with its views, (13), averaged.
 
     Against the latent fused across modalities, the contrast would force image and genes to say
-    the same, and lose what only one of them knows (benchmarks/NOTES.md).
+    the same, and lose what only one of them knows (benchmarks/decisions.md).
     """
     losses = []
     for name, z in fused.items():
