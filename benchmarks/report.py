@@ -2,6 +2,8 @@
 
     python -m benchmarks report
 
+    python -m benchmarks report
+
 Takes nothing but the CSV files in benchmarks/results; runs nothing.
 """
 
