@@ -15,7 +15,9 @@ import subprocess
 import sys
 import warnings
 from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
@@ -232,6 +234,7 @@ def _run_apart(work, job):
 
 
 def _run(work, job):
+    find_commit(find_package())  # before the run, in which someone may commit
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         figures = work(*job)
@@ -272,7 +275,6 @@ def describe_machine():
 
     import skiehercl
 
-    folder = Path(skiehercl.__file__).parent
     versions = [f"python {platform.python_version()}"]
     for name in ("numpy", "scipy", "scikit-learn", "torch", "pot"):
         try:
@@ -280,13 +282,19 @@ def describe_machine():
         except PackageNotFoundError:
             continue
     return {
-        "commit": find_commit(folder),
+        "commit": find_commit(find_package()),
         "versions": " ".join([*versions, f"skiehercl {skiehercl.__version__}"]),
         "machine": f"{find_processor()}, {os.cpu_count()} cores",
         "threads": str(torch.get_num_threads()),
     }
 
 
+def find_package():
+    """Return the folder of the package that is imported, without importing it."""
+    return Path(find_spec("skiehercl").origin).parent
+
+
+@lru_cache
 def find_commit(folder):
     """Return the commit of the package in a folder, "+" after it if changed, "" without Git."""
 

@@ -216,6 +216,7 @@ RUNS = {
 
 def main():
     """Run one peer on one section."""
+    sys.path.pop(0)  # this folder, of whose modules no peer shall take one for its own
     name, section, n_clusters, seed, out = sys.argv[1:]
     adata = anndata.read_h5ad(section)
     start = time.perf_counter()

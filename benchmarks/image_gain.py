@@ -92,9 +92,18 @@ def summarise(rows):
             if any(cells):
                 alone = harness.list_scores(rows, section=section, run="without")
                 took = "yes" if (section, features) in used else "left out"
-                lines.append([section, features, f"{np.mean(alone):.3f}", *cells, took])
+                cost = [
+                    f"{np.mean(harness.list_scores(rows, column, **chosen)):.{digits}f}"
+                    for chosen in (
+                        {"section": section, "run": "without"},
+                        {"section": section, "run": "with", "features": features},
+                    )
+                    for column, digits in (("seconds", 0), ("peak_gib", 2))
+                ]
+                cost = [f"{cost[0]} / {cost[2]}", f"{cost[1]} / {cost[3]}"]
+                lines.append([section, features, f"{np.mean(alone):.3f}", *cells, took, *cost])
     header = ["section", "features", "ARI without", "with less without"]
-    header += ["shuffled less without", "used"]
+    header += ["shuffled less without", "used", "s, without / with", "GiB"]
     return (
         f"Mean ± standard deviation over seeds {', '.join(seeds)}; an image that is left out gives "
         f"the labels without it.\n\n{_tables.markdown(header, lines)}"

@@ -62,10 +62,17 @@ def summarise(rows):
             alone, joint = (np.array([scores[s] for s in seeds]) for scores in (alone, joint))
             gains.append(np.mean(joint - alone))
             line = [section, len(seeds), f"{alone.mean():.3f}", f"{joint.mean():.3f}"]
-            lines.append([*line, f"{gains[-1]:+.3f}"])
-    mean = f"mean of {len(gains)}"
-    lines.append([mean, "", "", "", _tables.format_mean(gains, signed=True)])
+            cost = [
+                f"{np.mean(harness.list_scores(rows, column, pair=pair, fit=fit)):.{digits}f}"
+                for column, digits in (("seconds", 0), ("peak_gib", 2))
+                for fit in (name, "joint")
+            ]
+            lines.append([*line, f"{gains[-1]:+.3f}", *cost])
+    if gains:
+        mean = f"mean of {len(gains)}"
+        lines.append([mean, "", "", "", _tables.format_mean(gains, signed=True), *[""] * 4])
     header = ["section", "seeds", "ARI alone", "ARI together", "together less alone"]
+    header += ["s alone", "s together", "GiB alone", "GiB together"]
     return (
         "Means over seeds, defaults, no image; ± is the standard error over sections.\n\n"
         + _tables.markdown(header, lines)

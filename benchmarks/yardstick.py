@@ -19,6 +19,7 @@ for scoring only. make_tissue, four times, is reported apart.
 import ast
 import re
 import time
+from collections import Counter
 from functools import lru_cache, partial
 
 import numpy as np
@@ -135,52 +136,54 @@ def summarise(rows):
     """Return the tables: ARI by section, paired differences, losses and agreement."""
     ari = tables.mean_by(rows, ("section", "variant"))
     variants = list(dict.fromkeys(row["variant"] for row in rows))
-    seeds = sorted({int(row["seed"]) for row in rows})
     parts = [
-        f"Adjusted Rand index, mean over seeds {', '.join(map(str, seeds))} as far as they were "
-        "run, K given. ± is the standard error over sections.",
-        tabulate_sections(ari, variants),
+        "Adjusted Rand index, mean over seeds, K given. ± is the standard error over sections.",
+        tabulate_sections(rows, ari, variants),
         "Paired differences over sections, and what one fit takes in seconds of the CPU:",
-        tabulate_differences(
-            ari, tables.mean_by(rows, ("section", "variant"), "seconds"), variants
-        ),
+        tabulate_differences(rows, ari, variants),
         f"Choose: {', '.join(CHOOSE)}.\n\nConfirm: {', '.join(CONFIRM)}.",
         "\n".join([*list_losses(ari, variants), *list_agreement(rows, variants)]),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def tabulate_sections(ari, variants):
+def tabulate_sections(rows, ari, variants):
     """Return the table of ARI, a row for each section, and their mean."""
+    seeds = Counter((row["section"], row["variant"]) for row in rows)
     known = [name for name in [*SECTIONS, *TISSUES] if any((name, v) in ari for v in variants)]
     lines = [
-        [name, *(tables.format_cell(ari.get((name, variant))) for variant in variants)]
+        [
+            name,
+            "-".join(map(str, sorted({seeds[name, v] for v in variants if seeds[name, v]}))),
+            *(tables.format_cell(ari.get((name, variant))) for variant in variants),
+        ]
         for name in known
     ]
-    mean = ["mean of the real sections"]
+    mean = ["mean of the real sections", ""]
     for variant in variants:
         values = [ari[name, variant] for name in SECTIONS if (name, variant) in ari]
         mean.append(f"{tables.format_mean(values)} ({len(values)})")
-    return tables.markdown(["section", *variants], [*lines, mean])
+    return tables.markdown(["section", "seeds", *variants], [*lines, mean])
 
 
-def tabulate_differences(ari, seconds, variants):
+def tabulate_differences(rows, ari, variants):
     """Return the table of paired differences to the references, on both halves."""
+    nmi, seconds = (tables.mean_by(rows, ("section", "variant"), n) for n in ("NMI", "seconds"))
     lines = []
     for half, names in HALVES.items():
         for variant in variants:
             found = [name for name in names if (name, variant) in ari]
             if not found:
                 continue
-            mean = np.mean([ari[name, variant] for name in found])
-            cost = np.mean([seconds[name, variant] for name in found])
-            line = [half, variant, len(found), f"{mean:.3f}", f"{cost:.1f}"]
+            line = [half, variant, len(found)]
+            for values, digits in ((ari, 3), (nmi, 3), (seconds, 1)):
+                line.append(f"{np.mean([values[name, variant] for name in found]):.{digits}f}")
             for other in REFERENCES:
                 both = [name for name in found if (name, other) in ari and other != variant]
                 gains = [ari[name, variant] - ari[name, other] for name in both]
                 line.append(tables.format_mean(gains, signed=True))
             lines.append(line)
-    header = ["sections", "variant", "n", "ARI", "s", *(f"less {r}" for r in REFERENCES)]
+    header = ["sections", "variant", "n", "ARI", "NMI", "s", *(f"less {r}" for r in REFERENCES)]
     return tables.markdown(header, lines)
 
 
