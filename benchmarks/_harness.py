@@ -81,7 +81,7 @@ RUN = ("commit", "versions", "machine", "threads")
 
 def find_section(name):
     """Return the Section of a name, synthetic ones included."""
-    return SECTIONS[name] if name in SECTIONS else Section(6, image=True)
+    return Section(6, image=True) if name in TISSUES else SECTIONS[name]
 
 
 def find_data():
