@@ -271,8 +271,6 @@ def peak_gib():
 
 def describe_machine():
     """Return the columns that say which code ran, with what, and where."""
-    import torch
-
     import skiehercl
 
     versions = [f"python {platform.python_version()}"]
@@ -285,7 +283,7 @@ def describe_machine():
         "commit": find_commit(find_package()),
         "versions": " ".join([*versions, f"skiehercl {skiehercl.__version__}"]),
         "machine": f"{find_processor()}, {os.cpu_count()} cores",
-        "threads": str(torch.get_num_threads()),
+        "threads": str(count_threads()),
     }
 
 
@@ -310,6 +308,15 @@ def find_commit(folder):
         )
     except (OSError, subprocess.CalledProcessError):
         return ""
+
+
+def count_threads():
+    """Return torch's number of threads, that of BLAS and OpenMP where it isn't loaded."""
+    if "torch" in sys.modules:
+        return sys.modules["torch"].get_num_threads()
+    from threadpoolctl import threadpool_info
+
+    return max((pool["num_threads"] for pool in threadpool_info()), default=1)
 
 
 def find_processor():
