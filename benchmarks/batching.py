@@ -70,4 +70,4 @@ def main(arguments=None):
         sizes = [FULL, *args.batch_sizes]
         jobs = [(s, size, n) for s in args.sections for n in range(args.seeds) for size in sizes]
         rows = harness.run_missing(args.out, TABLE, jobs, measure, apart=False)
-    print(summarise(rows))
+    print(summarise(rows) if rows else f"no rows in {args.out}")

@@ -152,4 +152,4 @@ def main(arguments=None):
         ]
         work = partial(measure, numbers=numbers, full=args.full)
         rows = harness.run_missing(args.out, TABLE, jobs, work, apart=False)
-    print(summarise(rows))
+    print(summarise(rows) if rows else f"no rows in {args.out}")

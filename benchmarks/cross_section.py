@@ -100,4 +100,4 @@ def main(arguments=None):
     if not args.report:
         jobs = [(p, m, n) for p in args.pairs for m in args.methods for n in range(args.seeds)]
         rows = harness.run_missing(args.out, TABLE, jobs, measure)
-    print(summarise(rows))
+    print(summarise(rows) if rows else f"no rows in {args.out}")

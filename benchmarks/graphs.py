@@ -85,4 +85,4 @@ def main(arguments=None):
     if not args.report:
         jobs = [(graph, args.spots) for graph in args.graphs]
         rows = harness.run_missing(args.out, TABLE, jobs, measure)
-    print(summarise(rows))
+    print(summarise(rows) if rows else f"no rows in {args.out}")

@@ -128,4 +128,4 @@ def main(arguments=None):
         runs += [(f, run) for f in args.features for run in ("with", "shuffled")]
         jobs = [(s, *run, n) for s in args.sections for run in runs for n in range(args.seeds)]
         rows = harness.run_missing(args.out, TABLE, jobs, measure)
-    print(summarise(rows))
+    print(summarise(rows) if rows else f"no rows in {args.out}")

@@ -95,4 +95,4 @@ def main(arguments=None):
             for fit in args.fits
         ]
         rows = harness.run_missing(args.out, TABLE, jobs, measure)
-    print(summarise(rows))
+    print(summarise(rows) if rows else f"no rows in {args.out}")

@@ -100,4 +100,4 @@ def main(arguments=None):
         if not jobs:
             parser.error("nothing to run: these settings aren't run on these sections")
         rows = harness.run_missing(args.out, TABLE, jobs, measure)
-    print(summarise(rows))
+    print(summarise(rows) if rows else f"no rows in {args.out}")

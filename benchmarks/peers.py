@@ -57,4 +57,4 @@ def main(arguments=None):
         methods = [name for name in args.methods if _peers.install(name)]
         jobs = [(s, m, n) for s in args.sections for n in range(args.seeds) for m in methods]
         rows = harness.run_missing(args.out, TABLE, jobs, measure, apart=False)
-    print(summarise(rows))
+    print(summarise(rows) if rows else f"no rows in {args.out}")

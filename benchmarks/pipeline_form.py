@@ -66,4 +66,4 @@ def main(arguments=None):
     if not args.report:
         jobs = [(section, seed) for section in args.sections for seed in range(args.seeds)]
         rows = harness.run_missing(args.out, TABLE, jobs, measure, apart=False)
-    print(summarise(rows))
+    print(summarise(rows) if rows else f"no rows in {args.out}")

@@ -92,4 +92,4 @@ def main(arguments=None):
             jobs = [(kind, args.side, args.spots) for kind in KINDS]
             work = partial(measure, slide=slide)
             rows = harness.run_missing(args.out, TABLE, jobs, work)
-    print(summarise(rows))
+    print(summarise(rows) if rows else f"no rows in {args.out}")

@@ -75,4 +75,4 @@ def main(arguments=None):
     if not args.report:
         jobs = [(case, seed) for case in args.cases for seed in range(args.seeds)]
         rows = harness.run_missing(args.out, TABLE, jobs, measure)
-    print(summarise(rows))
+    print(summarise(rows) if rows else f"no rows in {args.out}")

@@ -123,4 +123,4 @@ def main(arguments=None):
         work = partial(measure, folder=harness.find_folder(args.out))
         jobs = [(section, seed) for section in args.sections for seed in range(args.seeds)]
         rows = harness.run_missing(args.out, TABLE, jobs, work)
-    print(summarise(rows))
+    print(summarise(rows) if rows else f"no rows in {args.out}")

@@ -235,4 +235,4 @@ def main(arguments=None):
         work = partial(measure, variants=variants, folder=harness.find_folder(args.out))
         with threadpool_limits(1):
             rows = harness.run_missing(args.out, TABLE, jobs, work, apart=False)
-    print(summarise(rows))
+    print(summarise(rows) if rows else f"no rows in {args.out}")
