@@ -34,7 +34,7 @@ class IEHERCLClusterer(SpatialClusterer):
     add nothing. The image's encoders start, and end, as the ridge regression of the genes' latent
     on the image's components, so that what attention fuses is measured and predicted expression;
     the components keep a few units for themselves. The defaults are one set for all tissues, chosen
-    by measurement (``benchmarks/NOTES.md``); ``from_preset("paper")`` gives the paper's settings.
+    by measurement (``benchmarks/decisions.md``); ``from_preset("paper")`` has the paper's settings.
 
     Parameters
     ----------

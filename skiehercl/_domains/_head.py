@@ -16,7 +16,7 @@ from ._n_clusters import choose_n_clusters, measure_curve
 __all__ = ["MixtureHead", "MixtureVote"]
 
 # "auto" refinement asks one neighbour for this many spots of a section; fewer than the least are
-# worse than none (benchmarks/NOTES.md).
+# worse than none (benchmarks/decisions.md).
 _SPOTS_PER_VOTE = 200
 _VOTES = (4, 50)
 # A shared covariance needs this many spots for each of its dimensions.

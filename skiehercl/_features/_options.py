@@ -9,8 +9,8 @@ from .._utils._options import Options
 __all__ = ["INPUTS", "SpotFeatures"]
 
 INPUTS = ("auto", "counts", "log1p", "features")
-# What pooling="auto" means for each kind of input (see benchmarks/NOTES.md); the other kind has no
-# such mean.
+# What pooling="auto" means for each kind of input (see benchmarks/decisions.md); the other kind
+# has no such mean.
 _POOLING = {"counts": "counts", "features": "unit"}
 
 

@@ -118,7 +118,7 @@ class Contrast(LossTerm):
         """Return the contrast of each modality's fused latent with its views, averaged.
 
         Against the latent fused across modalities, the contrast would force image and genes to
-        say the same, and lose what only one of them knows (benchmarks/NOTES.md).
+        say the same, and lose what only one of them knows (benchmarks/decisions.md).
         """
         pairs = step.batch.pairs
         transition = self.walk.batch(step.batch.spots[pairs]).to(step.z.device)

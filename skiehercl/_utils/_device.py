@@ -68,7 +68,7 @@ def choose_precision(precision, device, training=False):
     device : torch.device
     training : bool
         Whether the network is one of the domains', not of an image. On CPUs "auto" leaves these in
-        float32: they are too small to gain anything (benchmarks/NOTES.md).
+        float32: they are too small to gain anything (benchmarks/decisions.md).
 
     Returns
     -------

@@ -82,7 +82,7 @@ class ResNet50PatchFeaturizer(ClassNamePrefixFeaturesOutMixin, PatchTransformer)
     In dense mode the network sees the tissue around a patch where patch mode pads with zeros.
     Deep networks feel that in every cell of their map: with EfficientNet-lite0 on an olfactory bulb
     the median cosine between the two is 0.56, yet a linear probe finds the layers nearly as well
-    (0.71 and 0.76 of the spots right; ``benchmarks/featurizer.py``). So take one mode for all
+    (0.71 and 0.76 of the spots right; ``benchmarks/log.md``). So take one mode for all
     sections that are compared. It serves networks that end in a global average (resnet, densenet,
     efficientnet, regnet).
 

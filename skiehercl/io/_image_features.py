@@ -12,7 +12,7 @@ from ..graph._search import measure_spacing
 from ..image import ColorTextureFeaturizer, PatchExtractor
 from ..image._cutting import MIN_AUTO_PATCH
 
-# Default patch side in spot diameters: the spot and its neighbours (benchmarks/NOTES.md).
+# Default patch side in spot diameters: the spot and its neighbours (benchmarks/decisions.md).
 _PATCH_PER_SPOT = 2.75
 # Fewer pixels across a spot show no tissue, only its shade.
 _FEWEST_PIXELS = 8.0
