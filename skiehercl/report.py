@@ -1,6 +1,9 @@
 """Did the image help? The same section without image, with it, with it alone and shuffled."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,6 +15,13 @@ from tqdm import tqdm
 from ._utils._anndata import is_anndata, unpack_anndata
 from .graph import SpatialKNNGraph
 from .metrics import chaos_score, domain_scores, morans_i_labels, pas_score
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sklearn.base import BaseEstimator
+
+    from ._utils._types import ArrayLike, Labels, SpotsLike
 
 __all__ = ["ImageReport", "image_report"]
 
@@ -52,7 +62,7 @@ class ImageReport:
     verdict: str
 
     @property
-    def summary(self):
+    def summary(self) -> pd.DataFrame:
         """Mean and standard deviation of every score over the seeds, one row per run."""
         scores = self.scores.drop(columns="seed").groupby("run", sort=False)
         return scores.agg(["mean", "std"])
@@ -71,8 +81,15 @@ class ImageReport:
 
 
 def image_report(
-    X, coords=None, image_features=None, *, estimator, truth=None, seeds=(0, 1, 2), verbose=False
-):
+    X: SpotsLike,
+    coords: ArrayLike | None = None,
+    image_features: ArrayLike | None = None,
+    *,
+    estimator: BaseEstimator,
+    truth: Labels | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    verbose: bool = False,
+) -> ImageReport:
     """Compare the domains of one section without the image, with it, and with it shuffled.
 
     Four runs for each seed: "genes" leaves the image out; "image" clusters the standardised image

@@ -1,6 +1,6 @@
 """The types that signatures share. Import them under ``TYPE_CHECKING``: nothing runs on them.
 
-scikit-learn, pandas, scipy and anndata tell checkers no types, so their names are there for readers.
+scikit-learn, pandas, scipy and anndata tell checkers no types: their names are there for readers.
 """
 
 import os

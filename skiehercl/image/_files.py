@@ -1,19 +1,25 @@
 """Images from arrays and files: checked arrays, or regions of files too large for memory."""
 
+from __future__ import annotations
+
 import hashlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import joblib
 import numpy as np
 
 from ._region_image import RegionImage, UnsupportedTiff
 
+if TYPE_CHECKING:
+    from .._utils._types import Array, ImageLike
+
 WHOLE_BYTES = 2**28  # images up to this size are read into memory
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def open_image(image):
+def open_image(image: ImageLike) -> tuple[Array | RegionImage, float | None]:
     """Return an image as an array, or as a RegionImage if its file is large.
 
     Parameters
@@ -68,7 +74,7 @@ def open_image(image):
     return check_pixels(_decode(path), name), mpp
 
 
-def read_image(image):
+def read_image(image: ImageLike) -> Array:
     """Return an image as an array (h, w, c), large ones too; otherwise as :func:`open_image`."""
     pixels, _ = open_image(image)
     if isinstance(pixels, RegionImage):

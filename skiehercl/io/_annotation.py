@@ -1,6 +1,9 @@
 """Results into an AnnData, where scanpy looks for them."""
 
+from __future__ import annotations
+
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,10 +16,18 @@ from .._utils._anndata import digest_names
 from .._utils._version import __version__
 from ..plotting._drawing import name_colours, sort_labels
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anndata import AnnData
+    from sklearn.base import BaseEstimator
+
+    from .._utils._types import ArrayLike, Labels
+
 __all__ = ["add_domains", "annotate"]
 
 
-def annotate(adata, estimator, key="domain_pred"):
+def annotate(adata: AnnData, estimator: BaseEstimator, key: str = "domain_pred") -> AnnData:
     """Store the domains of a fitted estimator in `adata`, in place, for scanpy to plot.
 
     The section of ``fit`` gets the estimator's own ``labels_``. Any other one, told by the number
@@ -130,15 +141,15 @@ def _predict_results(adata, estimator):
 
 
 def add_domains(
-    adata,
-    labels,
-    probabilities=None,
-    embedding=None,
-    key="domain_pred",
-    params=None,
+    adata: AnnData,
+    labels: Labels,
+    probabilities: ArrayLike | None = None,
+    embedding: ArrayLike | None = None,
+    key: str = "domain_pred",
+    params: Mapping[str, object] | None = None,
     *,
-    embedding_key="X_iehercl",
-):
+    embedding_key: str = "X_iehercl",
+) -> AnnData:
     """Store a clustering, given as arrays, in `adata`, in place; see :func:`annotate`.
 
     Parameters

@@ -1,11 +1,14 @@
 """Read a Space Ranger output folder: matrix, spot positions, scale factors, images."""
 
+from __future__ import annotations
+
 import gzip
 import io as _io
 import json
 import os
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +17,11 @@ from scipy.io import mmread
 
 from ..image._files import open_image, read_image
 from . import _visium
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from .._utils._types import PathLike
 
 POSITION_COLUMNS = [
     "barcode",
@@ -95,7 +103,7 @@ def read_counts(outs):
     return counts, barcodes, var, metadata
 
 
-def _read_h5(path):
+def _read_h5(path: Path) -> tuple[Any, ...]:
     """Read the HDF5 form (Cell Ranger 3 and later)."""
     import h5py
 
@@ -131,7 +139,7 @@ def _as_text(attribute):
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _read_mtx(folder):
+def _read_mtx(folder: Path) -> tuple[Any, ...]:
     """Read the Matrix Market form, gzipped or not."""
     try:
         counts = sparse.csr_matrix(mmread(_open_text(folder, "matrix.mtx"))).T.tocsr()
@@ -270,8 +278,13 @@ def _list_names(folder):
 
 
 def read_visium(
-    path, *, library_id=None, in_tissue_only=True, load_images=True, fullres_image=None
-):
+    path: PathLike,
+    *,
+    library_id: str | None = None,
+    in_tissue_only: bool = True,
+    load_images: bool = True,
+    fullres_image: PathLike | None = None,
+) -> AnnData:
     """Read a Space Ranger output folder, old or new layout, into scanpy's convention.
 
     Parameters

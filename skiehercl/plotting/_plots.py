@@ -1,8 +1,11 @@
 """Figures of domains, attention and losses."""
 
+from __future__ import annotations
+
 import os
 import uuid
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from sklearn.metrics import adjusted_rand_score
@@ -26,25 +29,34 @@ from ._drawing import (
     unpack_adata,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+
+    from .._utils._types import ArrayLike, ImageLike, Labels, PathLike, SpotsLike
+
 __all__ = ["plot_attention", "plot_domains", "plot_loss_history", "save_figure"]
 
 _FORMATS = ("png", "pdf", "svg")
 
 
 def plot_domains(
-    coords,
-    labels=None,
+    coords: SpotsLike,
+    labels: Labels | None = None,
     *,
-    key=None,
-    image=None,
-    scale=1.0,
-    truth=None,
-    ax=None,
-    spot_size=None,
-    alpha=1.0,
-    palette=None,
-    title=None,
-):
+    key: str | None = None,
+    image: ImageLike | Literal[False] | None = None,
+    scale: float = 1.0,
+    truth: Labels | str | None = None,
+    ax: Axes | Sequence[Axes] | None = None,
+    spot_size: float | None = None,
+    alpha: float = 1.0,
+    palette: str | Sequence[Any] | Mapping[Any, Any] | None = None,
+    title: str | None = None,
+) -> Figure:
     """Draw the domains on the tissue, y pointing down, optionally beside the truth.
 
     Parameters
@@ -139,16 +151,16 @@ def plot_domains(
 
 
 def plot_attention(
-    coords,
-    attention,
+    coords: SpotsLike,
+    attention: Mapping[str, ArrayLike],
     *,
-    view_names=None,
-    spot_size=None,
-    image=None,
-    scale=1.0,
-    cmap="viridis",
-    n_columns=None,
-):
+    view_names: Mapping[str, Sequence[str]] | None = None,
+    spot_size: float | None = None,
+    image: ArrayLike | None = None,
+    scale: float = 1.0,
+    cmap: str | Colormap = "viridis",
+    n_columns: int | None = None,
+) -> Figure:
     """Draw attention weights on the tissue, one panel per view, each with its colour bar.
 
     Parameters
@@ -210,7 +222,12 @@ def plot_attention(
     return figure
 
 
-def plot_loss_history(loss_history, ax=None, *, title=None):
+def plot_loss_history(
+    loss_history: dict[str, list[float]] | list[dict[str, list[float]]],
+    ax: Axes | None = None,
+    *,
+    title: str | None = None,
+) -> Figure:
     """Draw how each term of the loss fell over the epochs.
 
     Parameters
@@ -280,7 +297,7 @@ def plot_loss_history(loss_history, ax=None, *, title=None):
     return ax.figure
 
 
-def save_figure(figure, path, *, dpi=200):
+def save_figure(figure: Figure | Axes, path: PathLike, *, dpi: int = 200) -> Path:
     """Write a figure as PNG, PDF or SVG; a half-written file never appears under `path`.
 
     Parameters
