@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -158,7 +158,9 @@ def image_report(
     coords = np.asarray(coords, dtype=np.float64)
     image = np.asarray(image_features, dtype=np.float64)
     graph = SpatialKNNGraph(min(6, len(coords) - 1)).fit_transform(coords)
-    labels, rows, weights = {run: [] for run in _RUNS}, [], {}
+    labels: dict[str, Any] = {run: [] for run in _RUNS}
+    weights: dict[str, Any] = {}
+    rows = []
     for seed in tqdm(seeds, desc="image report", unit="seed", disable=not verbose):
         shuffled = np.random.RandomState(seed).permutation(image)
         inputs = {

@@ -10,9 +10,7 @@ if TYPE_CHECKING:
 
     _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-    def fit_context(
-        *, prefer_skip_nested_validation: bool
-    ) -> Callable[[_Function], _Function]: ...
+    def fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[_Function], _Function]: ...
 
     def validate_params(
         parameter_constraints: Mapping[str, Any], *, prefer_skip_nested_validation: bool

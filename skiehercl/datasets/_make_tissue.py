@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy import sparse
 from sklearn.utils import Bunch, check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+from sklearn.utils._param_validation import Interval, StrOptions
 
+from .._utils._validation import validate_params
 from ._anatomy import Anatomy, draw_looks, label_pixels, place_spots, stain
 
 if TYPE_CHECKING:
-    from anndata import AnnData
-
     from .._utils._types import RandomState
 
 __all__ = ["make_tissue"]
@@ -73,7 +72,7 @@ def make_tissue(
     section: int = 0,
     return_arrays: bool = False,
     random_state: RandomState = None,
-) -> AnnData | Bunch:
+) -> Any:
     """Make a synthetic spatial transcriptomics section with known domains.
 
     Domains are curved layers with blobs on top, cut out of an irregular tissue outline. Counts

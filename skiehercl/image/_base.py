@@ -12,13 +12,14 @@ from numbers import Real
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._utils._anndata import is_anndata, take_coords
 from .._utils._display import ImageEstimator
+from .._utils._validation import fit_context
 from ._cutting import MIN_AUTO_PATCH, cut_patches, locate_spots, order_by_tile, spot_spacing
 from ._files import open_image, pixel_ceiling
 
@@ -63,7 +64,7 @@ class PatchTransformer(ImageEstimator, TransformerMixin, BaseEstimator):
         "pad": [StrOptions({"reflect", "edge"})],
     }
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: SpotsLike, y: object = None) -> Self:
         """Check the input, open the image and prepare the description.
 

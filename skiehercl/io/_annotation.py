@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -83,13 +83,14 @@ def annotate(adata: AnnData, estimator: BaseEstimator, key: str = "domain_pred")
         )
     own = _is_section_of_fit(adata, estimator)
     results = _take_results(estimator) if own else _predict_results(adata, estimator)
+    labels, probabilities, embedding = results
     prefix = "X_" + type(estimator).__name__.removesuffix("Clusterer").lower()
     parameters = estimator.get_params(deep=False)
     for name in ("input", "n_iter", "n_clusters"):
         if hasattr(estimator, f"{name}_"):  # what was decided
             parameters[name] = getattr(estimator, f"{name}_")
     parameters["skiehercl"] = __version__
-    add_domains(adata, *results, key=key, params=parameters, embedding_key=prefix)
+    add_domains(adata, labels, probabilities, embedding, key, parameters, embedding_key=prefix)
     adata.uns[key]["estimator"] = type(estimator).__name__
     for name, weights in (getattr(estimator, "attention_", {}) if own else {}).items():
         adata.obsm[f"{prefix}_attention_{name}"] = np.asarray(weights, dtype=np.float32)
@@ -178,7 +179,11 @@ def add_domains(
         An argument does not have one row per spot, or ``uns[key]`` is another's.
     """
     values = np.asarray(labels)
-    rows = {"labels": values, "probabilities": probabilities, "embedding": embedding}
+    rows: dict[str, Any] = {
+        "labels": values,
+        "probabilities": probabilities,
+        "embedding": embedding,
+    }
     for name, given in rows.items():
         if given is not None and len(given) != adata.n_obs:
             raise ValueError(
@@ -193,7 +198,9 @@ def add_domains(
     names, colours = _order_by_size(values, n_domains)
     adata.obs[key] = pd.Categorical(values.astype(str), categories=names)
     adata.uns[f"{key}_colors"] = colours
-    stored = {"params": {str(name): _make_storable(v) for name, v in (params or {}).items()}}
+    stored: dict[str, Any] = {
+        "params": {str(name): _make_storable(v) for name, v in (params or {}).items()}
+    }
     if probabilities is not None:
         adata.obs[f"{key}_confidence"] = np.max(probabilities, axis=1).astype(np.float32)
     if embedding is not None:

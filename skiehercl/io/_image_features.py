@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -128,16 +128,16 @@ def section_image_features(
             patch_size = max(MIN_AUTO_PATCH, round(_PATCH_PER_SPOT * found.spot_diameter))
     # A slide in its file is not opened here; no patch of it gets too large for memory.
     longest = np.inf if isinstance(found.image, str) else max(found.image.shape[:2], default=0)
-    if patch_size != "auto" and mpp is None and patch_size > longest:
+    if not isinstance(patch_size, str) and mpp is None and patch_size > longest:
         raise ValueError(
             f"patch_size={patch_size} is larger than the image, whose longer side has {longest} "
             "pixels: choose a smaller patch"
         )
-    place = {"image": found.image, "patch_size": patch_size, "scale": found.scale}
+    place: dict[str, Any] = {"image": found.image, "patch_size": patch_size, "scale": found.scale}
     if verbose:
         name = found.image
         if not isinstance(name, str):
-            name = f"the {found.image.shape[1]} x {found.image.shape[0]} image"
+            name = f"the {name.shape[1]} x {name.shape[0]} image"
         unit = "px" if mpp is None else "µm"
         print(
             f"image features: {type(featurizer).__name__} on {patch_size} {unit} patches of {name} "

@@ -8,7 +8,7 @@ import json
 import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -84,9 +84,9 @@ def read_counts(outs):
     if len(files) > 1:
         raise ValueError(f"{outs} has several matrices: {_list_names(outs)}. Keep one of them")
     if files:
-        *parts, origin = *_read_h5(files[0]), files[0]
+        parts, origin = _read_h5(files[0]), files[0]
     elif folder.is_dir():
-        *parts, origin = *_read_mtx(folder), {}, folder
+        parts, origin = (*_read_mtx(folder), {}), folder
     else:
         raise FileNotFoundError(
             f"{outs} has neither {MATRIX}.h5 nor a folder {MATRIX}: found {_list_names(outs)}"
@@ -103,7 +103,7 @@ def read_counts(outs):
     return counts, barcodes, var, metadata
 
 
-def _read_h5(path: Path) -> tuple[Any, ...]:
+def _read_h5(path):
     """Read the HDF5 form (Cell Ranger 3 and later)."""
     import h5py
 
@@ -139,7 +139,7 @@ def _as_text(attribute):
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _read_mtx(folder: Path) -> tuple[Any, ...]:
+def _read_mtx(folder):
     """Read the Matrix Market form, gzipped or not."""
     try:
         counts = sparse.csr_matrix(mmread(_open_text(folder, "matrix.mtx"))).T.tocsr()

@@ -130,7 +130,7 @@ def plot_domains(
         titles = [title]
     else:
         panels.insert(0, sort_labels(truth, "truth", len(coords)))
-        panels = match_panels(*panels, palette)
+        panels = match_panels(panels[0], panels[1], palette)
         both = (panels[0][0] >= 0) & (panels[1][0] >= 0)
         agreement = adjusted_rand_score(panels[0][0][both], panels[1][0][both])
         titles = ["truth", title or f"predicted (ARI {agreement:.2f})"]
@@ -223,7 +223,7 @@ def plot_attention(
 
 
 def plot_loss_history(
-    loss_history: dict[str, list[float]] | list[dict[str, list[float]]],
+    loss_history: Mapping[str, Sequence[float]] | Sequence[Mapping[str, Sequence[float]]],
     ax: Axes | None = None,
     *,
     title: str | None = None,
@@ -289,12 +289,12 @@ def plot_loss_history(
         ax.set_yscale("log", nonpositive="mask")
     ax.set_xlabel("epoch")
     ax.set_ylabel("loss")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     ax.grid(alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     ax.set_title(title or "")
-    return ax.figure
+    return ax.figure  # type: ignore[return-value]
 
 
 def save_figure(figure: Figure | Axes, path: PathLike, *, dpi: int = 200) -> Path:
@@ -337,9 +337,9 @@ def save_figure(figure: Figure | Axes, path: PathLike, *, dpi: int = 200) -> Pat
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    figure = getattr(figure, "figure", None) or figure
+    whole: Any = getattr(figure, "figure", None) or figure
     try:
-        figure.savefig(temporary, format=kind, dpi=dpi, bbox_inches="tight", facecolor="white")
+        whole.savefig(temporary, format=kind, dpi=dpi, bbox_inches="tight", facecolor="white")
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -108,7 +108,8 @@ def looks_like_counts(X: MatrixLike) -> bool:
     answer : bool
         False for NaN and infinity, too.
     """
-    values = X.data if sp.issparse(X) else np.asarray(X).ravel(order="K")
+    # scipy tells checkers no types
+    values = X.data if sp.issparse(X) else np.asarray(X).ravel(order="K")  # type: ignore[union-attr]
     parts = (values[i : i + _BLOCK_ENTRIES] for i in range(0, len(values), _BLOCK_ENTRIES))
     return all(_are_counts(part) for part in parts)
 
