@@ -20,6 +20,7 @@ from sklearn.base import BaseEstimator
 from sklearn.decomposition import PCA
 from sklearn.utils.validation import check_is_fitted
 
+from .. import graph
 from .._domains._consensus import DomainConsensus
 from .._domains._head import HeadOptions
 from .._domains._mixture import DomainMixture, WhitenedMixture
@@ -28,7 +29,6 @@ from .._features._image import ImageComponents
 from .._training._loop import Trained, TrainingOptions
 from .._training._network import IEHERCLNetwork
 from .._utils._memory import list_versions
-from ..graph import SpatialDelaunayGraph, SpatialKNNGraph, SpatialRadiusGraph
 from ..preprocessing import ExpressionPreprocessor
 from ._model import DomainModel
 
@@ -42,7 +42,7 @@ _SPARSE = (sp.csr_array, sp.csr_matrix)
 _ALLOWED = (
     *(DomainModel, HeadOptions, DomainMixture, DomainConsensus, WhitenedMixture),
     *(Trained, TrainingOptions, IEHERCLNetwork, SpotFeatures, ImageComponents, PCA),
-    *(SpatialDelaunayGraph, SpatialKNNGraph, SpatialRadiusGraph),
+    *(thing for name in graph.__all__ if isinstance(thing := getattr(graph, name), type)),
     ExpressionPreprocessor,
     *(np.random.RandomState, *_SPARSE),
 )

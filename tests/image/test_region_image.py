@@ -134,7 +134,7 @@ def test_only_tiles_around_spots_are_decoded_each_about_once(tmp_path, monkeypat
 
         return Watched(), *rest
 
-    monkeypatch.setattr(_regions, "_open_tiff", spy)
+    monkeypatch.setitem(_regions._READERS, "tiff", (_regions.is_tiff, spy))
     PatchExtractor(tmp_path / "slide.ome.tif", 16).fit_transform(coords)
     assert len({str(place) for place in read}) <= 25
     assert len(read) <= 30

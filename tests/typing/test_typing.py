@@ -33,15 +33,15 @@ def list_functions(face):
 def test_public_functions_tell_all_their_types(face):
     functions = list(list_functions(face))
     assert functions
-    for name, function in functions:
+    for function_name, function in functions:
         signature = inspect.signature(function)
         untold = [
-            parameter.name
-            for parameter in signature.parameters.values()
-            if parameter.annotation is inspect.Parameter.empty and parameter.name not in ("self", "cls")
+            name
+            for name, parameter in signature.parameters.items()
+            if parameter.annotation is inspect.Parameter.empty and name not in ("self", "cls")
         ]
-        assert not untold, f"{name}: {untold}"
-        assert signature.return_annotation is not inspect.Signature.empty, name
+        assert not untold, f"{function_name}: {untold}"
+        assert signature.return_annotation is not inspect.Signature.empty, function_name
 
 
 def test_checkers_are_told_of_the_types():
