@@ -258,7 +258,10 @@ def _open_zarr(path, level):
 
 # The formats read by region: what tells one from its path, and what returns of one of its levels
 # (array-like, axes, micrometres per pixel of the finest level or None, has alpha, levels).
-_READERS = {"zarr": (_is_zarr, _open_zarr), "tiff": (is_tiff, _open_tiff)}
+_READERS = {
+    "zarr": (_is_zarr, _open_zarr),
+    "tiff": (is_tiff, _open_tiff),
+}
 
 
 def find_reader(path):
