@@ -22,12 +22,15 @@ from sklearn.utils.validation import check_is_fitted
 
 from .. import graph
 from .._domains._consensus import DomainConsensus
-from .._domains._head import HeadOptions
+from .._domains._head import MixtureHead, MixtureVote
 from .._domains._mixture import DomainMixture, WhitenedMixture
-from .._features._features import SpotFeatures
+from .._features._features import NeighborhoodFeatures
 from .._features._image import ImageComponents
-from .._training._loop import Trained, TrainingOptions
+from .._features._options import SpotFeatures
+from .._spots._layout import SpotLayout
+from .._training._loop import Trained
 from .._training._network import IEHERCLNetwork
+from .._training._options import HybridEncoder, LossTerms, Trainer, TrainingPlan
 from .._utils._memory import list_versions
 from ..preprocessing import ExpressionPreprocessor
 from ._model import DomainModel
@@ -35,20 +38,19 @@ from ._model import DomainModel
 __all__ = ["FORMAT_VERSION", "load_estimator", "save_estimator"]
 
 # Raised whenever a file of before would be read wrongly.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _FORMAT = "skiehercl-estimator"
 _SPARSE = (sp.csr_array, sp.csr_matrix)
 # All that a file may hold besides plain values and arrays.
 _ALLOWED = (
-    *(DomainModel, HeadOptions, DomainMixture, DomainConsensus, WhitenedMixture),
-    *(Trained, TrainingOptions, IEHERCLNetwork, SpotFeatures, ImageComponents, PCA),
+    *(DomainModel, MixtureVote, DomainMixture, DomainConsensus, WhitenedMixture),
+    *(Trained, TrainingPlan, IEHERCLNetwork, NeighborhoodFeatures, ImageComponents, PCA),
+    *(SpotFeatures, HybridEncoder, LossTerms, Trainer, MixtureHead, SpotLayout),
     *(thing for name in graph.__all__ if isinstance(thing := getattr(graph, name), type)),
     ExpressionPreprocessor,
     *(np.random.RandomState, *_SPARSE),
 )
 _CLASSES = {cls.__name__: cls for cls in _ALLOWED}
-# Parameters that files of before may lack, and what they then are.
-_ADDED = {"IEHERCLClusterer": {"use_rep": None}, "ExpressionPreprocessor": {"layer": None}}
 _PLAIN = (type(None), bool, int, float, str)
 
 
@@ -218,8 +220,6 @@ def _build(cls, state):
         value.load_state_dict(weights, assign=True)
     else:
         value = cls.__new__(cls)
-        added = _ADDED.get(cls.__name__, {})
-        state |= {name: default for name, default in added.items() if name not in state}
         getattr(value, "__setstate__", vars(value).update)(state)
     return value
 
