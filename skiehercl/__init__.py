@@ -1,6 +1,7 @@
 """Spatial domains from gene expression, spot coordinates and the tissue image (IE-HERCL)."""
 
 import importlib
+from typing import TYPE_CHECKING
 
 from ._domains._head import MixtureHead
 from ._features._options import SpotFeatures
@@ -40,12 +41,26 @@ _SUBMODULES = frozenset(
     }
 )
 
+if TYPE_CHECKING:
+    from . import baseline as baseline
+    from . import clusterer as clusterer
+    from . import datasets as datasets
+    from . import graph as graph
+    from . import image as image
+    from . import io as io
+    from . import metrics as metrics
+    from . import mixture as mixture
+    from . import model_selection as model_selection
+    from . import plotting as plotting
+    from . import preprocessing as preprocessing
+    from . import report as report
+else:
 
-def __getattr__(name):
-    # Submodules are imported at their first use, so that none costs who doesn't need it.
-    if name in _SUBMODULES:
-        return importlib.import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name):
+        # Submodules are imported at their first use, so that none costs who doesn't need it.
+        if name in _SUBMODULES:
+            return importlib.import_module(f".{name}", __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__():

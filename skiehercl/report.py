@@ -1,6 +1,9 @@
 """Did the image help? The same sections without image, with it, with it alone and shuffled."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +16,13 @@ from ._utils._anndata import is_anndata, unpack_anndata, warn_of_libraries
 from ._utils._checks import check_sections
 from .graph import SpatialKNNGraph
 from .metrics import chaos_score, domain_scores, morans_i_labels, pas_score
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sklearn.base import BaseEstimator
+
+    from ._utils._types import ArrayLike, Labels, SpotsLike
 
 __all__ = ["ImageReport", "image_report"]
 
@@ -56,7 +66,7 @@ class ImageReport:
     sections: np.ndarray | None = None
 
     @property
-    def summary(self):
+    def summary(self) -> pd.DataFrame:
         """Mean and standard deviation of every score over the seeds, one row per run."""
         scores = self.scores.drop(columns="seed").groupby("run", sort=False)
         return scores.agg(["mean", "std"])
@@ -75,16 +85,16 @@ class ImageReport:
 
 
 def image_report(
-    X,
-    coords=None,
-    image_features=None,
+    X: SpotsLike,
+    coords: ArrayLike | None = None,
+    image_features: ArrayLike | None = None,
     *,
-    estimator,
-    sections=None,
-    truth=None,
-    seeds=(0, 1, 2),
-    verbose=False,
-):
+    estimator: BaseEstimator,
+    sections: Labels | None = None,
+    truth: Labels | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    verbose: bool = False,
+) -> ImageReport:
     """Compare the domains without the image, with it, and with it shuffled.
 
     Four runs for each seed: "genes" leaves the image out; "image" clusters the standardised image
@@ -141,31 +151,33 @@ def image_report(
     >>> list(report.agreement)
     ['genes', 'image', 'fused', 'shuffled']
     """
-    X, coords, image, sections = _gather(X, coords, image_features, sections, estimator)
+    X, coords, image, groups = _gather(X, coords, image_features, sections, estimator)
     seeds = [int(seed) for seed in seeds]
     if not seeds:
         raise ValueError("seeds is empty: pass at least one, two or more to tell chance apart")
     n_neighbors = min(6, len(coords) - 1)
-    graph = SpatialKNNGraph(n_neighbors).fit_transform(coords, sections=sections)
-    labels, rows, weights = {run: [] for run in _RUNS}, [], {}
+    graph = SpatialKNNGraph(n_neighbors).fit_transform(coords, sections=groups)
+    labels: dict[str, Any] = {run: [] for run in _RUNS}
+    weights: dict[str, Any] = {}
+    rows = []
     for seed in tqdm(seeds, desc="image report", unit="seed", disable=not verbose):
         inputs = {
             "genes": (X, None),
             "image": (StandardScaler().fit_transform(image), None),
             "fused": (X, image),
-            "shuffled": (X, _shuffle(image, sections, seed)),
+            "shuffled": (X, _shuffle(image, groups, seed)),
         }
         for run, (genes, features) in inputs.items():
             model = clone(estimator).set_params(random_state=seed)
             if run == "image":
                 model.set_params(features__input="features")
-            model.fit(genes, coords=coords, image_features=features, sections=sections)
+            model.fit(genes, coords=coords, image_features=features, sections=groups)
             weight = np.zeros(len(coords))
             if features is not None:
                 weight = model.attention_["modality"][:, 1]
             weights.setdefault(run, weight)
             labels[run].append(model.labels_)
-            scores = _score(model.labels_, coords, sections, graph, truth)
+            scores = _score(model.labels_, coords, groups, graph, truth)
             rows.append({"run": run, "seed": seed, **scores, "image attention": weight.mean()})
     scores = pd.DataFrame(rows)
     # The image has all the attention where it is all there is.
@@ -182,7 +194,7 @@ def image_report(
         image_attention=weight,
         coords=coords,
         verdict=verdict,
-        sections=sections,
+        sections=groups,
     )
 
 

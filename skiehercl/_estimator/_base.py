@@ -40,7 +40,7 @@ class LaidOutClusterer(
     # Parameters that are options, and what None stands for.
     _parts: dict = {"layout": SpotLayout}  # noqa: RUF012
     # Keys of the layout that are left out.
-    _unread = ()
+    _unread: tuple[str, ...] = ()
 
     def set_params(self, **params):
         """Set parameters of the estimator, or by ``<part>__<name>`` those of its parts.

@@ -20,6 +20,7 @@ from sklearn.base import BaseEstimator
 from sklearn.decomposition import PCA
 from sklearn.utils.validation import check_is_fitted
 
+from .. import graph
 from .._domains._consensus import DomainConsensus
 from .._domains._head import MixtureHead, MixtureVote
 from .._domains._mixture import DomainMixture, WhitenedMixture
@@ -31,7 +32,6 @@ from .._training._loop import Trained
 from .._training._network import IEHERCLNetwork
 from .._training._options import HybridEncoder, LossTerms, Trainer, TrainingPlan
 from .._utils._memory import list_versions
-from ..graph import SpatialDelaunayGraph, SpatialKNNGraph, SpatialRadiusGraph
 from ..preprocessing import ExpressionPreprocessor
 from ._model import DomainModel
 
@@ -46,7 +46,7 @@ _ALLOWED = (
     *(DomainModel, MixtureVote, DomainMixture, DomainConsensus, WhitenedMixture),
     *(Trained, TrainingPlan, IEHERCLNetwork, NeighborhoodFeatures, ImageComponents, PCA),
     *(SpotFeatures, HybridEncoder, LossTerms, Trainer, MixtureHead, SpotLayout),
-    *(SpatialDelaunayGraph, SpatialKNNGraph, SpatialRadiusGraph),
+    *(thing for name in graph.__all__ if isinstance(thing := getattr(graph, name), type)),
     ExpressionPreprocessor,
     *(np.random.RandomState, *_SPARSE),
 )

@@ -1,8 +1,15 @@
 """`save` and `load` of the fitted estimators, without torch until they are called."""
 
-from typing import ClassVar
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
 
 from .._utils._display import DocumentedEstimator
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from .._utils._types import PathLike
 
 __all__ = ["StoredEstimator"]
 
@@ -13,7 +20,7 @@ class StoredEstimator(DocumentedEstimator):
     # Fitted attributes without which a file is damaged, and the classes of them.
     _stored: ClassVar[dict[str, str]] = {}
 
-    def save(self, path):
+    def save(self, path: PathLike) -> None:
         """Write the fitted estimator to one file, without pickle.
 
         The file is in safetensors format: arrays as tensors, all else as text. An existing file
@@ -57,7 +64,7 @@ class StoredEstimator(DocumentedEstimator):
         save_estimator(self, path)
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: PathLike) -> Self:
         """Read a fitted estimator of this class that ``save`` wrote.
 
         Loading rebuilds a fixed list of classes and runs nothing that the file names, so that

@@ -1,11 +1,18 @@
 """An AnnData's tissue image: where it is, and its pixels per coordinate unit."""
 
+from __future__ import annotations
+
 import os
 import warnings
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
 
 _SPOT_MICROMETRES = 65.0  # 10x Genomics' definition of spot_diameter_fullres
 
@@ -49,7 +56,9 @@ def check_spatial(adata, key, name):
         )
 
 
-def find_image(adata, library=None, prefer=()):
+def find_image(
+    adata: AnnData, library: str | None = None, prefer: str | Sequence[str] = ()
+) -> SectionImage | None:
     """Find the section's finest image and how the spots lie on it.
 
     The rule: the first key of `prefer` that exists; else the image with the largest scale factor,

@@ -1,7 +1,5 @@
 """Options: a part of an estimator's parameters, under a name of its own."""
 
-from typing import ClassVar
-
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import validate_parameter_constraints
 
@@ -16,7 +14,7 @@ class Options(DocumentedEstimator, BaseEstimator):
     They are cloned, printed, searched over and set by double underscores as any estimator.
     """
 
-    _parameter_constraints: ClassVar[dict] = {}
+    _parameter_constraints: dict = {}  # noqa: RUF012
 
     def check(self):
         """Raise a ValueError that names the parameter, the rule and what came, if one is bad."""

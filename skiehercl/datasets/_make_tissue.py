@@ -1,13 +1,20 @@
 """make_tissue: synthetic sections with counts, image and truth."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy import sparse
 from sklearn.utils import Bunch, check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+from sklearn.utils._param_validation import Interval, StrOptions
 
+from .._utils._validation import validate_params
 from ._anatomy import Anatomy, draw_looks, label_pixels, place_spots, stain
+
+if TYPE_CHECKING:
+    from .._utils._types import RandomState
 
 __all__ = ["make_tissue"]
 
@@ -44,28 +51,28 @@ _BLOCK = 1 << 22  # entries of a dense block of counts
     prefer_skip_nested_validation=True,
 )
 def make_tissue(
-    n_spots=2000,
-    n_domains=6,
+    n_spots: int = 2000,
+    n_domains: int = 6,
     *,
-    n_genes=500,
-    layout="hexagonal",
-    pattern="mixed",
-    gene_signal=1.0,
-    n_domain_genes=20,
-    mean_counts=2.0,
-    library_size_sigma=0.5,
-    dropout=0.1,
-    ambiguous=0.9,
-    n_gene_twins=None,
-    n_image_twins=None,
-    image=True,
-    image_signal=1.0,
-    pixel_size=0.5,
-    max_image_side=4096,
-    section=0,
-    return_arrays=False,
-    random_state=None,
-):
+    n_genes: int = 500,
+    layout: Literal["hexagonal", "cells"] = "hexagonal",
+    pattern: Literal["mixed", "layers", "blobs"] = "mixed",
+    gene_signal: float = 1.0,
+    n_domain_genes: int = 20,
+    mean_counts: float = 2.0,
+    library_size_sigma: float = 0.5,
+    dropout: float = 0.1,
+    ambiguous: float = 0.9,
+    n_gene_twins: int | None = None,
+    n_image_twins: int | None = None,
+    image: bool = True,
+    image_signal: float = 1.0,
+    pixel_size: float = 0.5,
+    max_image_side: int = 4096,
+    section: int = 0,
+    return_arrays: bool = False,
+    random_state: RandomState = None,
+) -> Any:
     """Make a synthetic spatial transcriptomics section with known domains.
 
     Domains are curved layers with blobs on top, cut out of an irregular tissue outline. Counts

@@ -1,7 +1,10 @@
 """Image features of an AnnData's spots."""
 
+from __future__ import annotations
+
 import sys
 import warnings
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +14,14 @@ from .._spots._section_image import check_spatial, find_image, find_mpp
 from ..graph._search import measure_spacing
 from ..image import ColorTextureFeaturizer, PatchExtractor
 from ..image._cutting import MIN_AUTO_PATCH
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from sklearn.base import TransformerMixin
+
+    from .._utils._types import FloatArray
 
 # Default patch side in spot diameters: the spot and its neighbours (benchmarks/decisions.md).
 _PATCH_PER_SPOT = 2.75
@@ -39,16 +50,16 @@ def is_too_coarse(detail):
 
 
 def section_image_features(
-    adata,
-    featurizer=None,
-    patch_size=None,
+    adata: AnnData,
+    featurizer: TransformerMixin | None = None,
+    patch_size: float | None = None,
     *,
-    patch_um=None,
-    library=None,
-    prefer=(),
-    spatial_key="spatial",
-    verbose=False,
-):
+    patch_um: float | None = None,
+    library: str | None = None,
+    prefer: str | Sequence[str] = (),
+    spatial_key: str = "spatial",
+    verbose: bool = False,
+) -> FloatArray | None:
     """Describe the tissue around each spot by the section's image.
 
     Parameters
@@ -117,12 +128,12 @@ def section_image_features(
             patch_size = max(MIN_AUTO_PATCH, round(_PATCH_PER_SPOT * found.spot_diameter))
     # A slide in its file is not opened here; no patch of it gets too large for memory.
     longest = np.inf if isinstance(found.image, str) else max(found.image.shape[:2], default=0)
-    if patch_size != "auto" and mpp is None and patch_size > longest:
+    if not isinstance(patch_size, str) and mpp is None and patch_size > longest:
         raise ValueError(
             f"patch_size={patch_size} is larger than the image, whose longer side has {longest} "
             "pixels: choose a smaller patch"
         )
-    place = {"image": found.image, "patch_size": patch_size, "scale": found.scale}
+    place: dict[str, Any] = {"image": found.image, "patch_size": patch_size, "scale": found.scale}
     if verbose:
         _tell(featurizer, f"{patch_size} {'px' if mpp is None else 'µm'}", found)
     if cuts:

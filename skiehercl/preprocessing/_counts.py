@@ -4,6 +4,10 @@ Arrays in, arrays out, dense or CSR: the estimator is in ``skiehercl.preprocessi
 the public functions of this module.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
@@ -14,13 +18,16 @@ from sklearn.utils import gen_batches
 from .._utils._checks import are_whole
 from ..graph._means import neighbor_sum
 
+if TYPE_CHECKING:
+    from .._utils._types import Array, BoolArray, FloatArray, MatrixLike, SparseMatrix
+
 # Entries of the blocks of spots that are worked on at once: 128 MB in float64.
 _BLOCK_ENTRIES = 2**24
 # Share of the spots that a gene must be found in to be chosen by its spatial autocovariance.
 _LEAST_SHARE = 0.01
 
 
-def pool_counts(X, graph):
+def pool_counts(X: Array | SparseMatrix, graph: SparseMatrix) -> FloatArray | sp.csr_matrix:
     """Add to each spot's counts those of its neighbours, ``X + graph @ X``.
 
     Parameters
@@ -39,7 +46,9 @@ def pool_counts(X, graph):
     return X.astype(total.dtype, copy=False) + total
 
 
-def normalize_log(X, target_sum=None):
+def normalize_log(
+    X: Array | SparseMatrix, target_sum: float | None = None
+) -> FloatArray | sp.csr_matrix:
     """Scale each spot to the same total count and apply log(1 + x).
 
     Parameters
@@ -60,7 +69,7 @@ def normalize_log(X, target_sum=None):
     return stabilise(multiply_rows(X, factors), "log")
 
 
-def highly_variable_genes(X_log, n_top):
+def highly_variable_genes(X_log: Array | SparseMatrix, n_top: int | None) -> BoolArray:
     """Choose the genes that vary more than others of the same mean expression.
 
     Parameters
@@ -86,7 +95,7 @@ def highly_variable_genes(X_log, n_top):
     return choose_genes(mean, variance, n_top)
 
 
-def looks_like_counts(X):
+def looks_like_counts(X: MatrixLike) -> bool:
     """Tell whether all values are non-negative integers, of whatever dtype.
 
     Parameters
@@ -99,7 +108,7 @@ def looks_like_counts(X):
     answer : bool
         False for NaN and infinity, too.
     """
-    values = X.data if sp.issparse(X) else np.asarray(X)
+    values = X.data if sp.issparse(X) else np.asarray(X)  # type: ignore[union-attr]
     legal = not values.size or (values.min() >= 0 and np.isfinite(values.max()))
     return bool(legal and are_whole(X))
 

@@ -1,6 +1,9 @@
 """ExpressionPreprocessor: counts -> features."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -28,6 +31,19 @@ from ._counts import (
     to_dense,
 )
 from ._pooling import build_pool, link_spots
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from .._utils._types import (
+        Array,
+        ArrayLike,
+        FloatArray,
+        Labels,
+        RandomState,
+        SparseMatrix,
+        SpotsLike,
+    )
 
 # Genes that n_top_genes="auto" keeps where it chooses.
 N_TOP_GENES = 3000
@@ -139,18 +155,18 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
 
     def __init__(
         self,
-        target_sum=None,
-        transformation="log",
-        n_top_genes="auto",
-        gene_selection="dispersion",
-        scale=False,
-        max_value=None,
-        n_components=None,
-        pool=None,
-        require_counts=False,
-        random_state=None,
-        layer=None,
-    ):
+        target_sum: float | None = None,
+        transformation: Literal["log", "sqrt"] | None = "log",
+        n_top_genes: int | Literal["auto"] | None = "auto",
+        gene_selection: Literal["dispersion", "spatial"] = "dispersion",
+        scale: bool = False,
+        max_value: float | None = None,
+        n_components: int | None = None,
+        pool: int | TransformerMixin | SparseMatrix | None = None,
+        require_counts: bool = False,
+        random_state: RandomState = None,
+        layer: str | None = None,
+    ) -> None:
         self.target_sum = target_sum
         self.transformation = transformation
         self.n_top_genes = n_top_genes
@@ -163,7 +179,14 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         self.random_state = random_state
         self.layer = layer
 
-    def fit(self, X, y=None, *, coords=None, sections=None):
+    def fit(
+        self,
+        X: SpotsLike,
+        y: object = None,
+        *,
+        coords: ArrayLike | None = None,
+        sections: Labels | None = None,
+    ) -> Self:
         """Learn target sum, genes, scale and components from X.
 
         Parameters
@@ -192,7 +215,14 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         self._fit(X, coords, sections)
         return self
 
-    def fit_transform(self, X, y=None, *, coords=None, sections=None):
+    def fit_transform(
+        self,
+        X: SpotsLike,
+        y: object = None,
+        *,
+        coords: ArrayLike | None = None,
+        sections: Labels | None = None,
+    ) -> FloatArray | sp.csr_matrix:
         """Fit to X and return its features; parameters as in ``fit``.
 
         Returns
@@ -203,7 +233,9 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         """
         return self._fit(X, coords, sections)
 
-    def transform(self, X, *, coords=None, sections=None):
+    def transform(
+        self, X: SpotsLike, *, coords: ArrayLike | None = None, sections: Labels | None = None
+    ) -> FloatArray | sp.csr_matrix:
         """Return the features of X by what ``fit`` learned.
 
         Parameters
@@ -221,7 +253,7 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         """
         return self._transform(X, coords, sections)
 
-    def get_feature_names_out(self, input_features=None):
+    def get_feature_names_out(self, input_features: object = None) -> Array:
         """Return the names of the kept genes, or pca0, pca1, ... after PCA.
 
         Parameters

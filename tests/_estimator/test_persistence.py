@@ -16,6 +16,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.decomposition import PCA
 from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
 
+import skiehercl.graph
 from skiehercl import IEHERCLClusterer, SmoothedMixture, SpatialKNNGraph, SpatialRadiusGraph
 from skiehercl._estimator import _persistence as persistence
 from skiehercl.datasets import make_tissue
@@ -273,6 +274,7 @@ def _saved(model, path):
         np.bool_(True),
         sp.csr_matrix(np.eye(3)),
         sp.csr_array(np.eye(3, 5, dtype=np.float32)),
+        *(cls() for cls in vars(skiehercl.graph).values() if isinstance(cls, type)),
         {1: "a", (2, None): {"b": (1, [2.0])}, "": float("inf")},
         [2**80, -0.0, float("nan"), True, None, "\x00"],
     ],

@@ -9,12 +9,12 @@ import pytest
 import scipy.sparse as sp
 from sklearn.base import clone
 
+import skiehercl.graph
 from skiehercl import (
     IEHERCLClusterer,
     PatchExtractor,
     ResNet50PatchFeaturizer,
     SmoothedMixture,
-    SpatialDelaunayGraph,
     SpatialKNNGraph,
     SpatialRadiusGraph,
 )
@@ -26,7 +26,7 @@ from skiehercl.preprocessing import ExpressionPreprocessor
 N, K = 200, 3
 QUICK = {"n_clusters": K, "random_state": 0}
 CLUSTERERS = [IEHERCLClusterer(n_init=1, max_iter=1, **QUICK), SmoothedMixture(**QUICK)]
-GRAPHS = [SpatialKNNGraph(), SpatialRadiusGraph(), SpatialDelaunayGraph()]
+GRAPHS = [cls() for cls in vars(skiehercl.graph).values() if isinstance(cls, type)]
 
 
 def name_class(estimator):
