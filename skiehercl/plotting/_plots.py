@@ -1,12 +1,11 @@
 """Figures of domains, attention and losses."""
 
-import os
-import uuid
 from pathlib import Path
 
 import numpy as np
 from sklearn.metrics import adjusted_rand_score
 
+from .._utils._atomic import replace_file
 from ._drawing import (
     GREY,
     PALETTE,
@@ -301,6 +300,8 @@ def save_figure(figure, path, *, dpi=200):
     ------
     ValueError
         If the suffix is not .png, .pdf or .svg.
+    OSError
+        If the file cannot be written or the disk is full; an older file stays as it was.
 
     Examples
     --------
@@ -319,11 +320,7 @@ def save_figure(figure, path, *, dpi=200):
             f"{', '.join('.' + known for known in _FORMATS)}"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     figure = getattr(figure, "figure", None) or figure
-    try:
+    with replace_file(path) as temporary:
         figure.savefig(temporary, format=kind, dpi=dpi, bbox_inches="tight", facecolor="white")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
