@@ -3,11 +3,6 @@
 import importlib
 
 from ._utils._version import __version__
-from .baseline import NonSpatialClusterer
-from .clusterer import IEHERCLClusterer
-from .graph import SpatialDelaunayGraph, SpatialKNNGraph, SpatialRadiusGraph
-from .image import PatchExtractor, ResNet50PatchFeaturizer
-from .mixture import SmoothedMixture
 
 __all__ = [
     "IEHERCLClusterer",
@@ -27,14 +22,27 @@ _SUBMODULES = frozenset(
         *("model_selection", "plotting", "preprocessing", "report"),
     }
 )
+_HOMES = {
+    "baseline": ("NonSpatialClusterer",),
+    "clusterer": ("IEHERCLClusterer",),
+    "graph": ("SpatialDelaunayGraph", "SpatialKNNGraph", "SpatialRadiusGraph"),
+    "image": ("PatchExtractor", "ResNet50PatchFeaturizer"),
+    "mixture": ("SmoothedMixture",),
+}
+_MODULES = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name):
-    # Submodules are imported at their first use, so that none costs who doesn't need it.
+    # Imported at their first use: none costs who doesn't need it, and the command line is there to
+    # answer, or to be interrupted, before scikit-learn is.
     if name in _SUBMODULES:
         return importlib.import_module(f".{name}", __name__)
+    if name in _MODULES:
+        value = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+        globals()[name] = value
+        return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__():
-    return sorted({*globals(), *_SUBMODULES})
+    return sorted({*globals(), *_SUBMODULES, *_MODULES})

@@ -65,6 +65,8 @@ def _read_h5ad(name):
             keys = sorted(file)
         if {"obs", "var"} <= set(keys):
             return anndata.read_h5ad(name)
+    except MemoryError:
+        raise
     except Exception as error:  # h5py and anndata raise many kinds on damaged bytes
         raise OSError(
             f"{name!r} is damaged or truncated ({type(error).__name__}: {error}): copy or write it "
