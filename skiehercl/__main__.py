@@ -128,7 +128,7 @@ def _explain(error):
         number = error.args[0]
         return f"ended by {signal.Signals(number).name}", 128 + number
     if _is_out_of_memory(error):
-        return f"out of memory ({error or type(error).__name__}): {_LESS}", 2
+        return f"out of memory ({str(error) or type(error).__name__}): {_LESS}", 2
     if isinstance(error, _BAD_INPUT):
         # str() of a KeyError is the repr of its message.
         return (error.args[0] if isinstance(error, KeyError) and error.args else error), 2
