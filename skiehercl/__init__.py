@@ -3,17 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING
 
-from ._domains._head import MixtureHead
-from ._features._options import SpotFeatures
-from ._spots._layout import SpotLayout
-from ._training._callbacks import Callback
-from ._training._options import HybridEncoder, LossTerms, Trainer
 from ._utils._version import __version__
-from .baseline import NonSpatialClusterer
-from .clusterer import IEHERCLClusterer
-from .graph import SpatialDelaunayGraph, SpatialKNNGraph, SpatialRadiusGraph
-from .image import PatchExtractor, ResNet50PatchFeaturizer
-from .mixture import SmoothedMixture
 
 __all__ = [
     "Callback",
@@ -40,6 +30,19 @@ _SUBMODULES = frozenset(
         *("model_selection", "plotting", "preprocessing", "report"),
     }
 )
+_HOMES = {
+    "_domains._head": ("MixtureHead",),
+    "_features._options": ("SpotFeatures",),
+    "_spots._layout": ("SpotLayout",),
+    "_training._callbacks": ("Callback",),
+    "_training._options": ("HybridEncoder", "LossTerms", "Trainer"),
+    "baseline": ("NonSpatialClusterer",),
+    "clusterer": ("IEHERCLClusterer",),
+    "graph": ("SpatialDelaunayGraph", "SpatialKNNGraph", "SpatialRadiusGraph"),
+    "image": ("PatchExtractor", "ResNet50PatchFeaturizer"),
+    "mixture": ("SmoothedMixture",),
+}
+_MODULES = {name: module for module, names in _HOMES.items() for name in names}
 
 if TYPE_CHECKING:
     from . import baseline as baseline
@@ -54,14 +57,29 @@ if TYPE_CHECKING:
     from . import plotting as plotting
     from . import preprocessing as preprocessing
     from . import report as report
+    from ._domains._head import MixtureHead
+    from ._features._options import SpotFeatures
+    from ._spots._layout import SpotLayout
+    from ._training._callbacks import Callback
+    from ._training._options import HybridEncoder, LossTerms, Trainer
+    from .baseline import NonSpatialClusterer
+    from .clusterer import IEHERCLClusterer
+    from .graph import SpatialDelaunayGraph, SpatialKNNGraph, SpatialRadiusGraph
+    from .image import PatchExtractor, ResNet50PatchFeaturizer
+    from .mixture import SmoothedMixture
 else:
 
     def __getattr__(name):
-        # Submodules are imported at their first use, so that none costs who doesn't need it.
+        # Imported at their first use: none costs who doesn't need it, and the command line is
+        # there to answer, or to be interrupted, before scikit-learn is.
         if name in _SUBMODULES:
             return importlib.import_module(f".{name}", __name__)
+        if name in _MODULES:
+            value = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+            globals()[name] = value
+            return value
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__():
-    return sorted({*globals(), *_SUBMODULES})
+    return sorted({*globals(), *_SUBMODULES, *_MODULES})

@@ -6,10 +6,12 @@ misspelt option answer at once.
 
 import argparse
 import os
+import signal
 import sys
 import warnings
 
-from . import __version__
+from ._cli._process import Ended, lasting_streams, open_missing_descriptors, raised_signals
+from ._utils._version import __version__
 
 __all__ = ["main"]
 
@@ -43,8 +45,15 @@ examples:
   skiehercl fit section.h5ad -k 7 --out labelled.h5ad --layer counts --truth layer
   skiehercl fit section.h5ad -k 7 --out labelled.h5ad --backbone resnet50 --weights resnet50.pth
 
-exit status: 0 done; 2 bad input, told in one line on stderr, nothing written; 1 a bug; 130 Ctrl-C.
+exit status: 0 done; 2 bad input, too little memory or disk; 3 all written, but stdout failed (a
+reader who has read enough, as of "| head", is no failure; a closed stderr never is); 1 a bug; 130
+Ctrl-C; 143 SIGTERM. All but 0 are told in one line on stderr, which names the files written until
+then; if it names none, nothing was.
 """
+_LESS = (
+    "leave the image out (--no-image), take fewer spots or genes, or a machine with more memory "
+    "(--device cpu, if a GPU has too little)"
+)
 _BAD_INPUT = (ValueError, TypeError, KeyError, OSError, ImportError)
 
 
@@ -59,8 +68,9 @@ def main(argv=None):
     Returns
     -------
     status : int
-        0: done. 2: bad arguments or input, told in one line on stderr. 1: an unexpected error,
-        likewise. 130: interrupted.
+        0: done. 1: an unexpected error. 2: bad arguments or input, or too little memory or space.
+        3: all is written, but stdout did not take what was printed. 130: Ctrl-C; 143, 129: SIGTERM,
+        SIGHUP. All but 0 are told in one line on stderr, with the files written until then.
 
     Examples
     --------
@@ -69,10 +79,29 @@ def main(argv=None):
     skiehercl 0.1.0
     0
     """
+    if argv is None:
+        open_missing_descriptors()
+    try:
+        with raised_signals(), lasting_streams() as (out, err):
+            status = _parse_and_run(argv)
+            out.flush()
+            # A reader who has read enough, as of "| head", is no error.
+            if status == 0 and not isinstance(out.error, (type(None), BrokenPipeError)):
+                status = _report(f"stdout failed, all files are written: {out.error}", 3)
+            err.flush()
+        return status
+    except KeyboardInterrupt:
+        return 130
+    except Ended as ended:
+        return 128 + ended.args[0]
+
+
+def _parse_and_run(argv):
     try:
         args = _make_parser().parse_args(argv)
     except SystemExit as stop:  # --help, --version or bad arguments
         return stop.code
+    args.written = []
     # Read when torch is loaded: threads that spin while they wait make training many times slower
     # on a machine that has other work too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -82,20 +111,35 @@ def main(argv=None):
         warnings.showwarning = _show_warning
         try:
             _find_command(args.command)(args)
-        except KeyboardInterrupt:
-            return _report("interrupted", 130)
-        except _BAD_INPUT as error:
-            if args.debug:
+        except (Exception, KeyboardInterrupt, Ended) as error:
+            if args.debug and isinstance(error, Exception):
                 raise
-            # str() of a KeyError is the repr of its message.
-            text = error.args[0] if isinstance(error, KeyError) and error.args else error
-            return _report(text, 2)
-        except Exception as error:
-            if args.debug:
-                raise
-            name = type(error).__name__
-            return _report(f"unexpected {name}: {error} (--debug shows where it arose)", 1)
+            message, status = _explain(error)
+            written = f"; already written: {', '.join(args.written)}" if args.written else ""
+            return _report(f"{message}{written}", status)
     return 0
+
+
+def _explain(error):
+    """Return a line for an exception, and the exit status."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", 130
+    if isinstance(error, Ended):
+        number = error.args[0]
+        return f"ended by {signal.Signals(number).name}", 128 + number
+    if _is_out_of_memory(error):
+        return f"out of memory ({str(error) or type(error).__name__}): {_LESS}", 2
+    if isinstance(error, _BAD_INPUT):
+        # str() of a KeyError is the repr of its message.
+        return (error.args[0] if isinstance(error, KeyError) and error.args else error), 2
+    name = type(error).__name__
+    return f"unexpected {name}: {error} (--debug shows where it arose)", 1
+
+
+def _is_out_of_memory(error):
+    # torch's own: a subclass of RuntimeError on a GPU, a plain one on the CPU.
+    told = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and told)
 
 
 def _find_command(name):

@@ -13,6 +13,7 @@ from ..datasets import make_tissue
 from ..metrics import domain_scores
 from ..plotting import _drawing, plot_domains, save_figure
 from ._common import choose_voice, format_scores, judge_image, limited_threads
+from ._outputs import check_outputs
 
 __all__ = ["run_demo"]
 
@@ -35,6 +36,7 @@ def run_demo(args):
     table, picture = (os.path.join(args.out, name) for name in ("labelled.h5ad", "domains.png"))
     for path in (table, picture):
         io.check_writable(path)
+    check_outputs({"the demo's section": table, "its figure": picture}, {})
     adata = make_tissue(args.n_spots, _DEMO_DOMAINS, random_state=args.seed)
     say(f"synthetic section: {adata.n_obs} spots x {adata.n_vars} genes, {_DEMO_DOMAINS} domains")
     # A section this small gains nothing from a second thread.
@@ -44,15 +46,17 @@ def run_demo(args):
         name: domain_scores(adata.obs["domain"], adata.obs[key])
         for name, key in _DEMO_COLUMNS.items()
     }
-    print(format_scores(scores))
     io.write_labelled(adata, table)
+    args.written.append(table)
     say(f"wrote {table}")
+    print(format_scores(scores), flush=True)
     try:
         figure = _draw_demo(adata, scores)
     except ImportError as error:
         warnings.warn(f"no figure: {error}", stacklevel=2)
     else:
         save_figure(figure, picture, dpi=150)
+        args.written.append(picture)
         _drawing.import_pyplot().close(figure)
         say(f"wrote {picture}")
     say(f"done in {time.perf_counter() - start:.0f} s")

@@ -1,6 +1,5 @@
 """``skiehercl fit``: a section's file in, the labelled file out."""
 
-import os
 import warnings
 
 import numpy as np
@@ -11,11 +10,14 @@ from .._spots._kind import recognise_input
 from .._spots._layout import IMAGE_KEY
 from .._spots._section_image import find_picture
 from .._utils._anndata import unpack_anndata
+from .._utils._atomic import check_target
 from ..image import ResNet50PatchFeaturizer
+from ..io._h5ad import measure_h5ad
 from ..io._image_features import is_too_coarse, measure_detail
 from ..metrics import domain_scores, labelled_mask
 from ..plotting import _drawing, plot_domains, save_figure
 from ._common import choose_voice, format_scores, judge_image, limited_threads
+from ._outputs import check_outputs, list_images
 
 __all__ = ["run_fit"]
 
@@ -33,6 +35,7 @@ def run_fit(args):
     say = choose_voice(args.quiet)
     _check_arguments(args)
     adata = io.read_section(args.section)
+    _check_against(adata, args)
     truth = _take_truth(adata, args.truth)
     sections = _take_column(adata, "--sections", args.sections)
     estimator = _make_estimator(args)
@@ -47,14 +50,16 @@ def run_fit(args):
         estimator.fit(genes, coords, image_features, sections=sections)
     if image_features is not None:
         say(judge_image(estimator))
-    if truth is not None:
-        print(format_scores({"IE-HERCL": domain_scores(truth, estimator.labels_)}))
     io.annotate(adata, estimator)
     io.write_labelled(adata, args.out)
+    args.written.append(args.out)
     say(f"wrote {args.out}: {_count_domains(estimator)} in obs['domain_pred']")
+    if truth is not None:
+        print(format_scores({"IE-HERCL": domain_scores(truth, estimator.labels_)}), flush=True)
     if args.plot:
         figure = _draw(adata, truth, sections, args)
         save_figure(figure, args.plot)
+        args.written.append(args.plot)
         _drawing.import_pyplot().close(figure)
         say(f"wrote {args.plot}")
 
@@ -70,17 +75,25 @@ def _check_arguments(args):
     if not args.out.lower().endswith(".h5ad"):
         raise ValueError(f"--out must name an .h5ad file, got {args.out!r}")
     io.check_writable(args.out)
-    both = os.path.exists(args.out) and os.path.exists(args.section)
-    if both and os.path.samefile(args.out, args.section):
-        raise ValueError(
-            f"--out {args.out!r} is the section itself, which is never overwritten: name another "
-            "file"
-        )
     if args.plot:
         if not args.plot.lower().endswith(_FIGURES):
             raise ValueError(f"--plot must end in {', '.join(_FIGURES)}, got {args.plot!r}")
         io.check_writable(args.plot)
         _drawing.import_pyplot()
+    inputs = {"the section itself": args.section}
+    if args.weights:
+        inputs["the network's weights"] = args.weights
+    check_outputs(_list_outputs(args), inputs)
+
+
+def _check_against(adata, args):
+    """Find what the section itself says against writing: images in files, and its size."""
+    check_outputs(_list_outputs(args), list_images(adata))
+    check_target(args.out, measure_h5ad(adata))
+
+
+def _list_outputs(args):
+    return {"--out": args.out} | ({"--plot": args.plot} if args.plot else {})
 
 
 def _take_column(adata, option, column):
@@ -249,6 +262,3 @@ def _draw(adata, truth, sections, args):
         found = find_picture(adata, library=args.library)
         place = {"image": False} if found is None else {"image": found.image, "scale": found.scale}
     return plot_domains(adata, key="domain_pred", truth=truth, **place)
-
-
-# ------------------------------------------------------------------ what both commands do

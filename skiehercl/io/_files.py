@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
 from typing import TYPE_CHECKING
 
 from scipy import sparse
 
 from .._spots._section_image import check_spatial
+from .._utils._atomic import check_target, replace_file
+from ._h5ad import write_h5ad
 from ._spatialdata import from_spatialdata, import_spatialdata
 from ._visium import read_visium
 
@@ -73,6 +73,8 @@ def _read_h5ad(name):
             keys = sorted(file)
         if {"obs", "var"} <= set(keys):
             return anndata.read_h5ad(name)
+    except MemoryError:
+        raise
     except Exception as error:  # h5py and anndata raise many kinds on damaged bytes
         raise OSError(
             f"{name!r} is damaged or truncated ({type(error).__name__}: {error}): copy or write it "
@@ -88,33 +90,24 @@ def check_writable(path: PathLike) -> None:
     A temporary file is created beside it and removed: permission bits say nothing to root or on
     network drives.
 
+    Parameters
+    ----------
+    path : str or path-like
+
     Raises
     ------
     OSError
-        The folder is missing or read-only, or `path` is a folder.
+        The folder is missing or read-only, or `path` is read-only or no regular file.
     """
-    name = os.fspath(path)
-    folder = os.path.dirname(os.path.abspath(name))
-    if os.path.isdir(name):
-        raise IsADirectoryError(f"cannot write {name!r}: it is a folder, name a file in it")
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f"cannot write {name!r}: there is no folder {folder!r}, create it")
-    probe = _name_temporary(name)
-    try:
-        with open(probe, "xb"):
-            pass
-        os.remove(probe)
-    except OSError as error:
-        raise type(error)(
-            f"cannot write {name!r}: no file can be created in {folder!r} ({error})"
-        ) from error
+    check_target(path)
 
 
 def write_labelled(adata: AnnData, path: PathLike) -> None:
     """Write `adata` to an ``.h5ad`` file: wholly or not at all.
 
     The file is written under a temporary name in the same folder and then renamed, so that an
-    interrupted run leaves an older file as it was.
+    interrupted run or a full disk leaves an older file as it was. A file's mode stays, and so does
+    a link, whose target is replaced.
 
     Parameters
     ----------
@@ -126,19 +119,5 @@ def write_labelled(adata: AnnData, path: PathLike) -> None:
     OSError
         The folder cannot be written or the disk is full.
     """
-    check_writable(path)
-    temporary = _name_temporary(path)
-    try:
-        adata.write_h5ad(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(temporary)
-
-
-def _name_temporary(path):
-    """Return an unused name in the folder of `path`."""
-    folder, name = os.path.split(os.path.abspath(os.fspath(path)))
-    return os.path.join(folder, f".{name}.{secrets.token_hex(6)}.tmp")
+    with replace_file(path) as temporary:
+        write_h5ad(adata, temporary)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from sklearn.metrics import adjusted_rand_score
 
+from .._utils._atomic import replace_file
 from ._drawing import (
     GREY,
     PALETTE,
@@ -319,6 +318,8 @@ def save_figure(figure: Figure | Axes, path: PathLike, *, dpi: int = 200) -> Pat
     ------
     ValueError
         If the suffix is not .png, .pdf or .svg.
+    OSError
+        If the file cannot be written or the disk is full; an older file stays as it was.
 
     Examples
     --------
@@ -337,11 +338,7 @@ def save_figure(figure: Figure | Axes, path: PathLike, *, dpi: int = 200) -> Pat
             f"{', '.join('.' + known for known in _FORMATS)}"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     whole: Any = getattr(figure, "figure", None) or figure
-    try:
+    with replace_file(path) as temporary:
         whole.savefig(temporary, format=kind, dpi=dpi, bbox_inches="tight", facecolor="white")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path

@@ -433,16 +433,42 @@ def test_figure_without_matplotlib_is_found_before_training(fit, tmp_path, monke
     assert os.listdir(tmp_path) == ["section.h5ad"]
 
 
-def test_failing_write_leaves_nothing(fit, tmp_path, monkeypatch, capsys):
-    def fail(self, path, **options):
-        with open(path, "wb") as file:
-            file.write(b"half")
+def test_a_disk_that_fills_up_is_one_line_and_leaves_nothing(fit, section, tmp_path, capsys):
+    # A limit on the size of files fails as a full disk does.
+    resource = pytest.importorskip("resource", reason="no limit on sizes here")
+    (tmp_path / "out.h5ad").write_text("old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (section.stat().st_size // 2, before[1]))
+    try:
+        assert fit("-q", "--no-image") == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    message = read_error(capsys)
+    assert "out.h5ad" in message and "ulimit" in message and "already written" not in message
+    assert (tmp_path / "out.h5ad").read_text() == "old"
+    assert sorted(os.listdir(tmp_path)) == ["out.h5ad", "section.h5ad"]
+
+
+def test_a_failing_figure_is_told_with_what_was_written(fit, tmp_path, monkeypatch, capsys):
+    def fail(figure, path):
         raise OSError("no space left")
 
-    monkeypatch.setattr(anndata.AnnData, "write_h5ad", fail)
-    assert fit("-q", "--no-image") == 2
-    assert "no space left" in read_error(capsys)
-    assert os.listdir(tmp_path) == ["section.h5ad"]
+    monkeypatch.setattr("skiehercl._cli._fit.save_figure", fail)
+    assert fit("-q", "--no-image", "--plot", tmp_path / "domains.png") == 2
+    assert read_error(capsys).endswith(f"no space left; already written: {tmp_path}/out.h5ad\n")
+    assert "domain_pred" in anndata.read_h5ad(tmp_path / "out.h5ad").obs
+    assert sorted(os.listdir(tmp_path)) == ["out.h5ad", "section.h5ad"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_a_full_stdout_costs_the_scores_only(fit, tmp_path, monkeypatch, capsys):
+    full = open("/dev/full", "w")  # noqa: SIM115
+    monkeypatch.setattr(sys, "stdout", full)
+    plot = tmp_path / "domains.png"
+    assert fit("-q", "--no-image", "--truth", "domain", "--plot", plot) == 3
+    assert "domain_pred" in anndata.read_h5ad(tmp_path / "out.h5ad").obs and plot.exists()
+    assert "all files are written" in read_error(capsys)
+    full.close()
 
 
 # ------------------------------------------------------------------ unexpected ends
@@ -454,6 +480,9 @@ def test_failing_write_leaves_nothing(fit, tmp_path, monkeypatch, capsys):
         (KeyError("no 'x' here"), 2, "no 'x' here\n"),
         (ValueError("two\n  lines"), 2, "two lines\n"),
         (RuntimeError("odd"), 1, "RuntimeError: odd"),
+        (MemoryError("Unable to allocate 1 PiB"), 2, "allocate 1 PiB): leave the image out"),
+        (MemoryError(), 2, "out of memory (MemoryError)"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate"), 2, "out of memory"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )

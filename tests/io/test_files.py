@@ -1,5 +1,6 @@
 """Sections in and out: .h5ad, Space Ranger folders, images, labels."""
 
+import errno
 import gzip
 import json
 import os
@@ -529,21 +530,15 @@ def test_add_domains_and_write(tmp_path):
         io.add_domains(adata, labels, embedding=embedding[:3])
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "out.h5ad"
     path.write_text("old")
     adata = make_adata()
-
-    def fail(self, name):
-        with open(name, "wb") as file:
-            file.write(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(anndata.AnnData, "write_h5ad", fail)
-    with pytest.raises(OSError, match="disk full"):
+    adata.uns["odd"] = object()
+    with pytest.raises(Exception, match="odd"):
         io.write_labelled(adata, path)
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["out.h5ad"]
-    monkeypatch.undo()
+    del adata.uns["odd"]
     io.write_labelled(adata, path)
     assert io.read_section(path).n_obs == 30 and os.listdir(tmp_path) == ["out.h5ad"]
     (tmp_path / "plain").touch()
@@ -562,10 +557,10 @@ def test_check_writable(tmp_path, monkeypatch):
         io.check_writable(tmp_path / "absent" / "new.h5ad")
 
     def refuse(*args, **kwargs):
-        raise PermissionError("read-only file system")
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr("builtins.open", refuse)
-    with pytest.raises(PermissionError, match=r"cannot write.*read-only file system"):
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(OSError, match=r"cannot write.*ead-only file system"):
         io.check_writable(tmp_path / "new.h5ad")
 
 

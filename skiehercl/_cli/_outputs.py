@@ -1,0 +1,98 @@
+"""No output may be an input, by whatever path, nor two outputs one file."""
+
+import contextlib
+import itertools
+import os
+from collections.abc import Mapping
+
+from ..io._visium import find_outs
+
+__all__ = ["check_outputs", "list_images"]
+
+_OURS = (".h5ad", ".png", ".pdf", ".svg")
+
+
+def check_outputs(outputs, inputs):
+    """Refuse outputs that name an input, lie inside one that is a folder, or are one file.
+
+    Parameters
+    ----------
+    outputs : dict of str to str
+        Option -> file.
+    inputs : dict of str to str
+        What it is -> file or folder; those that are absent don't matter.
+
+    Raises
+    ------
+    ValueError
+    """
+    for (one, path), (other, second) in itertools.combinations(outputs.items(), 2):
+        if _are_same(path, second):
+            raise ValueError(
+                f"{one} {path!r} and {other} {second!r} are one file: name two different ones"
+            )
+    for name, source in inputs.items():
+        for option, path in outputs.items():
+            if _are_same(path, source) or (os.path.isdir(source) and _is_part(path, source)):
+                raise ValueError(
+                    f"{option} {path!r} is {name}, which is never overwritten: name another file"
+                )
+
+
+def list_images(adata):
+    """Return {what it is: path} of the images that `adata` only names."""
+    paths = {}
+    libraries = adata.uns.get("spatial")
+    for library in libraries.values() if isinstance(libraries, Mapping) else ():
+        images = library.get("images") if isinstance(library, Mapping) else None
+        for image in images.values() if isinstance(images, Mapping) else ():
+            if isinstance(image, str):
+                paths[f"the section's image {image!r}"] = image
+    return paths
+
+
+def _are_same(path, other):
+    if os.path.realpath(path) == os.path.realpath(other):
+        return True
+    return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
+
+
+def _is_part(path, folder):
+    """Whether `path` is a file of the section in `folder`, or would be a new one in it.
+
+    Beside Space Ranger's files there is room for results, but not in its subfolders.
+    """
+    with contextlib.suppress(OSError, ValueError):  # to be told by whoever reads it
+        folder = os.fspath(find_outs(folder))
+    parts = _identify_parts(folder) - {_identify(folder)}
+    if folder.rstrip(os.sep).endswith(".zarr"):
+        parts.add(_identify(folder))
+    place = os.path.dirname(os.path.realpath(path))
+    return not parts.isdisjoint({_identify(path), _identify(place)})
+
+
+def _identify_parts(folder):
+    """Return the identities of files and folders in `folder`, links followed, without results."""
+    found, waiting = set(), [folder]
+    while waiting:
+        place = waiting.pop()
+        for name in os.listdir(place):
+            path = os.path.join(place, name)
+            identity = _identify(path)
+            if identity is None or identity in found:
+                continue
+            if os.path.isdir(path):
+                waiting.append(path)
+            elif place == folder and name.lower().endswith(_OURS):
+                continue
+            found.add(identity)
+    return found
+
+
+def _identify(path):
+    """Return what is the same for all names of a file, None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

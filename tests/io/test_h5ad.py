@@ -1,0 +1,172 @@
+"""An .h5ad is what anndata would write, and a write that fails is an OSError, never a crash."""
+
+import errno
+import os
+import threading
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from skiehercl import io
+from skiehercl.io import _h5ad
+
+N_SPOTS, N_GENES = 200, 60
+
+
+def make_adata(matrix=sparse.csr_matrix, n_entries=20):
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(0.5, (N_SPOTS, N_GENES)).astype(np.float32)
+    if matrix is None:
+        adata = anndata.AnnData(shape=counts.shape)
+    else:
+        adata = anndata.AnnData(matrix(counts))
+    adata.obs["domain"] = pd.Categorical(rng.choice(["a", "b"], N_SPOTS))
+    adata.obs["batch"] = rng.choice(["left", "right"], N_SPOTS)
+    adata.var["found"] = rng.random(N_GENES) < 0.5
+    adata.obsm["spatial"] = rng.random((N_SPOTS, 2))
+    adata.obsp["near"] = sparse.random(N_SPOTS, N_SPOTS, 0.05, format="csr", random_state=0)
+    adata.layers["counts"] = sparse.csc_matrix(counts)
+    adata.uns["image"] = rng.integers(0, 255, (90, 90, 3), dtype=np.uint8)
+    for number in range(n_entries):
+        adata.uns[f"entry{number}"] = {"number": number, "text": "words", "list": np.arange(9)}
+    return adata
+
+
+def list_contents(path):
+    """Return {name: (kind, attributes, values)} of all that an HDF5 file holds."""
+    found = {}
+
+    def add(name, item):
+        attributes = {key: str(value) for key, value in item.attrs.items()}
+        values = item[()] if isinstance(item, h5py.Dataset) else None
+        found[name] = type(item), attributes, getattr(item, "chunks", None), values
+
+    with h5py.File(path) as file:
+        add("/", file["/"])
+        file.visititems(add)
+    return found
+
+
+def with_raw(adata):
+    adata.raw = adata.copy()
+    return adata
+
+
+KINDS = {
+    "csr": make_adata,
+    "csc": lambda: make_adata(sparse.csc_matrix),
+    "dense": lambda: make_adata(np.asarray),
+    "no X": lambda: make_adata(None),
+    "raw": lambda: with_raw(make_adata()),
+    "part": lambda: make_adata()[10:50, 5:30].copy(),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_file_is_the_one_that_anndata_writes(name, tmp_path):
+    KINDS[name]().write_h5ad(tmp_path / "theirs.h5ad")
+    io.write_labelled(KINDS[name](), tmp_path / "ours.h5ad")
+    theirs, ours = (list_contents(tmp_path / f"{name}.h5ad") for name in ("theirs", "ours"))
+    assert ours.keys() == theirs.keys()
+    for key in theirs:
+        assert ours[key][:3] == theirs[key][:3]
+        np.testing.assert_array_equal(ours[key][3], theirs[key][3])
+
+
+def test_a_backed_section_is_written(tmp_path):
+    adata = make_adata()
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    backed.obs["more"] = np.arange(N_SPOTS)
+    io.write_labelled(backed, tmp_path / "b.h5ad")
+    written = anndata.read_h5ad(tmp_path / "b.h5ad")
+    assert (written.X != adata.X).nnz == 0 and (written.obs["more"] == np.arange(N_SPOTS)).all()
+
+
+@pytest.mark.parametrize("matrix", [sparse.csr_matrix, np.asarray])
+def test_the_measure_is_below_the_size_of_the_file(matrix, tmp_path):
+    adata = make_adata(matrix)
+    io.write_labelled(adata, tmp_path / "a.h5ad")
+    size = os.path.getsize(tmp_path / "a.h5ad")
+    assert adata.uns["image"].nbytes < _h5ad.measure_h5ad(adata) <= size
+
+
+@pytest.fixture(scope="module")
+def size(tmp_path_factory):
+    path = tmp_path_factory.mktemp("size") / "whole.h5ad"
+    io.write_labelled(make_adata(), path)
+    return os.path.getsize(path)
+
+
+@pytest.mark.parametrize("share", np.linspace(0, 0.99, 20).round(2))
+def test_a_disk_that_fills_up_is_an_oserror(share, size, tmp_path):
+    # A limit on the size of files fails as a full disk does, after a part.
+    resource = pytest.importorskip("resource", reason="no limit on sizes here")
+    path = tmp_path / "out.h5ad"
+    path.write_text("old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(share * size), before[1]))
+    try:
+        with pytest.raises(OSError, match=r"cannot write.*out\.h5ad") as caught:
+            io.write_labelled(make_adata(), path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.errno == errno.EFBIG
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["out.h5ad"]
+
+
+def test_hdf5_reads_again_what_no_longer_fits(size, tmp_path, monkeypatch):
+    # So many groups that HDF5 drops and reads again what it wrote.
+    resource = pytest.importorskip("resource", reason="no limit on sizes here")
+    read = []
+    readinto = _h5ad._PatientFile.readinto
+    monkeypatch.setattr(
+        _h5ad._PatientFile,
+        "readinto",
+        lambda file, buffer: read.append(file.error) or readinto(file, buffer),
+    )
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        with pytest.raises(OSError, match="ulimit"):
+            io.write_labelled(make_adata(n_entries=500), tmp_path / "out.h5ad")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert any(error is not None for error in read)
+    assert os.listdir(tmp_path) == []
+
+
+def test_hdf5_runs_where_no_signal_raises(tmp_path, monkeypatch):
+    threads = set()
+    write = _h5ad._PatientFile.write
+
+    def watch(file, data):
+        threads.add(threading.current_thread())
+        return write(file, data)
+
+    monkeypatch.setattr(_h5ad._PatientFile, "write", watch)
+    io.write_labelled(make_adata(), tmp_path / "a.h5ad")
+    assert threads and threading.main_thread() not in threads
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+def test_ctrl_c_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
+    import signal
+
+    path = tmp_path / "out.h5ad"
+    path.write_text("old")
+    write, sent = _h5ad._PatientFile.write, []
+
+    def interrupt(file, data):
+        if not sent:
+            sent.append(os.kill(os.getpid(), signal.SIGINT))
+        return write(file, data)
+
+    monkeypatch.setattr(_h5ad._PatientFile, "write", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        io.write_labelled(make_adata(n_entries=500), path)
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["out.h5ad"]
