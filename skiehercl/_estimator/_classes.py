@@ -47,6 +47,8 @@ from ._schema import (
 
 __all__ = ["CLASSES", "ESTIMATORS", "Stored", "check_object"]
 
+_MOST_JOBS = 4096
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -84,6 +86,12 @@ def check_object(value, stored):
 def _need(holds, what):
     if not holds:
         raise ValueError(what)
+
+
+def _relate_graph(value):
+    # scipy lists a share of the spots for each of them.
+    n_jobs = getattr(value, "n_jobs", None)
+    _need(n_jobs is None or abs(n_jobs) <= _MOST_JOBS, f"n_jobs is beyond {_MOST_JOBS}")
 
 
 def _relate_preprocessor(value):
@@ -218,7 +226,7 @@ def _relate_smoothed(value):
 _SPARSE = Stored(take=take_sparse, build=build_sparse)
 # All graphs of the public face, so that a new one is stored without an entry here.
 _GRAPHS = {
-    cls: Stored()
+    cls: Stored(relate=_relate_graph)
     for cls in (getattr(graph, name) for name in graph.__all__)
     if isinstance(cls, type) and issubclass(cls, BaseEstimator)
 }

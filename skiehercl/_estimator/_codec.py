@@ -84,7 +84,7 @@ def encode(value, where, tensors, depth=0):
         If it is an object that isn't whole.
     """
     if depth > _MOST_DEPTH:
-        raise TypeError(f"{where:.60}: save can't store values nested deeper than {_MOST_DEPTH}")
+        raise _unknown(f"{where:.60}", f"value nested deeper than {_MOST_DEPTH}")
     value = _convert(value)
     if type(value) in _PLAIN:
         return value
@@ -106,8 +106,7 @@ def encode(value, where, tensors, depth=0):
         return {"type": "scalar", "dtype": value.dtype.name, "value": value.item()}
     if isinstance(value, np.ndarray):
         return _encode_array(value, where, tensors)
-    state = encode(_take_state(value, where), where, tensors, depth)
-    return {"type": "object", "class": type(value).__name__, "state": state}
+    return _encode_object(value, where, tensors, depth)
 
 
 def _convert(value):
@@ -155,20 +154,23 @@ def _unknown(where, what):
     )
 
 
-def _take_state(value, where):
-    """Return an object's state, from which `rebuild` makes it again, after checking it."""
+def _encode_object(value, where, tensors, depth):
+    """Return an object as class and state, from which `rebuild` would make it again."""
     cls = type(value)
     stored, state = CLASSES.get(cls), None
-    if stored is not None and stored.take is None:
-        check_object(value, stored)
-        state = open_object(value)
-    elif stored is not None:
-        state = stored.take(value)
+    if stored is not None:
+        state = open_object(value) if stored.take is None else stored.take(value)
     if state is None:
         raise _unknown(where, f"{cls.__module__}.{cls.__qualname__}")
-    if stored.build is not None:
-        stored.build(cls, state)  # raises where a file of it would
-    return state
+    encoded = encode(state, where, tensors, depth)
+    try:
+        if stored.build is None:
+            check_object(value, stored)
+        else:
+            stored.build(cls, state)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: save can't store what load would refuse: {error}") from error
+    return {"type": "object", "class": cls.__name__, "state": encoded}
 
 
 def open_object(value):

@@ -6,16 +6,15 @@ anything that the file names, and checked: a file of unknown origin can hold wro
 neither run code nor bring compiled code to read beyond its memory.
 """
 
-import contextlib
 import hashlib
 import json
 import os
-import secrets
 import stat
 
 from safetensors.numpy import load, save
 from sklearn.utils.validation import check_is_fitted
 
+from .._utils._atomic import replace_file
 from .._utils._memory import list_versions
 from ._classes import ESTIMATORS, Stored, check_object
 from ._codec import ReadTensors, WrittenTensors, decode, encode, open_object, rebuild
@@ -53,7 +52,8 @@ def save_estimator(estimator, path):
     _check_header(header)
     start = header.index(_DIGEST % _NO_DIGEST) + _DIGEST.index(b"%")
     digest = hashlib.sha256(content).hexdigest().encode()
-    _write(path, [content[:start], digest, content[start + len(digest) :]])
+    with replace_file(path) as temporary, open(temporary, "wb") as file:
+        file.writelines([content[:start], digest, content[start + len(digest) :]])
 
 
 def _find_stored(cls):
@@ -66,42 +66,6 @@ def _forget_memory(state):
     return {name: None if name == "memory" else value for name, value in state.items()}
 
 
-def _write(path, parts):
-    """Write bytes to a file, whole or not at all; links lead on, and a file keeps its mode."""
-    try:
-        target = os.path.realpath(path)
-        mode = _find_mode(path)
-        temporary = os.path.join(
-            os.path.dirname(target), f".{os.path.basename(target)}.{secrets.token_hex(8)}.tmp"
-        )
-        try:
-            with open(temporary, "xb") as file:
-                if mode is not None:
-                    os.chmod(temporary, mode)
-                file.writelines(parts)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        finally:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-    except OSError as error:
-        raise type(error)(f"can't write to {path}: {error.strerror or error}") from error
-
-
-def _find_mode(path):
-    """Return the mode of an existing file, None if there is none yet."""
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        return None
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError("it is a folder: add a file name")
-    if not stat.S_ISREG(mode):
-        raise OSError("it is a pipe, device or socket: name a regular file")
-    return stat.S_IMODE(mode)
-
-
 def load_estimator(path, cls):
     """Read an estimator of class ``cls``; see ``StoredEstimator.load``."""
     with _open_regular(path) as file:
@@ -109,6 +73,8 @@ def load_estimator(path, cls):
             return _read_estimator(file, cls)
         except _WrongFileError as error:
             raise ValueError(f"{path} {error}") from None
+        except OSError as error:
+            raise type(error)(f"can't read {path}: {error.strerror or error}") from error
         # The header is anybody's text: whatever goes wrong in reading it is the file's fault.
         except Exception as error:
             reason = _quote(f"({type(error).__name__}: {error})", 200)
