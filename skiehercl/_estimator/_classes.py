@@ -6,6 +6,7 @@ read.
 """
 
 from dataclasses import dataclass, field, fields, is_dataclass
+from inspect import signature
 from numbers import Integral
 
 import numpy as np
@@ -72,15 +73,22 @@ class Stored:
 
 def check_object(value, stored):
     """Raise a ValueError or TypeError if an object isn't one that its class makes."""
-    if stored.build is None:
-        check_attributes(value, stored.attributes)
-        if isinstance(value, BaseEstimator):
-            value.get_params(deep=False)  # raises where one is missing
-            value._validate_params()
-        if is_dataclass(value) and vars(value).keys() != {one.name for one in fields(value)}:
-            raise ValueError(f"{type(value).__name__} has other fields")
+    cls = type(value)
+    if stored.build is not None:
+        return
+    check_attributes(value, stored.attributes)
+    if isinstance(value, BaseEstimator):
+        value.get_params(deep=False)  # raises where one is missing
+        value._validate_params()
+    elif missing := signature(cls).parameters.keys() - vars(value).keys():
+        raise ValueError(f"{cls.__name__} lacks {min(missing)}")
+    if is_dataclass(value) and len(vars(value)) != len(fields(value)):
+        raise ValueError(f"{cls.__name__} has fields of another class")
     if stored.relate is not None:
-        stored.relate(value)
+        try:
+            stored.relate(value)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{cls.__name__}: {error}") from None
 
 
 def _need(holds, what):
@@ -132,8 +140,8 @@ def _relate_mixture(value):
         "diag": (n_components, d),
         "spherical": (n_components,),
     }[value.covariance_type]
-    for name in ("covariances_", "precisions_cholesky_"):
-        array("f", *shape)(getattr(value, name), {})
+    names = ("covariances_", "precisions_cholesky_")
+    check_attributes(value, {name: array("f", *shape) for name in names})
 
 
 def _relate_domain_mixture(value):
