@@ -2,6 +2,10 @@
 
 import importlib
 
+from ._domains._head import MixtureHead
+from ._features._options import SpotFeatures
+from ._spots._layout import SpotLayout
+from ._training._options import HybridEncoder, LossTerms, Trainer
 from ._utils._version import __version__
 from .baseline import NonSpatialClusterer
 from .clusterer import IEHERCLClusterer
@@ -10,7 +14,10 @@ from .image import PatchExtractor, ResNet50PatchFeaturizer
 from .mixture import SmoothedMixture
 
 __all__ = [
+    "HybridEncoder",
     "IEHERCLClusterer",
+    "LossTerms",
+    "MixtureHead",
     "NonSpatialClusterer",
     "PatchExtractor",
     "ResNet50PatchFeaturizer",
@@ -18,6 +25,9 @@ __all__ = [
     "SpatialDelaunayGraph",
     "SpatialKNNGraph",
     "SpatialRadiusGraph",
+    "SpotFeatures",
+    "SpotLayout",
+    "Trainer",
     "__version__",
 ]
 

@@ -9,6 +9,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
+from ._spots._layout import SpotLayout
 from ._utils._anndata import is_anndata, unpack_anndata
 from .graph import SpatialKNNGraph
 from .metrics import chaos_score, domain_scores, morans_i_labels, pas_score
@@ -128,7 +129,7 @@ def image_report(
     """
     if is_anndata(X):
         names = ("layer", "use_rep", "coords_key", "image_key")
-        keys = {name: getattr(estimator, name) for name in names}
+        keys = {name: getattr(estimator.layout or SpotLayout(), name) for name in names}
         X, *found, _ = unpack_anndata(X, **keys, section_key=None)
         coords = found[0] if coords is None else coords
         image_features = found[1] if image_features is None else image_features
@@ -153,7 +154,7 @@ def image_report(
         for run, (genes, features) in inputs.items():
             model = clone(estimator).set_params(random_state=seed)
             if run == "image":
-                model.set_params(input="features")
+                model.set_params(features__input="features")
             model.fit(genes, coords=coords, image_features=features)
             weight = np.zeros(len(coords))
             if features is not None:

@@ -7,8 +7,8 @@ import numpy as np
 
 from .. import IEHERCLClusterer, io
 from .._spots._checks import check_spots
-from .._spots._gather import IMAGE_KEY
 from .._spots._kind import recognise_input
+from .._spots._layout import IMAGE_KEY
 from .._utils._anndata import unpack_anndata
 from ..image import ResNet50PatchFeaturizer
 from ..io._image_features import is_too_coarse, measure_detail
@@ -105,13 +105,13 @@ def _make_estimator(args):
     chosen = {"n_init": args.n_init, "max_iter": args.max_iter}
     chosen = {name: value for name, value in chosen.items() if value is not None}
     if args.refine is not None:
-        chosen["refine_neighbors"] = None if args.refine == "none" else args.refine
+        chosen["head__refine_neighbors"] = None if args.refine == "none" else args.refine
     return IEHERCLClusterer.from_preset(
         args.preset,
         n_clusters=args.n_clusters,
-        input=args.input,
-        layer=args.layer,
-        section_key=args.sections,
+        features__input=args.input,
+        layout__layer=args.layer,
+        layout__section_key=args.sections,
         device=args.device,
         random_state=args.seed,
         verbose=not args.quiet,

@@ -22,7 +22,7 @@ from ._image import ImageComponents
 from ._neighborhoods import _build_graph, _choose_graphs, _find_widest
 from ._section import SectionTensors
 
-__all__ = ["SpotFeatures"]
+__all__ = ["NeighborhoodFeatures"]
 
 # Which genes the default preprocessor keeps where the spots have coordinates.
 _SPATIAL_GENES = {"n_top_genes": 2000, "gene_selection": "spatial"}
@@ -34,7 +34,7 @@ _RIVALS = 18
 _ALIGNED_ROWS = 2000
 
 
-class SpotFeatures:
+class NeighborhoodFeatures:
     """Features of spots and of their neighbourhoods, on one common set of principal axes.
 
     Parameters
@@ -54,24 +54,25 @@ class SpotFeatures:
         neighbours alone are averaged as they are, equation (3).
     smooth_target : bool
         Whether the decoder's target is the neighbourhood's expression or the spot's own.
+    align_sections : bool
+        Whether the components of several sections are shifted onto one another.
     image_prior : float or "auto"
         Attention that the image starts with; "auto": by its evidence.
     random_state : int
-    align_sections : bool
-        Whether the components of several sections are shifted onto one another.
     """
 
     def __init__(
         self,
         kind,
+        *,
         graph,
         preprocessor,
         n_components,
         pooling,
         smooth_target,
+        align_sections,
         image_prior,
         random_state,
-        align_sections=True,
     ):
         self.kind = kind
         self.graph = graph

@@ -1,6 +1,6 @@
 """The training loop: batches, losses, optimiser, early stop; then encoding with the result."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,32 +15,7 @@ from ._network import IEHERCLNetwork
 from ._terms import _PAIR_LIMIT, _collect, _contrast, _make_walk, _reconstruct, _start_centers
 from ._transport import sinkhorn_divergence
 
-__all__ = ["Trained", "TrainingOptions", "train"]
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """Settings of one training; the names are those of IEHERCLClusterer's parameters."""
-
-    n_clusters: int
-    lambda_rec: float
-    lambda_contrast: float
-    lambda_ot: float
-    walk_length: int
-    walk_alpha: float
-    sigma: float
-    temperature: float
-    ot_reg: float
-    ot_warmup: float
-    max_iter: int
-    tol: float
-    n_iter_no_change: int
-    learning_rate: float
-    weight_decay: float
-    batch_size: int | None
-    precision: str
-    verbose: bool
-    network: dict = field(default_factory=dict)
+__all__ = ["Trained", "train"]
 
 
 @dataclass
@@ -55,19 +30,21 @@ class Trained:
     n_iter: int
 
 
-def train(section, options, seed, device, progress=None, memory=NO_MEMORY):
+def train(section, plan, seed, device, progress=None, memory=NO_MEMORY, image_prior=0.5):
     """Train one network on the spots of a section (or of several).
 
     Parameters
     ----------
     section : SectionTensors
-    options : TrainingOptions
+    plan : TrainingPlan
     seed : int
     device : torch.device
     progress : callable or None
         Called with the total loss and the number of steps of each epoch, after it.
     memory : joblib.Memory
         Keeps the walk's anchors.
+    image_prior : float
+        Attention that the image starts with, in (0, 1).
 
     Returns
     -------
@@ -76,47 +53,47 @@ def train(section, options, seed, device, progress=None, memory=NO_MEMORY):
     rng = np.random.RandomState(seed)
     sizes = {name: (x.shape[1], p.shape[1]) for name, (x, p) in section.inputs.items()}
     with isolated_random_state(seed):
-        network = IEHERCLNetwork(sizes, **options.network)
-    if options.network["init"] == "pca":
+        network = plan.network.build(sizes, image_prior)
+    if plan.network.init == "pca":
         starts = section.directions, section.image_loadings
         # Copies: what memory keeps is read-only.
         network.start_at(*(None if a is None else torch.tensor(a) for a in starts))
     network = network.to(device)
-    walk = _make_walk(section, options, seed, memory) if options.lambda_contrast > 0 else None
+    walk = _make_walk(section, plan, seed, memory) if plan.lambda_contrast > 0 else None
     optimizer = torch.optim.Adam(
-        network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+        network.parameters(), lr=plan.trainer.learning_rate, weight_decay=plan.trainer.weight_decay
     )
     # Before it joins, the transport needs another term to learn from.
-    alone = options.lambda_rec == 0 and walk is None
-    warmup = 0 if alone else int(options.ot_warmup * options.max_iter)
-    size = options.batch_size or len(section)
+    alone = plan.lambda_rec == 0 and walk is None
+    warmup = 0 if alone else int(plan.terms.ot_warmup * plan.max_iter)
+    size = plan.trainer.batch_size or len(section)
     centers, history, best, stale = None, {}, np.inf, 0
     epoch, n_steps = 0, 0
-    while n_steps < options.max_iter:
-        if options.lambda_ot > 0 and n_steps >= warmup and centers is None:
-            centers = _start_centers(network, section, options, seed, device)
-        waits = options.lambda_ot > 0 and centers is None
+    while n_steps < plan.max_iter:
+        if plan.lambda_ot > 0 and n_steps >= warmup and centers is None:
+            centers = _start_centers(network, section, plan, seed, device)
+        waits = plan.lambda_ot > 0 and centers is None
         batches = draw_tiles(len(section), section.coords, section.sections, size, rng)
         # The size of a section must not decide how far the network goes: steps count, not epochs.
-        batches = batches[: (warmup if waits else options.max_iter) - n_steps]
+        batches = batches[: (warmup if waits else plan.max_iter) - n_steps]
         terms, centers = _run_epoch(
-            network, optimizer, section, walk, centers, options, batches, rng, device
+            network, optimizer, section, walk, centers, plan, batches, rng, device
         )
         if not np.isfinite(terms["total"]):
             raise ValueError(
                 f"training diverged: the loss is {terms['total']} in epoch {epoch + 1}; lower "
-                f"learning_rate={options.learning_rate:g} or the lambda of the largest term"
+                f"learning_rate={plan.trainer.learning_rate:g} or the lambda of the largest term"
             )
         for name, value in terms.items():
             history.setdefault(name, [np.nan] * epoch).append(value)
         epoch, n_steps = epoch + 1, n_steps + len(batches)
         if progress is not None:
             progress(terms["total"], len(batches))
-        stale = 0 if terms["total"] < best * (1 - options.tol) else stale + 1
+        stale = 0 if terms["total"] < best * (1 - plan.trainer.tol) else stale + 1
         best = min(best, terms["total"])
         if waits:  # the transport term joins late: the loss before and after can't be compared
             best, stale = np.inf, 0
-        if stale >= options.n_iter_no_change:
+        if stale >= plan.trainer.n_iter_no_change:
             break
     network = network.cpu().eval()
     if section.image_loadings is not None:
@@ -139,17 +116,17 @@ def _settle_image(network, section):
     network.start_image_at(torch.from_numpy(loadings), torch.from_numpy(intercept))
 
 
-def _run_epoch(network, optimizer, section, walk, centers, options, batches, rng, device):
+def _run_epoch(network, optimizer, section, walk, centers, plan, batches, rng, device):
     network.train()
     sums, n_seen, assigned = {}, 0, None
     weights = {
-        "reconstruction": options.lambda_rec,
-        "contrast": options.lambda_contrast,
-        "transport": options.lambda_ot,
+        "reconstruction": plan.lambda_rec,
+        "contrast": plan.lambda_contrast,
+        "transport": plan.lambda_ot,
     }
     for spots in batches:
         batch = cut_batch(spots, section.neighbor_mean)
-        with autocast(device, options.precision):
+        with autocast(device, plan.trainer.precision):
             z, fused, views, parts = _forward(network, section, batch, device)
         terms = {"reconstruction": total_reconstruction_loss(parts)}
         pairs = np.arange(batch.n_core)
@@ -157,11 +134,11 @@ def _run_epoch(network, optimizer, section, walk, centers, options, batches, rng
             pairs = np.sort(rng.choice(batch.n_core, _PAIR_LIMIT, replace=False))
         if walk is not None and batch.n_core > 1:
             transition = walk.batch(torch.from_numpy(spots[pairs])).to(device)
-            terms["contrast"] = _contrast(fused, views, pairs, transition, options.temperature)
+            terms["contrast"] = _contrast(fused, views, pairs, transition, plan.terms.temperature)
         if centers is not None:
             q = soft_assignment(z.float(), centers)
             terms["transport"] = sinkhorn_divergence(
-                q[pairs], target_distribution(q)[pairs], options.ot_reg
+                q[pairs], target_distribution(q)[pairs], plan.terms.ot_reg
             )
             assigned = _collect(assigned, z.detach().float(), q)
         loss = objective(terms, {name: weights[name] for name in terms})

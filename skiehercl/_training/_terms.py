@@ -41,23 +41,23 @@ def _collect(assigned, z, q):
     return (total, count) if assigned is None else (assigned[0] + total, assigned[1] + count)
 
 
-def _start_centers(network, section, options, seed, device):
+def _start_centers(network, section, plan, seed, device):
     """Return the means of Ward's clusters of the current embedding: the pseudo-labels of (14)."""
     z, _ = encode(network, section, device)
-    labels = ward_labels(z, options.n_clusters, seed)
-    onehot = np.eye(options.n_clusters, dtype=np.float32)[labels]
+    labels = ward_labels(z, plan.n_clusters, seed)
+    onehot = np.eye(plan.n_clusters, dtype=np.float32)[labels]
     means = onehot.T @ z / onehot.sum(axis=0)[:, None]
     return torch.from_numpy(means.astype(np.float32)).to(device)
 
 
-def _make_walk(section, options, seed, memory):
+def _make_walk(section, plan, seed, memory):
     # The affinity (10) is that of the expression: the target's principal components.
-    x, anchors = recall(memory, _prepare_walk, section.target, options.network["latent_size"], seed)
+    x, anchors = recall(memory, _prepare_walk, section.target, plan.network.latent_size, seed)
     return make_walk(
         torch.tensor(x),
-        options.walk_length,
-        options.walk_alpha,
-        options.sigma,
+        plan.walk_length,
+        plan.terms.walk_alpha,
+        plan.terms.sigma,
         anchors=None if anchors is None else torch.tensor(anchors),
     )
 

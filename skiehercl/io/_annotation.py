@@ -4,9 +4,9 @@ import warnings
 
 import numpy as np
 import pandas as pd
+from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from .._spots._gather import gather_spots
 from .._spots._kind import recognise_input
 from .._spots._recognition import make_keys, match_keys
 from .._utils._anndata import digest_names
@@ -73,7 +73,7 @@ def annotate(adata, estimator, key="domain_pred"):
     own = _is_section_of_fit(adata, estimator)
     results = _take_results(estimator) if own else _predict_results(adata, estimator)
     prefix = "X_" + type(estimator).__name__.removesuffix("Clusterer").lower()
-    parameters = estimator.get_params(deep=False)
+    parameters = _list_parameters(estimator)
     for name in ("input", "n_iter", "n_clusters"):
         if hasattr(estimator, f"{name}_"):  # what was decided
             parameters[name] = getattr(estimator, f"{name}_")
@@ -83,6 +83,14 @@ def annotate(adata, estimator, key="domain_pred"):
     for name, weights in (getattr(estimator, "attention_", {}) if own else {}).items():
         adata.obsm[f"{prefix}_attention_{name}"] = np.asarray(weights, dtype=np.float32)
     return adata
+
+
+def _list_parameters(estimator):
+    """Return all parameters, of its parts too, those that stand for None with their defaults."""
+    parts = getattr(estimator, "_parts", {})
+    unset = {name: part() for name, part in parts.items() if getattr(estimator, name) is None}
+    parameters = clone(estimator).set_params(**unset).get_params()
+    return {name: value for name, value in parameters.items() if name not in parts}
 
 
 def _is_section_of_fit(adata, estimator):
@@ -102,8 +110,10 @@ def _holds_other_rows(adata, estimator):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # predict tells again
         try:
-            genes = gather_spots(estimator, adata, None, None, None, reset=False).genes
-            kind = recognise_input(genes, estimator.input)
+            genes = estimator._gather(adata, None, None, None, reset=False).genes
+            asked = getattr(estimator, "input", None)
+            asked = asked or getattr(estimator.features, "input", "auto")
+            kind = recognise_input(genes, asked)
         except (KeyError, ValueError):
             return False  # normalised or selected since, or fitted on an array from elsewhere
     return kind == estimator.input_ and not match_keys(make_keys(genes), keys)

@@ -125,7 +125,7 @@ def check_counts(X, gene_names=None, require_integers=False):
         raise ValueError(
             f"{problem}: row {row}, column {column}{gene} holds {value}. Pass raw counts, or "
             f"{cure}; ready-made features such as principal components go to "
-            "IEHERCLClusterer(input='features')."
+            "SpotFeatures(input='features')."
         )
 
 

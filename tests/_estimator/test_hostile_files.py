@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from skiehercl import IEHERCLClusterer, SmoothedMixture
+from skiehercl import IEHERCLClusterer, SmoothedMixture, SpotFeatures
 from skiehercl.datasets import make_tissue
 from skiehercl.preprocessing import ExpressionPreprocessor
 
@@ -76,7 +76,7 @@ def fit():
     generator = np.random.RandomState(0)
     model = IEHERCLClusterer(
         2,
-        image_prior=0.2,
+        features=SpotFeatures(image_prior=0.2),
         preprocessor=ExpressionPreprocessor(n_components=4, random_state=generator),
         n_init=1,
         max_iter=1,
@@ -236,9 +236,9 @@ def test_weights_and_results_are_finite(content, tmp_path):
         ("SpatialKNNGraph", "n_jobs", 10**9),
         ("SpatialKNNGraph", "n_neighbors", -1),
         ("SpatialKNNGraph", "fit_transform", "hidden"),
-        ("SpotFeatures", "scale_", float("nan")),
-        ("SpotFeatures", "kind", "both"),
-        ("SpotFeatures", "graphs_", []),
+        ("NeighborhoodFeatures", "scale_", float("nan")),
+        ("NeighborhoodFeatures", "kind", "both"),
+        ("NeighborhoodFeatures", "graphs_", []),
         ("ImageComponents", "prior_", 7.0),
         ("Trained", "network", None),
         ("Trained", "other", 1),

@@ -55,33 +55,44 @@ def frame(X):
 def case(name):
     """Return parameters of the estimator and a function section -> arguments of fit."""
     return {
-        "all": ({"image_prior": 0.2}, lambda X, c, i: {"X": X, "coords": c, "image_features": i}),
+        "all": (
+            {"features__image_prior": 0.2},
+            lambda X, c, i: {"X": X, "coords": c, "image_features": i},
+        ),
         "image without evidence": (
-            {"image_prior": 0.0},
+            {"features__image_prior": 0.0},
             lambda X, c, i: {"X": X, "coords": c, "image_features": i},
         ),
         "no coords": ({}, lambda X, c, i: {"X": X}),
         "sparse": ({}, lambda X, c, i: {"X": sp.csr_matrix(X), "coords": c}),
-        "features": ({"input": "features"}, lambda X, c, i: {"X": features(X), "coords": c}),
+        "features": (
+            {"features__input": "features"},
+            lambda X, c, i: {"X": features(X), "coords": c},
+        ),
         "features as they are": (
-            {"n_components": None, "pooling": "plain", "views": "sage", "init": "random"},
+            {
+                "features__n_components": None,
+                "features__pooling": "plain",
+                "network__views": "sage",
+                "network__init": "random",
+            },
             lambda X, c, i: {"X": features(X), "coords": c},
         ),
         "named columns": ({}, lambda X, c, i: {"X": frame(X), "coords": c}),
         "packed": (
-            {"coords_columns": slice(-2, None), "image_columns": [0, 1]},
+            {"layout__coords_columns": slice(-2, None), "layout__image_columns": [0, 1]},
             lambda X, c, i: {"X": np.hstack([i[:, :2], X, c])},
         ),
         "sections": (
-            {"covariance_type": "full", "head_dimensions": [3, 5], "lambda_ot": 0.1},
+            {"head__covariance_type": "full", "head__dimensions": [3, 5], "lambda_ot": 0.1},
             lambda X, c, i: {"X": X, "coords": c, "sections": halves(c)},
         ),
         "graphs and preprocessor": (
             {
                 "graph": [SpatialKNNGraph(4), SpatialRadiusGraph(n_jobs=1)],
                 "preprocessor": ExpressionPreprocessor(n_top_genes=30, n_components=8),
-                "refine_neighbors": np.int64(5),
-                "tol": np.float32(1e-3),
+                "head__refine_neighbors": np.int64(5),
+                "trainer__tol": np.float32(1e-3),
             },
             lambda X, c, i: {"X": X, "coords": c},
         ),
@@ -104,7 +115,9 @@ CASES = (
 
 def fit(name):
     parameters, arguments = case(name)
-    return IEHERCLClusterer(**{**QUICK, **parameters}).fit(**arguments(*SECTION)), arguments
+    return IEHERCLClusterer().set_params(**{**QUICK, **parameters}).fit(
+        **arguments(*SECTION)
+    ), arguments
 
 
 @pytest.fixture(scope="module")
@@ -636,9 +649,12 @@ def test_every_engine_class_with_a_state_is_allowed():
 
 MIXTURES = {
     "counts": ({}, lambda X, c, i: {"X": X, "coords": c}),
-    "sparse": ({"covariance_type": "full"}, lambda X, c, i: {"X": sp.csr_matrix(X), "coords": c}),
+    "sparse": (
+        {"covariance_type": "full"},
+        lambda X, c, i: {"X": sp.csr_matrix(X), "coords": c},
+    ),
     "no coords": ({}, lambda X, c, i: {"X": X}),
-    "features": ({"input": "features"}, lambda X, c, i: {"X": features(X), "coords": c}),
+    "features": ({"features__input": "features"}, lambda X, c, i: {"X": features(X), "coords": c}),
     "named columns": ({}, lambda X, c, i: {"X": frame(X), "coords": c}),
     "several numbers": ({"n_clusters": range(2, 5)}, lambda X, c, i: {"X": X, "coords": c}),
     "sections": (
@@ -651,7 +667,7 @@ MIXTURES = {
 @pytest.mark.parametrize("name", MIXTURES)
 def test_a_loaded_mixture_is_the_same_and_predicts_the_same(name, tmp_path):
     parameters, arguments = MIXTURES[name]
-    model = SmoothedMixture(**{"n_clusters": 3, "random_state": 0, **parameters})
+    model = SmoothedMixture(3, random_state=0).set_params(**parameters)
     loaded = SmoothedMixture.load(_saved(model.fit(**arguments(*SECTION)), tmp_path / "m"))
     assert_same(model, loaded)
     np.testing.assert_array_equal(loaded.predict(**arguments(*SECTION)), model.labels_)

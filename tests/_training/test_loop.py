@@ -13,9 +13,9 @@ from skiehercl._features._section import SectionTensors
 from skiehercl._training import _terms
 from skiehercl._training._batches import cut_batch, draw_tiles
 from skiehercl._training._encoding import encode, reconstruct
-from skiehercl._training._loop import TrainingOptions, _forward, train
+from skiehercl._training._loop import _forward, train
 from skiehercl._training._losses import contrastive_loss, reconstruction_loss
-from skiehercl._training._network import IEHERCLNetwork
+from skiehercl._training._options import HybridEncoder, LossTerms, Trainer, TrainingPlan
 from skiehercl.graph import neighbor_mean_matrix
 
 CPU = torch.device("cpu")
@@ -43,42 +43,28 @@ def make_section(image=False, sections=None, coords=COORDS):
 SECTION = make_section()
 
 
-def make_options(network=(), **changes):
+def make_plan(network=(), **changes):
+    net = {"hidden_size": 16, "latent_size": 8, "activation": "elu", "init": "random"}
+    parts = {"terms": LossTerms(), "trainer": Trainer(batch_size=None, precision="float32")}
+    for name in list(changes):
+        for part in parts.values():
+            if name in part.get_params():
+                part.set_params(**{name: changes.pop(name)})
+                break
     options = {
         "n_clusters": 4,
         "lambda_rec": 1.0,
         "lambda_contrast": 0.1,
         "lambda_ot": 0.0,
         "walk_length": 3,
-        "walk_alpha": 0.5,
-        "sigma": 0.1,
-        "temperature": 0.5,
-        "ot_reg": 0.1,
-        "ot_warmup": 0.3,
         "max_iter": 4,
-        "tol": 1e-3,
-        "n_iter_no_change": 10,
-        "learning_rate": 1e-3,
-        "weight_decay": 1e-4,
-        "batch_size": None,
-        "precision": "float32",
-        "verbose": False,
     }
-    net = {
-        "views": ("ae", "sage"),
-        "ae_prior": 0.1,
-        "attention": True,
-        "hidden_size": 16,
-        "latent_size": 8,
-        "activation": "elu",
-        "init": "random",
-        "normalize_views": False,
-    }
-    return TrainingOptions(**{**options, **changes}, network={**net, **dict(network)})
+    encoder = HybridEncoder(**{**net, **dict(network)})
+    return TrainingPlan(**{**options, **changes}, network=encoder, **parts)
 
 
 def fit(section=SECTION, seed=0, network=(), **changes):
-    return train(section, make_options(network, **changes), seed, CPU)
+    return train(section, make_plan(network, **changes), seed, CPU)
 
 
 def weights_of(trained):
@@ -151,11 +137,11 @@ def test_steps_count_whatever_the_batches_and_none_leaves_the_start():
 @pytest.mark.parametrize("batch_size", [None, 40])
 def test_history_has_a_value_per_term_and_epoch(batch_size):
     n_batches = 1 if batch_size is None else -(-N // batch_size)
-    options = make_options(batch_size=batch_size, lambda_ot=1.0, max_iter=10 * n_batches)
+    plan = make_plan(batch_size=batch_size, lambda_ot=1.0, max_iter=10 * n_batches)
     steps = []
     section = make_section(image=True)
-    trained = train(section, options, 0, CPU, lambda loss, n_steps: steps.append(n_steps))
-    assert trained.n_iter == sum(steps) == options.max_iter
+    trained = train(section, plan, 0, CPU, lambda loss, n_steps: steps.append(n_steps))
+    assert trained.n_iter == sum(steps) == plan.max_iter
     assert set(trained.loss_history) == {
         "total",
         "reconstruction",
@@ -167,7 +153,7 @@ def test_history_has_a_value_per_term_and_epoch(batch_size):
     }
     assert {len(values) for values in trained.loss_history.values()} == {len(steps)}
     late = np.isnan(trained.loss_history.pop("transport"))
-    np.testing.assert_array_equal(late, np.cumsum(steps) <= int(0.3 * options.max_iter))
+    np.testing.assert_array_equal(late, np.cumsum(steps) <= int(0.3 * plan.max_iter))
     assert np.isfinite(list(trained.loss_history.values())).all()
 
 
@@ -290,7 +276,7 @@ def test_divergence_is_an_error_and_not_a_result():
 
 def test_progress_is_told_each_epochs_loss():
     seen = []
-    trained = train(SECTION, make_options(), 0, CPU, lambda loss, n_steps: seen.append(loss))
+    trained = train(SECTION, make_plan(), 0, CPU, lambda loss, n_steps: seen.append(loss))
     assert seen == trained.loss_history["total"]
 
 
@@ -433,8 +419,8 @@ def test_image_encoders_end_as_the_best_prediction_of_the_trained_genes():
     informative = section.target[:, :3] + 0.1 * section.inputs["image"][0]
     section.inputs["image"] = (informative, section.neighbor_mean @ informative)
     section.image_loadings = np.eye(D, 3, dtype=np.float32)
-    network = {"init": "pca", "activation": "linear", "image_prior": 0.3}
-    trained = train(section, make_options(network, max_iter=30), 0, CPU)
+    network = {"init": "pca", "activation": "linear"}
+    trained = train(section, make_plan(network, max_iter=30), 0, CPU, image_prior=0.3)
     batch = cut_batch(np.arange(N), section.neighbor_mean)
     with torch.no_grad():
         _, _, views, _ = _forward(trained.network, section, batch, CPU)
@@ -450,11 +436,13 @@ def test_image_encoders_end_as_the_best_prediction_of_the_trained_genes():
 
 def test_image_encoders_that_start_at_random_stay_as_trained():
     section = make_section(image=True)
-    options = make_options({"init": "random", "image_prior": 0.3}, max_iter=2)
-    first, second = (train(section, options, 0, CPU).network.state_dict() for _ in range(2))
+    plan = make_plan({"init": "random"}, max_iter=2)
+    first, second = (
+        train(section, plan, 0, CPU, image_prior=0.3).network.state_dict() for _ in range(2)
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        fresh = IEHERCLNetwork({"gene": (D, D), "image": (3, 3)}, **options.network).state_dict()
+        fresh = plan.network.build({"gene": (D, D), "image": (3, 3)}, 0.3).state_dict()
     for name, weight in first.items():
         torch.testing.assert_close(weight, second[name])
     name = "encoders.image.sage.lin_l.weight"
