@@ -106,6 +106,7 @@ def check_object(value, stored):
             raise type(error)(f"{cls.__name__}: {error}") from None
 
 
+_TINY = np.finfo(float).tiny
 _CURVE = mapping(array("iuf", "candidates", finite=False))
 _SPARSE = Stored(take=take_sparse, build=build_sparse)
 # All graphs of the public face, so that a new one is stored without an entry here.
@@ -145,7 +146,7 @@ CLASSES = {
             "mean_": array("f", "columns"),
             "inverse_deviation_": array("f", "columns"),
             "axes_": instance(PCA),
-            "scale_": number(),
+            "scale_": number(_TINY),
             "loadings_": array("f", "genes", "components"),
             "evidence_": number(),
             "evidence_error_": number(),
@@ -163,7 +164,7 @@ CLASSES = {
             "shifts_": mapping(array("f", "genes")),
             "reference_": or_none(array("f", "spots", "genes")),
             "center_": array("f", "genes"),
-            "scale_": number(),
+            "scale_": number(_TINY),
             "image_": or_none(instance(ImageComponents)),
         },
         relate_features,
@@ -182,7 +183,7 @@ CLASSES = {
             "n_components": size("components"),
             "center_": array("f", "latent"),
             "axes_": array("f", "latent", "d"),
-            "scale_": number(),
+            "scale_": number(_TINY),
             "mixture_": instance(WhitenedMixture),
             "domains_": array("iu", "components"),
         },

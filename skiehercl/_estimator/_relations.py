@@ -24,6 +24,10 @@ def _need(holds, what):
         raise ValueError(what)
 
 
+def _are_shares(values):
+    return (values >= 0).all() and np.allclose(values.sum(axis=-1), 1.0, atol=1e-3)
+
+
 def relate_graph(value):
     """Check that no number of threads takes memory by itself."""
     # scipy lists a share of the spots for each of them.
@@ -74,6 +78,11 @@ def relate_mixture(value):
     }[value.covariance_type]
     names = ("covariances_", "precisions_cholesky_")
     check_attributes(value, {name: array("f", *shape) for name in names})
+    root = value.precisions_cholesky_
+    if value.covariance_type in ("full", "tied"):
+        root = np.diagonal(root, axis1=-2, axis2=-1)
+    _need((root > 0).all(), "precisions_cholesky_ are of no precision")
+    _need(_are_shares(value.weights_), "weights_ are no shares")
 
 
 def relate_domain_mixture(value):
@@ -151,7 +160,9 @@ def relate_model(value):
 def _relate_clusterer(value, n_clusters, features):
     n_domains = value.probabilities_.shape[1]
     _need(n_domains == n_clusters, "probabilities_ don't fit the model")
-    _need(value.labels_.min() >= 0 and value.labels_.max() < n_domains, "labels_ are no domains")
+    _need(_are_shares(value.probabilities_), "probabilities_ don't sum to 1")
+    likeliest = value.probabilities_.argmax(axis=1)
+    _need(np.array_equal(value.labels_, likeliest), "labels_ aren't the likeliest domains")
     genes = value.n_features_in_
     if hasattr(value, "_blocks"):
         for columns in value._blocks.values():

@@ -249,7 +249,21 @@ def test_weights_and_results_are_finite(content, tmp_path):
 def test_attributes_fit_each_other(cls, name, value, opened, tmp_path):
     items = opened.find(cls, None if name in ("other", "fit_transform") else name)
     items[:] = [pair for pair in items if pair[0] != name] + [[name, value]]
-    assert cls in refused(opened.seal(), tmp_path / "m") or name in ("graphs_", "n_clusters")
+    refused(opened.seal(), tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        (".weights_", lambda a: a.__imul__(-1)),
+        (".precisions_cholesky_", lambda a: a.__imul__(-1)),
+        ("labels_", lambda a: a.__isub__(1)),
+        ("probabilities_", lambda a: a.__imul__(2)),
+    ],
+)
+def test_numbers_mean_what_they_should(name, change, opened, tmp_path):
+    change(opened.tensors[next(one for one in opened.tensors if one.endswith(name))])
+    assert name.strip(".") in refused(opened.seal(), tmp_path / "m")
 
 
 @pytest.mark.parametrize("size", [10**9, 2**70, 0, -1, 1.5, "64", None])
