@@ -180,7 +180,6 @@ class IEHERCLClusterer(SpatialClusterer):
         "trainer": Trainer,
         "head": MixtureHead,
     }
-    _stored = {"model_": "DomainModel"}  # noqa: RUF012
 
     def __init__(
         self,

@@ -71,7 +71,6 @@ class SmoothedMixture(SpatialClusterer):
     (300,)
     """
 
-    _stored = {"features_": "NeighborhoodFeatures", "mixture_": "DomainMixture"}  # noqa: RUF012
     _unread = ("image_key",)
     _takes_image = False
     _shared = ("n_clusters", "graph", "preprocessor", "features", "layout", "random_state")
