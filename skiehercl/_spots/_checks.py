@@ -6,6 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.utils.validation import check_array, validate_data
 
+from .._utils._admission import admit
 from .._utils._checks import check_all_finite, check_sections, find_first
 from ._spots import Spots
 
@@ -21,8 +22,9 @@ def check_spots(estimator, X, coords, image_features, sections, *, reset, packed
     ``estimator`` learns or compares the names of X's columns, unless that is done (``packed``):
     X is the genes of a packed X, or an AnnData's, matched by name.
     """
-    if getattr(getattr(X, "dtype", None), "kind", None) in ("m", "M"):
-        raise ValueError(f"X must be numeric, but holds {X.dtype}: pass counts or ready features")
+    X, coords = admit(X, "X"), coords if coords is None else admit(coords, "coords")
+    if image_features is not None:
+        image_features = admit(image_features, "image_features")
     checks = {
         "accept_sparse": "csr",
         "dtype": [np.float64, np.float32],

@@ -4,6 +4,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.utils.validation import check_array, validate_data
 
+from .._utils._admission import admit
 from .._utils._anndata import (
     align_rows,
     digest_names,
@@ -46,6 +47,7 @@ def gather_spots(estimator, X, coords, image_features, sections, *, reset):
         If a block is bad, comes in two ways, or isn't in the columns that should hold it.
     """
     given = {"coords": coords, "image_features": image_features, "sections": sections}
+    X = X if is_anndata(X) else admit(X, "X")
     labels = find_labels(X)
     given = {name: align_rows(block, name, labels) for name, block in given.items()}
     if reset:

@@ -3,6 +3,8 @@
 import numpy as np
 import scipy.sparse as sp
 
+from ._admission import admit
+
 
 def find_first(X, test):
     """Return (row, column, value) of the first entry of a dense or CSR X that fails, or None.
@@ -34,6 +36,8 @@ def check_all_finite(X, name):
 
 def check_sections(sections, n_spots):
     """Return ``sections`` as a checked 1-D array of ``n_spots`` sortable labels."""
+    if np.ma.isMaskedArray(sections):
+        sections = admit(sections, "sections")
     sections = np.asarray(sections)
     if sections.shape != (n_spots,):
         raise ValueError(

@@ -3,6 +3,7 @@
 import numpy as np
 import scipy.sparse as sp
 
+from .._utils._admission import check_sparse
 from .._utils._checks import check_all_finite
 
 
@@ -33,6 +34,7 @@ def check_graph(graph, n_spots):
             f"graph must be a scipy sparse matrix but is a {type(graph).__name__}: dense graphs "
             "take N x N memory; convert it with scipy.sparse.csr_matrix(graph)."
         )
+    check_sparse(graph, "graph")
     if graph.shape != (n_spots, n_spots):
         raise ValueError(
             f"graph has shape {graph.shape} but there are {n_spots} spots: pass a square graph "

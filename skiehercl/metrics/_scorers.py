@@ -9,6 +9,7 @@ from sklearn.utils.validation import _num_samples
 
 from .._spots._packed import find_columns, take_block
 from .._spots._recognition import UnknownSpotsError
+from .._utils._admission import admit
 from .._utils._anndata import align_rows, find_labels, is_anndata
 from .._utils._labels import UNLABELLED
 from ..graph import SpatialKNNGraph
@@ -254,6 +255,6 @@ def _last_step(estimator):
 
 def take_coords(X, columns):
     """Return the coordinates (n, k) in the columns of a packed X that ``coords_columns`` names."""
-    X = X if hasattr(X, "shape") else np.asarray(X)
+    X = admit(X if hasattr(X, "shape") else np.asarray(X), "X")
     block = take_block(X, find_columns(X, columns, "coords_columns"))
     return block.toarray() if sparse.issparse(block) else np.asarray(block)

@@ -11,6 +11,7 @@ from scipy.sparse.linalg import eigsh
 from sklearn.decomposition import PCA
 from sklearn.utils import gen_batches
 
+from .._utils._admission import admit
 from .._utils._checks import find_first
 from ..graph._means import neighbor_sum
 
@@ -99,6 +100,7 @@ def looks_like_counts(X):
     answer : bool
         False for NaN and infinity, too.
     """
+    X = admit(X, "X")
     values = X.data if sp.issparse(X) else np.asarray(X).ravel(order="K")
     parts = (values[i : i + _BLOCK_ENTRIES] for i in range(0, len(values), _BLOCK_ENTRIES))
     return all(_are_counts(part) for part in parts)
@@ -130,6 +132,7 @@ def check_counts(X, gene_names=None, require_integers=False):
 
 
 def _as_floats(X):
+    X = admit(X, "X")
     X = X.tocsr() if sp.issparse(X) else np.asarray(X)
     return X if X.dtype in (np.float32, np.float64) else X.astype(np.float32)
 
