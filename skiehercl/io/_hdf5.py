@@ -13,7 +13,7 @@ from . import _hdf5_walk
 
 __all__ = ["check_hdf5", "naming"]
 
-_SECONDS, _BYTES_PER_SECOND = 20.0, 2e7  # as slow as a network drive
+_SECONDS, _BYTES_PER_SECOND = 30.0, 2e7  # as slow as a network drive
 
 
 @contextlib.contextmanager
