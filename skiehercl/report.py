@@ -10,6 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from ._utils._anndata import is_anndata, unpack_anndata
+from ._utils._settings import standard_settings
 from .graph import SpatialKNNGraph
 from .metrics import chaos_score, domain_scores, morans_i_labels, pas_score
 
@@ -140,13 +141,15 @@ def image_report(
         raise ValueError("seeds is empty: pass at least one, two or more to tell chance apart")
     coords = np.asarray(coords, dtype=np.float64)
     image = np.asarray(image_features, dtype=np.float64)
-    graph = SpatialKNNGraph(min(6, len(coords) - 1)).fit_transform(coords)
+    with standard_settings():
+        graph = SpatialKNNGraph(min(6, len(coords) - 1)).fit_transform(coords)
+        scaled = StandardScaler().fit_transform(image)
     labels, rows, weights = {run: [] for run in _RUNS}, [], {}
     for seed in tqdm(seeds, desc="image report", unit="seed", disable=not verbose):
         shuffled = np.random.RandomState(seed).permutation(image)
         inputs = {
             "genes": (X, None),
-            "image": (StandardScaler().fit_transform(image), None),
+            "image": (scaled, None),
             "fused": (X, image),
             "shuffled": (X, shuffled),
         }

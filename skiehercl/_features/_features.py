@@ -10,9 +10,9 @@ import warnings
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.base import clone
 from sklearn.decomposition import PCA
 
+from .._utils._settings import clone_plain
 from ..graph import SpatialKNNGraph, neighbor_mean_matrix
 from ..preprocessing import ExpressionPreprocessor
 from ..preprocessing._preprocessor import N_TOP_GENES
@@ -258,7 +258,7 @@ class SpotFeatures:
         # components can be averaged; each has a target sum of its own.
         pools = adjacency if self.pooling != "plain" and self.graphs_ else []
         if self.preprocessor is not None:
-            base = clone(self.preprocessor)
+            base = clone_plain(self.preprocessor)
         else:
             # Genes that differ from place to place; without places, from spot to spot.
             placed = pools or spots.coords is not None

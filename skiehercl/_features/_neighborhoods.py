@@ -1,8 +1,8 @@
 """The neighbourhoods of the spots: the default ones, and their adjacencies."""
 
 import numpy as np
-from sklearn.base import clone
 
+from .._utils._settings import clone_plain
 from ..graph import SpatialKNNGraph
 
 # Nearest neighbours of the default neighbourhoods, in a section of at least 1,800 spots; a
@@ -29,7 +29,9 @@ def _build_graph(graph, spots):
             "bring none: fit and predict AnnData by the key of each one's own, such as "
             "graph='spatial_connectivities', or use a transformer such as SpatialKNNGraph()"
         )
-    return clone(graph).fit_transform(spots.coords, sections=spots.sections).astype(np.float32)
+    return (
+        clone_plain(graph).fit_transform(spots.coords, sections=spots.sections).astype(np.float32)
+    )
 
 
 def _find_widest(adjacency):

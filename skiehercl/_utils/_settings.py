@@ -10,8 +10,9 @@ import threading
 
 import numpy as np
 from sklearn import config_context
+from sklearn.base import clone
 
-__all__ = ["standard_settings"]
+__all__ = ["clone_plain", "standard_settings"]
 
 _LOCK = threading.Lock()
 _PRECISION = {"users": 0, "before": None}  # torch's default is the process's, not the thread's
@@ -20,6 +21,12 @@ _CURE = (
     "keep fewer genes or spots, pass a sparse X or float32, or lower batch_size; on a GPU "
     "device='cpu' has more"
 )
+
+
+def clone_plain(transformer):
+    """Return a clone that gives arrays and sparse matrices, whatever its ``set_output`` says."""
+    copy = clone(transformer)
+    return copy.set_output(transform="default") if hasattr(copy, "set_output") else copy
 
 
 @contextlib.contextmanager

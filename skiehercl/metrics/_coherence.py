@@ -10,6 +10,7 @@ from sklearn.utils import check_array, check_random_state
 from .._utils._admission import admit, check_sparse
 from .._utils._checks import check_sections
 from .._utils._labels import encode_labels
+from .._utils._settings import standard_settings
 
 
 def _check_spots(labels, coords, name="coords", **checks):
@@ -120,7 +121,8 @@ def chaos_score(labels, coords, *, sections=None):
     codes, coords = _check_spots(labels, coords)
 
     def score(codes, coords):
-        scaled = StandardScaler().fit_transform(coords)
+        with standard_settings():
+            scaled = StandardScaler().fit_transform(coords)
         parts = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
         total = sum(
             cKDTree(scaled[part]).query(scaled[part], k=2)[0][:, 1].sum()

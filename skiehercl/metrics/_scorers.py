@@ -12,6 +12,7 @@ from .._spots._recognition import UnknownSpotsError
 from .._utils._admission import admit
 from .._utils._anndata import align_rows, find_labels, is_anndata
 from .._utils._labels import UNLABELLED
+from .._utils._settings import standard_settings
 from ..graph import SpatialKNNGraph
 from ._coherence import chaos_score, morans_i_labels, pas_score, silhouette_embedding
 from ._truth import SCORES, label_pair
@@ -174,7 +175,8 @@ class _ScoredSpots:
 
     @property
     def graph(self):
-        return SpatialKNNGraph(6).fit_transform(self.coords, sections=self.sections)
+        with standard_settings():
+            return SpatialKNNGraph(6).fit_transform(self.coords, sections=self.sections)
 
     @property
     def embedding(self):

@@ -5,7 +5,7 @@ from numbers import Integral, Real
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
+from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted, validate_data
@@ -14,6 +14,7 @@ from .._spots._recognition import make_keys, match_keys
 from .._utils._anndata import unpack_counts
 from .._utils._checks import check_all_finite
 from .._utils._display import DocumentedEstimator
+from .._utils._settings import clone_plain, standard_settings
 from ..graph import SpatialKNNGraph
 from ..graph._means import check_graph
 from ._counts import (
@@ -308,7 +309,7 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
                 "pool has mode='distance', which would give the farthest neighbours the largest "
                 "weights: use mode='connectivity' or 'gaussian'."
             )
-        graph = SpatialKNNGraph(self.pool) if by_number else clone(self.pool)
+        graph = SpatialKNNGraph(self.pool) if by_number else clone_plain(self.pool)
         return self._link(graph, n_spots, coords, sections, f"pool={self.pool!r}")
 
     def _link(self, graph, n_spots, coords, sections, purpose):
@@ -326,7 +327,9 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
                 "spot (did you filter one of them?)"
             )
         given = {} if sections is None else {"sections": sections}
-        return _drop_selves(check_graph(graph.fit_transform(coords, **given), n_spots))
+        with standard_settings():
+            graph = graph.fit_transform(coords, **given)
+        return _drop_selves(check_graph(graph, n_spots))
 
     def _measure_library(self, X, graph):
         library = library_sizes(X, graph)

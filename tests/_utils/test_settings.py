@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 import sklearn
 import torch
+from sklearn.cluster import KMeans
 from sklearn.preprocessing import StandardScaler
 
-from skiehercl import IEHERCLClusterer, SmoothedMixture
+from skiehercl import IEHERCLClusterer, SmoothedMixture, io, metrics
 from skiehercl._utils._settings import standard_settings
 from skiehercl.datasets import make_tissue
+from skiehercl.graph import SpatialKNNGraph
+from skiehercl.preprocessing import ExpressionPreprocessor
 
 TISSUE = make_tissue(80, 3, n_genes=30, return_arrays=True, random_state=0)
 
@@ -111,12 +114,39 @@ def test_threads_that_overlap_leave_the_precision_as_it_was():
     ],
 )
 def test_scarce_memory_is_told_once_in_one_line_with_the_cure(error):
-    with pytest.raises(MemoryError, match="not enough memory") as caught:
-        with standard_settings(), standard_settings():
-            raise error
+    with (
+        pytest.raises(MemoryError, match="not enough memory") as caught,
+        standard_settings(),
+        standard_settings(),
+    ):
+        raise error
     told = str(caught.value)
     assert told.count("not enough memory") == 1 and "\n" not in told and "batch_size" in told
     assert str(error).split("\n")[0] in told
+
+
+def test_the_output_that_a_transformer_was_set_to_stays_outside():
+    preprocessor = ExpressionPreprocessor().set_output(transform="pandas")
+    graph = SpatialKNNGraph(6).set_output(transform="pandas")
+    args = TISSUE.X, TISSUE.coords
+    expected = SmoothedMixture(3, graph=SpatialKNNGraph(6), random_state=0).fit(*args)
+    model = SmoothedMixture(3, graph=graph, preprocessor=preprocessor, random_state=0)
+    assert model.fit(*args).labels_.shape == expected.labels_.shape
+    pooled = ExpressionPreprocessor(pool=graph).fit_transform(TISSUE.X, coords=TISSUE.coords)
+    assert pooled.shape == TISSUE.X.shape
+
+
+def test_parts_that_use_transformers_know_no_pandas_output():
+    adata = make_tissue(80, 3, n_genes=30, random_state=0)
+    model = KMeans(3, random_state=0).fit(TISSUE.X)
+    scorer = metrics.make_domain_scorer(["blind_morans_i", "blind_neg_chaos"])
+    expected = scorer(model, TISSUE.X, coords=TISSUE.coords)
+    features = io.section_image_features(adata, patch_size=16)
+    with pandas_output():
+        assert scorer(model, TISSUE.X, coords=TISSUE.coords) == expected
+        np.testing.assert_array_equal(io.section_image_features(adata, patch_size=16), features)
+        pooled = ExpressionPreprocessor(pool=6).fit_transform(TISSUE.X, coords=TISSUE.coords)
+        assert pooled.shape == TISSUE.X.shape
 
 
 def test_other_errors_pass():
