@@ -117,7 +117,7 @@ def _unpack_by_keys(estimator, adata, given):
         )
     if given["sections"] is None and given["coords"] is not None:
         cure = "name each spot's section by section_key={column!r}, or pass sections="
-        warn_of_libraries(adata, cure, stacklevel=5)
+        warn_of_libraries(adata, cure)
     return X, given
 
 

@@ -1,11 +1,10 @@
 """What X holds: counts, their normalised logarithms, or ready features."""
 
-import warnings
-
 import numpy as np
 import scipy.sparse as sp
 
 from .._utils._checks import find_first
+from .._utils._warnings import warn_user
 
 __all__ = ["recognise_input", "restore_counts", "settle_input", "warn_of_empty"]
 
@@ -60,14 +59,18 @@ def recognise_input(X, kind):
         return kind
     if lowest < 0 and whole:
         row, column, value = find_first(X, lambda v: v < 0)
-        warnings.warn(
+        warn_user(
             f"X holds whole numbers, as counts do, but some are negative: row {row}, column "
             f"{column} holds {value:g}. It is taken for ready features; pass input='features' if "
-            "it is, else repair it",
-            UserWarning,
-            stacklevel=5,
+            "it is, else repair it"
         )
     if lowest >= 0 and (whole or highest > _LARGEST_LOGARITHM):
+        if not whole:
+            warn_user(
+                f"X has fractions, and values up to {highest:g}, beyond any logarithm: it is taken "
+                "for counts that were normalised; pass input='features' if these are ready "
+                "features, or raw counts if you have them"
+            )
         return "counts"
     return "log1p" if lowest >= 0 and _looks_logged(X) else "features"
 
@@ -152,25 +155,19 @@ def settle_input(genes, kind, placed):
         )
     if kind == "log1p" and not placed:
         # Typed first by who comes from scanpy: a pipeline whose preprocessor saw the AnnData.
-        warnings.warn(
+        warn_user(
             "no coordinates reached the clusterer, so that spots have no neighbours: an AnnData's "
             "end in a pipeline's preprocessor; fit the AnnData itself, whose counts are "
-            "preprocessed anyway, or pass coords= to this step",
-            UserWarning,
-            stacklevel=5,
+            "preprocessed anyway, or pass coords= to this step"
         )
     if kind != "features":
-        warn_of_empty(genes, stacklevel=5)
+        warn_of_empty(genes)
     return kind
 
 
-def warn_of_empty(counts, axes=((1, "spots"), (0, "genes")), stacklevel=3):
+def warn_of_empty(counts, axes=((1, "spots"), (0, "genes"))):
     """Warn of spots and genes without any counts, naming how many there are."""
     for axis, name in axes:
         n_empty = int((np.asarray(counts.sum(axis=axis)).ravel() == 0).sum())
         if n_empty:
-            warnings.warn(
-                f"{n_empty} {name} have no counts at all: they are kept, but carry nothing",
-                UserWarning,
-                stacklevel=stacklevel,
-            )
+            warn_user(f"{n_empty} {name} have no counts at all: they are kept, but carry nothing")

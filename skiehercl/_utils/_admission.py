@@ -6,12 +6,15 @@ isn't the matrix's, and kills Python.
 
 import numpy as np
 import scipy.sparse as sp
+from sklearn.utils.validation import check_array, validate_data
 
-__all__ = ["admit", "check_sparse"]
+__all__ = ["admit", "check_present", "check_sparse", "validate_numbers"]
 
 _CURE = "it is damaged; read or build it again"
+# What scikit-learn and numpy say of X that isn't made of real numbers.
+_NOT_NUMBERS = ("could not convert", "must be a string or a real number", "Complex data")
 _FOREIGN = {
-    "c": "complex numbers: pass their real part",
+    "c": "Complex data not supported: pass their real part",
     "m": "time spans: pass numbers",
     "M": "dates: pass numbers",
     "V": "records of named fields: pass a DataFrame, or numpy.lib.recfunctions.structured_to_"
@@ -38,15 +41,92 @@ def admit(block, name):
     """
     if sp.issparse(block):
         check_sparse(block, name)
-        return block
-    if hasattr(block, "detach"):
+    elif hasattr(block, "detach"):
         return _take_tensor(block, name)
-    if np.ma.isMaskedArray(block):
+    elif np.ma.isMaskedArray(block):
         block = _take_unmasked(block, name)
     kind = getattr(getattr(block, "dtype", None), "kind", None)
     if kind in _FOREIGN:
         raise ValueError(f"{name} must be numeric, but holds {block.dtype}, {_FOREIGN[kind]}")
     return block
+
+
+def validate_numbers(X, estimator, *, reset, **checks):
+    """Return X (n, d) as scikit-learn checks it for an estimator, and as `admit` does.
+
+    ``reset`` is that of ``validate_data``; None: the names of columns are neither learned nor
+    compared. NaN and infinity pass.
+
+    Raises
+    ------
+    TypeError, ValueError
+        In one line.
+    """
+    X = admit(X, "X")
+    _check_columns(X)
+    checks["ensure_all_finite"] = False
+    try:
+        if reset is None:
+            return check_array(X, **checks, estimator=estimator, input_name="X")
+        return validate_data(estimator, X, reset=reset, **checks)
+    except OverflowError as error:
+        raise ValueError(f"X holds numbers beyond what computation can ({error}): rescale") from (
+            error
+        )
+    except (TypeError, ValueError) as error:
+        check_present(X, "X")
+        rule = _find_rule(str(error))
+        if rule is None:
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"X {rule}: {_leave_array_out(str(error))}") from error
+
+
+def check_present(frame, name):
+    """Raise a ValueError that names the first missing entry of a DataFrame, if X is one."""
+    if not (hasattr(frame, "isna") and hasattr(frame, "columns")):
+        return
+    missing = np.asarray(frame.isna())
+    if missing.any():
+        row, column = np.argwhere(missing)[0]
+        raise ValueError(
+            f"{name} contains NaN or missing values ({missing.sum()}): row {row}, column "
+            f"{frame.columns[column]!r} has none. Drop or repair those entries first; replacing "
+            "them silently would change the result."
+        )
+
+
+def _check_columns(X):
+    """Check that each column of a DataFrame has a name of its own and holds numbers."""
+    if not (hasattr(X, "dtypes") and hasattr(X, "columns")):
+        return
+    names = list(X.columns)
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(
+            f"X has {names.count(twice)} columns named {twice!r}: give each gene a name of its "
+            "own (anndata.utils.make_index_unique), or pass X.to_numpy()"
+        )
+    for name, dtype in zip(names, X.dtypes, strict=True):
+        kind = getattr(dtype, "kind", None)
+        if kind in _FOREIGN and kind != "V":
+            raise ValueError(
+                f"X must be numeric, but column {name!r} holds {dtype}, {_FOREIGN[kind]}, or "
+                "leave that column out"
+            )
+
+
+def _find_rule(message):
+    """Return the rule on X that an error of scikit-learn is about, or None if it tells enough."""
+    if any(sign in message for sign in _NOT_NUMBERS):
+        return "must be numeric, leave columns of names out"
+    return "must be 2-dimensional, one row per spot" if "Expected 2D array" in message else None
+
+
+def _leave_array_out(message):
+    """Return a message in one line, without the array that scikit-learn prints into some."""
+    lines = message.splitlines()
+    return " ".join(line for line in lines if not line.startswith(("array=", "[", " ")))
 
 
 def check_sparse(X, name):

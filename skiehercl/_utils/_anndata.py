@@ -1,13 +1,13 @@
 """AnnData -> arrays: parts by key, genes by name, rows by label. anndata itself isn't imported."""
 
 import hashlib
-import warnings
 from collections.abc import Mapping
 
 import numpy as np
 import scipy.sparse as sp
 
 from ._admission import admit, check_sparse
+from ._warnings import warn_user
 
 __all__ = [
     "align_rows",
@@ -172,7 +172,7 @@ def unpack_counts(preprocessor, X, coords, sections, *, reset):
         if coords is None and searches:
             coords = take_coords(adata, f"pool={pool!r}")
             if sections is None:
-                warn_of_libraries(adata, "pass sections=adata.obs[{column!r}]", stacklevel=4)
+                warn_of_libraries(adata, "pass sections=adata.obs[{column!r}]")
     else:
         X = admit(X, "X")
     if reset:
@@ -265,7 +265,7 @@ def align_rows(block, name, labels):
     return block.iloc[index.get_indexer(labels)]
 
 
-def warn_of_libraries(adata, cure, stacklevel):
+def warn_of_libraries(adata, cure):
     """Warn of an AnnData that seems to hold several sections, naming the column of obs.
 
     ``cure`` is what to do about it, with {column} for the column's name.
@@ -279,11 +279,9 @@ def warn_of_libraries(adata, cure, stacklevel):
     else:
         told = f"adata.obs[{column!r}] has {n_sections} values"
     if n_sections > 1:
-        warnings.warn(
+        warn_user(
             f"{told}, so these may be several sections, but they are taken for one, whose spots "
-            f"are neighbours across them: {cure.format(column=column)}",
-            UserWarning,
-            stacklevel=stacklevel + 1,
+            f"are neighbours across them: {cure.format(column=column)}"
         )
 
 

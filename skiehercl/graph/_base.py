@@ -100,7 +100,7 @@ class SpatialGraph(
     @_fit_context(prefer_skip_nested_validation=True)
     def _fit(self, X, sections):
         if is_anndata(X) and sections is None:
-            warn_of_libraries(X, "pass sections=adata.obs[{column!r}]", stacklevel=4)
+            warn_of_libraries(X, "pass sections=adata.obs[{column!r}]")
         X = self._check_coords(X, reset=True)
         self.coords_, self.section_labels_ = X, None
         self.section_codes_ = np.zeros(len(X), dtype=np.intp)

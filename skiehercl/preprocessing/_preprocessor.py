@@ -1,6 +1,5 @@
 """ExpressionPreprocessor: counts -> features."""
 
-import warnings
 from numbers import Integral, Real
 
 import numpy as np
@@ -8,13 +7,15 @@ import scipy.sparse as sp
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import _check_feature_names_in, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from .._spots._recognition import make_keys, match_keys
+from .._utils._admission import validate_numbers
 from .._utils._anndata import unpack_counts
 from .._utils._checks import check_all_finite
 from .._utils._display import DocumentedEstimator
 from .._utils._settings import clone_plain, standard_settings
+from .._utils._warnings import warn_user
 from ..graph import SpatialKNNGraph
 from ..graph._means import check_graph
 from ._counts import (
@@ -283,8 +284,7 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
     def _check_counts(self, X, reset):
         # Integers become the first dtype: float32 holds counts up to 2^24 exactly.
         check = {"accept_sparse": "csr", "dtype": [np.float32, np.float64]}
-        check |= {"ensure_all_finite": False, "ensure_min_samples": 2 if reset else 1}
-        X = validate_data(self, X, reset=reset, **check)
+        X = validate_numbers(X, self, reset=reset, ensure_min_samples=2 if reset else 1, **check)
         if sp.issparse(X) and not X.has_canonical_format:
             X = X.copy()
             X.sum_duplicates()
@@ -335,10 +335,9 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         library = library_sizes(X, graph)
         empty = np.flatnonzero(library == 0)
         if empty.size:
-            warnings.warn(
+            warn_user(
                 f"{empty.size} spots have no counts, the first is row {empty[0]}: their features "
-                "are those of an all-zero row; better filter them out beforehand.",
-                stacklevel=4,
+                "are those of an all-zero row; better filter them out beforehand."
             )
         return library
 
@@ -373,10 +372,9 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
     def _warn_of_empty_genes(self, features):
         n_empty = int((np.asarray(features.sum(axis=0)) == 0).sum())
         if n_empty:
-            warnings.warn(
+            warn_user(
                 f"{n_empty} of {features.shape[1]} genes kept have no counts in any spot: they "
-                "carry no information; filter them out, or lower n_top_genes.",
-                stacklevel=4,
+                "carry no information; filter them out, or lower n_top_genes."
             )
 
     def _standardise(self, features):

@@ -245,3 +245,34 @@ def test_the_same_numbers_in_other_forms_are_the_same(form):
     features = ExpressionPreprocessor().fit_transform(other)
     features = features.toarray() if sparse.issparse(features) else features
     np.testing.assert_allclose(features, reference, rtol=1e-3)
+
+
+FRAME = pd.DataFrame(COUNTS, columns=[f"g{i}" for i in range(D)])
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        (lambda f: f.astype("Int64").mask(f.index.to_series() == 3, axis=0), "NaN.*row 3"),
+        (lambda f: f.astype(object).where(f.index.to_series() != 3, pd.NA, axis=0), "NaN.*row 3"),
+        (lambda f: f.assign(g3=pd.Timestamp("2020-01-01")), "column 'g3' holds datetime64.*dates"),
+        (lambda f: f.assign(g3=pd.Timedelta("1s")), "column 'g3' holds timedelta64"),
+        (lambda f: f.astype(complex), "column 'g0' holds complex128"),
+        (lambda f: f.set_axis(["g0"] * D, axis=1), "12 columns named 'g0'"),
+        (lambda f: f.assign(g3=pd.Categorical(["a"] * N)), "must be numeric"),
+        (lambda f: f.assign(g3=[10**400] * N), "beyond what computation can"),
+        (lambda f: sparse.csr_matrix(f.to_numpy() + 1j), "holds complex"),
+    ],
+)
+def test_frames_that_hold_something_else_are_told_in_one_line(change, told):
+    for door in (SmoothedMixture(2).fit, NonSpatialClusterer().fit, ExpressionPreprocessor().fit):
+        with pytest.raises(ValueError, match=rf"^X .*{told}") as caught:
+            door(change(FRAME))
+        assert "\n" not in str(caught.value) and "array" not in str(caught.value)
+
+
+def test_missing_coordinates_of_a_frame_are_named():
+    coords = pd.DataFrame(COORDS, columns=["x", "y"]).astype("Float64")
+    coords.iloc[4, 1] = pd.NA
+    with pytest.raises(ValueError, match=r"^coords contains NaN.*row 4, column 'y'"):
+        SmoothedMixture(2).fit(COUNTS, coords)
