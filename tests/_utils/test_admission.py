@@ -260,7 +260,7 @@ FRAME = pd.DataFrame(COUNTS, columns=[f"g{i}" for i in range(D)])
         (lambda f: f.astype(complex), "column 'g0' holds complex128"),
         (lambda f: f.set_axis(["g0"] * D, axis=1), "12 columns named 'g0'"),
         (lambda f: f.assign(g3=pd.Categorical(["a"] * N)), "must be numeric"),
-        (lambda f: f.assign(g3=[10**400] * N), "beyond what computation can"),
+        (lambda f: np.full(f.shape, 10**400, dtype=object), "beyond what computation can"),
         (lambda f: sparse.csr_matrix(f.to_numpy() + 1j), "holds complex"),
     ],
 )
