@@ -19,6 +19,7 @@ from ._features._options import INPUTS
 from ._spots._gather import split_second
 from ._spots._kind import restore_counts, settle_input
 from ._spots._recognition import KnownSpots, make_keys
+from ._utils._settings import clone_plain, standard_settings
 from .preprocessing import ExpressionPreprocessor
 from .preprocessing._preprocessor import N_TOP_GENES
 
@@ -131,7 +132,8 @@ class NonSpatialClusterer(MetaEstimatorMixin, LaidOutClusterer):
         # A copy learns: a fit that fails then leaves nothing behind.
         fitted = copy.copy(self)
         spots = fitted._gather(X, split_second(y, coords), image_features, sections, reset=True)
-        fitted._learn(spots.genes.astype(np.float64))
+        with standard_settings():
+            fitted._learn(spots.genes.astype(np.float64))
         self.__dict__ = vars(fitted)
         return self
 
@@ -166,7 +168,8 @@ class NonSpatialClusterer(MetaEstimatorMixin, LaidOutClusterer):
         """
         genes = self._gather_new(X, coords, image_features, sections)
         if hasattr(self.estimator_, "predict"):
-            return self.estimator_.predict(self._project.transform(genes))
+            with standard_settings():
+                return self.estimator_.predict(self._project.transform(genes))
         name = type(self.estimator_).__name__
         cure = f"{name} has no predict: to label others, take a clusterer that has, such as KMeans"
         known = KnownSpots(self._spot_keys, self.labels_, cure)
@@ -180,7 +183,8 @@ class NonSpatialClusterer(MetaEstimatorMixin, LaidOutClusterer):
         embedding : ndarray of shape (n_spots, n_components)
         """
         genes = self._gather_new(X, coords, image_features, sections)
-        return self._project.transform(genes)
+        with standard_settings():
+            return self._project.transform(genes)
 
     def _gather_new(self, X, coords, image_features, sections):
         check_is_fitted(self)
@@ -197,7 +201,7 @@ class NonSpatialClusterer(MetaEstimatorMixin, LaidOutClusterer):
             return make_pipeline(FunctionTransformer(_to_dense), pca) if few else pca
         base = ExpressionPreprocessor(random_state=self.random_state)
         if self.preprocessor is not None:
-            base = clone(self.preprocessor)
+            base = clone_plain(self.preprocessor)
         if base.n_components is None:
             base.set_params(n_components=size)
         if base.n_top_genes == "auto":  # chosen here, whatever follows

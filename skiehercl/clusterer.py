@@ -1,7 +1,6 @@
 """IEHERCLClusterer: the estimator in front of the engine."""
 
 import copy
-import warnings
 
 import numpy as np
 from sklearn.utils import check_random_state
@@ -13,6 +12,8 @@ from ._estimator._parameters import CONSTRAINTS, PRESETS, check_parameters
 from ._spots._adjacency import name_graphs
 from ._training._options import HybridEncoder, LossTerms, Trainer, TrainingPlan
 from ._utils._memory import open_memory
+from ._utils._settings import standard_settings
+from ._utils._warnings import warn_user
 
 __all__ = ["IEHERCLClusterer"]
 
@@ -309,18 +310,17 @@ class IEHERCLClusterer(SpatialClusterer):
     def reconstruction_(self):
         """Denoised genes (n_spots, n_genes_kept) of the training spots, decoded at each call."""
         check_is_fitted(self)
-        return self.model_.reconstruct(self.embedding_, self.graph_, self.device)
+        with standard_settings():
+            return self.model_.reconstruct(self.embedding_, self.graph_, self.device)
 
 
 def _warn_of_missing_domains(labels, n_clusters):
     n_found = len(np.unique(labels))
     if n_found < n_clusters:
-        warnings.warn(
+        warn_user(
             f"only {n_found} of n_clusters={n_clusters} domains have spots, since trainings and "
             f"neighbours agree on no more: ask for n_clusters={n_found}, or smooth less with "
-            "refine_neighbors=None in MixtureHead",
-            UserWarning,
-            stacklevel=4,
+            "refine_neighbors=None in MixtureHead"
         )
 
 

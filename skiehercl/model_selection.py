@@ -15,6 +15,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import _num_samples
 
 from ._domains._n_clusters import choose_n_clusters, list_candidates, measure_curve
+from ._utils._admission import admit
 from .metrics._scorers import BLIND, take_coords
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ class SpatialBlockSplit(BaseCrossValidator):
                 f"{np.ndim(coords)} dimension(s)"
                 + ("; to hold out whole groups use GroupKFold" if source == "groups" else "")
             )
-        coords = check_array(coords, input_name=source, dtype=np.float64)
+        coords = check_array(admit(coords, source), input_name=source, dtype=np.float64)
         if len(coords) != _num_samples(X):
             raise ValueError(
                 f"{source} has {len(coords)} rows but X has {_num_samples(X)}: pass one row of "

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ._utils._anndata import is_anndata, unpack_anndata, warn_of_libraries
 from ._utils._checks import check_sections
+from ._utils._settings import standard_settings
 from .graph import SpatialKNNGraph
 from .metrics import chaos_score, domain_scores, morans_i_labels, pas_score
 
@@ -156,14 +157,16 @@ def image_report(
     if not seeds:
         raise ValueError("seeds is empty: pass at least one, two or more to tell chance apart")
     n_neighbors = min(6, len(coords) - 1)
-    graph = SpatialKNNGraph(n_neighbors).fit_transform(coords, sections=groups)
+    with standard_settings():
+        graph = SpatialKNNGraph(n_neighbors).fit_transform(coords, sections=groups)
+        scaled = StandardScaler().fit_transform(image)
     labels: dict[str, Any] = {run: [] for run in _RUNS}
     weights: dict[str, Any] = {}
     rows = []
     for seed in tqdm(seeds, desc="image report", unit="seed", disable=not verbose):
         inputs = {
             "genes": (X, None),
-            "image": (StandardScaler().fit_transform(image), None),
+            "image": (scaled, None),
             "fused": (X, image),
             "shuffled": (X, _shuffle(image, groups, seed)),
         }

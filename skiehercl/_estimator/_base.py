@@ -19,6 +19,7 @@ from .._spots._kind import restore_counts, settle_input, warn_of_empty
 from .._spots._layout import SpotLayout
 from .._spots._recognition import KnownSpots, comes_alone, make_keys
 from .._utils._display import DocumentedEstimator
+from .._utils._settings import standard_settings
 from ._stored import StoredEstimator
 
 __all__ = ["LaidOutClusterer", "SpatialClusterer"]
@@ -158,7 +159,8 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
         if kind == "log1p":
             spots.genes = restore_counts(spots.genes)
         vars(fitted).pop("n_clusters_curve_", None)  # that of an earlier fit
-        fitted._learn(spots, candidates, parts)
+        with standard_settings():
+            fitted._learn(spots, candidates, parts)
         self.__dict__ = vars(fitted)
         return self
 
@@ -197,7 +199,10 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
             Rows sum to 1.
         """
         spots, known = self._gather_new(X, coords, image_features, sections)
-        return self._recall(spots, self.probabilities_) if known else self._describe(spots)
+        if known:
+            return self._recall(spots, self.probabilities_)
+        with standard_settings():
+            return self._describe(spots)
 
     def transform(self, X, coords=None, image_features=None, *, sections=None):
         """Return the embedding of spots; parameters as in ``predict``.
@@ -207,7 +212,10 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
         embedding : ndarray of shape (n_spots, n_dimensions)
         """
         spots, known = self._gather_new(X, coords, image_features, sections)
-        return self._recall(spots, self.embedding_) if known else self._embed(spots)
+        if known:
+            return self._recall(spots, self.embedding_)
+        with standard_settings():
+            return self._embed(spots)
 
     def _gather(self, X, coords, image_features, sections, *, reset):
         spots = super()._gather(X, coords, image_features, sections, reset=reset)

@@ -1,8 +1,8 @@
 """The neighbourhoods of the spots: the default ones, and their adjacencies."""
 
 import numpy as np
-from sklearn.base import clone
 
+from .._utils._settings import clone_plain
 from ..graph import SpatialKNNGraph
 from ..graph._nested import is_nested, link_nested
 
@@ -49,7 +49,9 @@ def _build_graph(graph, spots):
             "bring none: fit and predict AnnData by the key of each one's own, such as "
             "graph='spatial_connectivities', or use a transformer such as SpatialKNNGraph()"
         )
-    return clone(graph).fit_transform(spots.coords, sections=spots.sections).astype(np.float32)
+    return (
+        clone_plain(graph).fit_transform(spots.coords, sections=spots.sections).astype(np.float32)
+    )
 
 
 def find_widest(adjacency):

@@ -3,7 +3,7 @@
 import numpy as np
 import scipy.sparse as sp
 
-from .._utils._anndata import load_matrix
+from .._utils._anndata import load_part
 from ..graph._means import check_graph
 from ._recognition import make_keys, match_keys
 
@@ -114,7 +114,7 @@ def _take_entry(adata, key):
             f"graph={key!r} is not in adata.obsp, which has {list(adata.obsp)}: compute it first, "
             "such as by squidpy.gr.spatial_neighbors, or pass a graph transformer"
         )
-    return load_matrix(adata.obsp[key])
+    return load_part(adata, lambda one: one.obsp[key], f"adata.obsp[{key!r}]")
 
 
 def _check_adjacency(graph, name, spots):

@@ -1,16 +1,13 @@
 """Checks of the blocks that make Spots; the errors of bad input are here."""
 
-import warnings
-
 import numpy as np
 import scipy.sparse as sp
-from sklearn.utils.validation import check_array, validate_data
 
+from .._utils._admission import admit, check_present, validate_numbers
 from .._utils._checks import check_all_finite, check_sections, find_first
+from .._utils._warnings import warn_user
 from ._spots import Spots
 
-# What scikit-learn and numpy say of X that isn't made of real numbers.
-_NOT_NUMBERS = ("could not convert", "must be a string or a real number", "Complex data")
 # Squares of larger values, and their sums over the spots, overflow in single precision.
 _LARGEST_VALUE = 1e15
 
@@ -21,25 +18,18 @@ def check_spots(estimator, X, coords, image_features, sections, *, reset, packed
     ``estimator`` learns or compares the names of X's columns, unless that is done (``packed``):
     X is the genes of a packed X, or an AnnData's, matched by name.
     """
-    if getattr(getattr(X, "dtype", None), "kind", None) in ("m", "M"):
-        raise ValueError(f"X must be numeric, but holds {X.dtype}: pass counts or ready features")
-    checks = {
-        "accept_sparse": "csr",
-        "dtype": [np.float64, np.float32],
-        "ensure_all_finite": False,
-        "ensure_min_samples": 2 if reset else 1,
-    }
-    try:
-        if packed:
-            X = check_array(X, **checks, estimator=estimator, input_name="X")
-        else:
-            X = validate_data(estimator, X, **checks, reset=reset)
-    except (TypeError, ValueError) as error:
-        rule = _find_rule(str(error))
-        if rule is None:
-            raise
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"X {rule}: {_leave_array_out(str(error))}") from error
+    if coords is not None:
+        coords = admit(coords, "coords")
+    if image_features is not None:
+        image_features = admit(image_features, "image_features")
+    X = validate_numbers(
+        X,
+        estimator,
+        reset=None if packed else reset,
+        accept_sparse="csr",
+        dtype=[np.float64, np.float32],
+        ensure_min_samples=2 if reset else 1,
+    )
     _check_values(X, "X")
     n = X.shape[0]
     if coords is not None:
@@ -62,11 +52,9 @@ def check_spots(estimator, X, coords, image_features, sections, *, reset, packed
         if coords is not None:
             _warn_of_duplicates(coords, sections)
         if _is_constant(X):
-            warnings.warn(
+            warn_user(
                 "all spots are alike in X, so it can't tell domains apart: check that it holds the "
-                "expression",
-                UserWarning,
-                stacklevel=5,
+                "expression"
             )
     # One layout: rounding and the keys of a cache depend on it.
     X = X.astype(np.float32, copy=False) if sp.issparse(X) else np.ascontiguousarray(X, np.float32)
@@ -84,29 +72,17 @@ def _refuse_graph(block, name):
         )
 
 
-def _find_rule(message):
-    """Return the rule on X that an error of scikit-learn is about, or None if it tells enough."""
-    if any(sign in message for sign in _NOT_NUMBERS):
-        return "must be numeric, leave columns of names out"
-    return "must be 2-dimensional, one row per spot" if "Expected 2D array" in message else None
-
-
-def _leave_array_out(message):
-    """Return a message in one line, without the array that scikit-learn prints into some."""
-    lines = message.splitlines()
-    return " ".join(line for line in lines if not line.startswith(("array=", "[", " ")))
-
-
 def _check_block(block, name, n_spots, dtype):
     if sp.issparse(block):
         block = block.toarray()
+    check_present(block, name)
     try:
         block = np.asarray(block)
         if block.dtype.kind in "OUS":
             block = block.astype(np.float64)
         elif block.dtype.kind not in "fiub":
             raise TypeError(f"they are {block.dtype}")
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{name} must be numeric, but can't be read as real numbers: {error}"
         ) from error
@@ -139,12 +115,10 @@ def _warn_of_duplicates(coords, sections):
     order = np.lexsort(keys)
     same = np.logical_and.reduce([key[order][1:] == key[order][:-1] for key in keys])
     if same.any():
-        warnings.warn(
+        warn_user(
             f"{int(same.sum())} of {len(coords)} spots lie exactly where another spot of their "
             "section lies, and count as its neighbours: if these are several sections, name each "
-            "spot's (sections)",
-            UserWarning,
-            stacklevel=6,
+            "spot's (sections)"
         )
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.utils.validation import check_array, validate_data
 
+from .._utils._admission import admit
 from .._utils._anndata import (
     align_rows,
     digest_names,
@@ -45,6 +46,7 @@ def gather_spots(estimator, layout, X, coords, image_features, sections, *, rese
         If a block is bad, comes in two ways, or isn't in the columns that should hold it.
     """
     given = {"coords": coords, "image_features": image_features, "sections": sections}
+    X = X if is_anndata(X) else admit(X, "X")
     labels = find_labels(X)
     given = {name: align_rows(block, name, labels) for name, block in given.items()}
     if reset:
@@ -114,7 +116,7 @@ def _unpack_by_keys(layout, adata, given):
         )
     if given["sections"] is None and given["coords"] is not None:
         cure = "name each spot's section by section_key={column!r}, or pass sections="
-        warn_of_libraries(adata, cure, stacklevel=5)
+        warn_of_libraries(adata, cure)
     return X, given
 
 

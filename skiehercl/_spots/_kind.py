@@ -1,11 +1,10 @@
 """What X holds: counts, their normalised logarithms, or ready features."""
 
-import warnings
-
 import numpy as np
 import scipy.sparse as sp
 
 from .._utils._checks import are_whole, check_counts, find_first, warn_of_empty
+from .._utils._warnings import warn_user
 
 __all__ = ["recognise_input", "restore_counts", "settle_input", "warn_of_empty"]
 
@@ -55,14 +54,18 @@ def recognise_input(X, kind):
     whole = are_whole(X)
     if lowest < 0 and whole:
         row, column, value = find_first(X, lambda v: v < 0)
-        warnings.warn(
+        warn_user(
             f"X holds whole numbers, as counts do, but some are negative: row {row}, column "
             f"{column} holds {value:g}. It is taken for ready features; pass input='features' if "
-            "it is, else repair it",
-            UserWarning,
-            stacklevel=5,
+            "it is, else repair it"
         )
     if lowest >= 0 and (whole or highest > _LARGEST_LOGARITHM):
+        if not whole:
+            warn_user(
+                f"X has fractions, and values up to {highest:g}, beyond any logarithm: it is taken "
+                "for counts that were normalised; pass input='features' if these are ready "
+                "features, or raw counts if you have them"
+            )
         return "counts"
     return "log1p" if lowest >= 0 and _looks_logged(X) else "features"
 
@@ -147,13 +150,11 @@ def settle_input(genes, kind, placed):
         )
     if kind == "log1p" and not placed:
         # Typed first by who comes from scanpy: a pipeline whose preprocessor saw the AnnData.
-        warnings.warn(
+        warn_user(
             "no coordinates reached the clusterer, so that spots have no neighbours: an AnnData's "
             "end in a pipeline's preprocessor; fit the AnnData itself, whose counts are "
-            "preprocessed anyway, or pass coords= to this step",
-            UserWarning,
-            stacklevel=5,
+            "preprocessed anyway, or pass coords= to this step"
         )
     if kind != "features":
-        warn_of_empty(genes, stacklevel=5)
+        warn_of_empty(genes)
     return kind

@@ -1,11 +1,13 @@
 """AnnData -> arrays: parts by key, genes by name, rows by label. anndata itself isn't imported."""
 
 import hashlib
-import warnings
 from collections.abc import Mapping
 
 import numpy as np
 import scipy.sparse as sp
+
+from ._admission import admit, check_sparse
+from ._warnings import warn_user
 
 __all__ = [
     "align_rows",
@@ -13,7 +15,7 @@ __all__ = [
     "find_genes",
     "find_labels",
     "is_anndata",
-    "load_matrix",
+    "load_part",
     "match_columns",
     "match_genes",
     "take_coords",
@@ -37,12 +39,28 @@ def is_anndata(X):
     return type(X).__name__ == "AnnData" and hasattr(X, "obsm") and hasattr(X, "obs")
 
 
-def load_matrix(X):
-    """Return a matrix in memory, whether it is there already, in its file or at Dask's workers."""
+def load_part(adata, find, name):
+    """Return a checked part of an AnnData in memory, be it there, in its file or at Dask's workers.
+
+    Parameters
+    ----------
+    adata : AnnData
+    find : callable
+        Takes the part, or None, from an AnnData.
+    name : str
+        What errors call it.
+    """
+    origin = getattr(adata, "_adata_ref", None)
+    if origin is not None and not adata.isbacked:
+        whole = find(origin)  # of which a view cuts its part by compiled code
+        if sp.issparse(whole):
+            check_sparse(whole, name)
+    part = find(adata)
     for read in ("to_memory", "compute"):
-        if hasattr(X, read):
-            return getattr(X, read)()
-    return X
+        if hasattr(part, read):
+            part = getattr(part, read)()
+            break
+    return part if part is None else admit(part, name)
 
 
 def take_expression(adata, layer=None, use_rep=None):
@@ -66,24 +84,26 @@ def take_expression(adata, layer=None, use_rep=None):
                 f"use_rep={use_rep!r} is not in adata.obsm, which has {list(adata.obsm)}: name one "
                 "of them, or None for adata.X"
             )
-        found = load_matrix(adata.obsm[use_rep])
+        found = load_part(adata, lambda one: one.obsm[use_rep], f"adata.obsm[{use_rep!r}]")
         # Names of components are no names of genes, which DataFrames would be compared by.
         return found.to_numpy() if hasattr(found, "to_numpy") else found
     if _means_raw(adata, layer):
-        return load_matrix(adata.raw.X)
+        return load_part(adata, lambda one: one.raw.X, "adata.raw.X")
     if layer is not None and layer not in adata.layers:
         raw = "there is no adata.raw" if adata.raw is None else "adata.raw is layer='raw'"
         raise KeyError(
             f"layer={layer!r} is not in adata.layers, which has {list(adata.layers)}, and {raw}: "
             "name one of these, or layer=None for adata.X"
         )
-    X = adata.X if layer is None else adata.layers[layer]
+    if layer is not None:
+        return load_part(adata, lambda one: one.layers[layer], f"adata.layers[{layer!r}]")
+    X = load_part(adata, lambda one: one.X, "adata.X")
     if X is None:
         raise ValueError(
             f"adata.X is empty: name the layer that holds the expression, layer= one of "
             f"{list(adata.layers)}"
         )
-    return load_matrix(X)
+    return X
 
 
 def find_genes(adata, layer=None, use_rep=None):
@@ -114,7 +134,10 @@ def unpack_anndata(adata, *, layer, coords_key, image_key, section_key, use_rep=
             f"section_key={section_key!r} is not in adata.obs, which has {list(adata.obs)}"
         )
     coords, image = (
-        None if key is None else load_matrix(adata.obsm.get(key)) for key in (coords_key, image_key)
+        None
+        if key is None
+        else load_part(adata, lambda one, key=key: one.obsm.get(key), f"adata.obsm[{key!r}]")
+        for key in (coords_key, image_key)
     )
     sections = None if section_key is None else adata.obs[section_key].to_numpy()
     return X, coords, image, sections
@@ -128,7 +151,7 @@ def take_coords(adata, taker):
             f"(obsm has {list(adata.obsm)}): pass the array of coordinates, such as "
             "adata.obsm['X_spatial']"
         )
-    return np.asarray(load_matrix(adata.obsm["spatial"]))
+    return np.asarray(load_part(adata, lambda one: one.obsm["spatial"], "adata.obsm['spatial']"))
 
 
 def unpack_counts(preprocessor, X, coords, sections, *, reset):
@@ -141,6 +164,7 @@ def unpack_counts(preprocessor, X, coords, sections, *, reset):
         align_rows(coords, "coords", labels),
         align_rows(sections, "sections", labels),
     )
+    coords = coords if coords is None else admit(coords, "coords")
     if is_anndata(X):
         adata, pool = X, preprocessor.pool
         X, names = take_expression(adata, preprocessor.layer), find_genes(adata, preprocessor.layer)
@@ -148,7 +172,9 @@ def unpack_counts(preprocessor, X, coords, sections, *, reset):
         if coords is None and searches:
             coords = take_coords(adata, f"pool={pool!r}")
             if sections is None:
-                warn_of_libraries(adata, "pass sections=adata.obs[{column!r}]", stacklevel=4)
+                warn_of_libraries(adata, "pass sections=adata.obs[{column!r}]")
+    else:
+        X = admit(X, "X")
     if reset:
         preprocessor._anndata_genes = names
     elif names is not None:
@@ -239,7 +265,7 @@ def align_rows(block, name, labels):
     return block.iloc[index.get_indexer(labels)]
 
 
-def warn_of_libraries(adata, cure, stacklevel):
+def warn_of_libraries(adata, cure):
     """Warn of an AnnData that seems to hold several sections, naming the column of obs.
 
     ``cure`` is what to do about it, with {column} for the column's name.
@@ -253,11 +279,9 @@ def warn_of_libraries(adata, cure, stacklevel):
     else:
         told = f"adata.obs[{column!r}] has {n_sections} values"
     if n_sections > 1:
-        warnings.warn(
+        warn_user(
             f"{told}, so these may be several sections, but they are taken for one, whose spots "
-            f"are neighbours across them: {cure.format(column=column)}",
-            UserWarning,
-            stacklevel=stacklevel + 1,
+            f"are neighbours across them: {cure.format(column=column)}"
         )
 
 

@@ -1,9 +1,10 @@
 """Checks of arrays that every floor makes: finite values, sections, counts."""
 
-import warnings
-
 import numpy as np
 import scipy.sparse as sp
+
+from ._admission import admit
+from ._warnings import warn_user
 
 # Entries that are looked at before it is decided whether to look at more.
 _BLOCK_ENTRIES = 2**24
@@ -39,6 +40,8 @@ def check_all_finite(X, name):
 
 def check_sections(sections, n_spots):
     """Return ``sections`` as a checked 1-D array of ``n_spots`` sortable labels."""
+    if np.ma.isMaskedArray(sections):
+        sections = admit(sections, "sections")
     sections = np.asarray(sections)
     if sections.shape != (n_spots,):
         raise ValueError(
@@ -93,13 +96,13 @@ def check_counts(X, cure="", *, whole, gene_names=None):
         )
 
 
-def warn_of_empty(counts, axes=((1, "spots"), (0, "genes")), stacklevel=3):
+def warn_of_empty(counts, axes=((1, "spots"), (0, "genes"))):
     """Warn of spots and genes without any counts, naming how many there are."""
     for axis, name in axes:
-        warn_of_zeros(np.asarray(counts.sum(axis=axis)).ravel(), name, stacklevel=stacklevel + 1)
+        warn_of_zeros(np.asarray(counts.sum(axis=axis)).ravel(), name)
 
 
-def warn_of_zeros(totals, name, *, columns=None, stacklevel=3):
+def warn_of_zeros(totals, name, *, columns=None):
     """Warn of the spots or genes (``name``) whose total count is 0.
 
     ``columns`` says which columns of X the totals are of, if not of all rows or columns.
@@ -107,10 +110,8 @@ def warn_of_zeros(totals, name, *, columns=None, stacklevel=3):
     empty = np.flatnonzero(totals == 0)
     if empty.size:
         first = empty[0] if columns is None else columns[empty[0]]
-        warnings.warn(
+        warn_user(
             f"{empty.size} of {len(totals)} {name} have no counts at all, the first is "
             f"{'row' if name == 'spots' else 'column'} {first}: they are kept, but carry nothing; "
-            "better filter them out beforehand",
-            UserWarning,
-            stacklevel=stacklevel,
+            "better filter them out beforehand"
         )

@@ -17,6 +17,7 @@ from sklearn.base import (
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from .._utils._admission import admit
 from .._utils._anndata import is_anndata, take_coords, warn_of_libraries
 from .._utils._checks import check_all_finite, check_sections
 from .._utils._display import DocumentedEstimator
@@ -109,7 +110,7 @@ class SpatialGraph(
     @_fit_context(prefer_skip_nested_validation=True)
     def _fit(self, X, sections):
         if is_anndata(X) and sections is None:
-            warn_of_libraries(X, "pass sections=adata.obs[{column!r}]", stacklevel=4)
+            warn_of_libraries(X, "pass sections=adata.obs[{column!r}]")
         X = self._check_coords(X, reset=True)
         self.coords_, self.section_labels_ = X, None
         self.section_codes_ = np.zeros(len(X), dtype=np.intp)
@@ -129,6 +130,7 @@ class SpatialGraph(
     def _check_coords(self, X, reset):
         if is_anndata(X):
             X = take_coords(X, type(self).__name__)
+        X = admit(X, "coords X")
         check = {"dtype": [np.float64, np.float32], "copy": reset, "ensure_all_finite": False}
         X = validate_data(self, X, reset=reset, **check)
         check_all_finite(X, "coords X")

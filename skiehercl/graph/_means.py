@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
+from .._utils._admission import check_sparse
 from .._utils._checks import check_all_finite
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def check_graph(graph: SparseMatrix, n_spots: int) -> sp.csr_matrix:
             f"graph must be a scipy sparse matrix but is a {type(graph).__name__}: dense graphs "
             "take N x N memory; convert it with scipy.sparse.csr_matrix(graph)."
         )
+    check_sparse(graph, "graph")
     if graph.shape != (n_spots, n_spots):
         raise ValueError(
             f"graph has shape {graph.shape} but there are {n_spots} spots: pass a square graph "

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from scipy import sparse
 
 from .._spots._section_image import check_spatial
+from .._utils._admission import check_sparse
 from .._utils._atomic import check_target, replace_file
 from ._h5ad import write_h5ad
+from ._hdf5 import check_hdf5
 from ._spatialdata import from_spatialdata, import_spatialdata
 from ._visium import read_visium
 
@@ -68,13 +70,19 @@ def _read_h5ad(name):
             f"not an .h5ad: {name!r} is not HDF5 (its size is {os.path.getsize(name)} bytes). Pass "
             "a file written by AnnData.write_h5ad, or a Space Ranger folder"
         )
+    check_hdf5(name)
     try:
         with h5py.File(name, "r") as file:
             keys = sorted(file)
         if {"obs", "var"} <= set(keys):
-            return anndata.read_h5ad(name)
-    except MemoryError:
-        raise
+            adata = anndata.read_h5ad(name)
+            _check_parts(adata)
+            return adata
+    except MemoryError as error:
+        raise MemoryError(
+            f"{name!r} needs more memory than there is ({error}): read it backed "
+            "(anndata.read_h5ad(..., backed='r')), keep fewer genes or spots, and write that"
+        ) from error
     except Exception as error:  # h5py and anndata raise many kinds on damaged bytes
         raise OSError(
             f"{name!r} is damaged or truncated ({type(error).__name__}: {error}): copy or write it "
@@ -82,6 +90,17 @@ def _read_h5ad(name):
         ) from error
     cure = "pass the folder around it" if "matrix" in keys else "write it with write_h5ad"
     raise ValueError(f"not an .h5ad: {name!r} is HDF5 but holds {keys}, no AnnData: {cure}")
+
+
+def _check_parts(adata):
+    """Check the sparse matrices of an AnnData, before compiled code works on them."""
+    raw = None if adata.raw is None else adata.raw.X
+    parts = {"X": adata.X, "raw.X": raw}
+    for holder in ("layers", "obsm", "varm", "obsp", "varp"):
+        parts |= {f"{holder}[{key!r}]": part for key, part in getattr(adata, holder).items()}
+    for name, part in parts.items():
+        if sparse.issparse(part):
+            check_sparse(part, name)
 
 
 def check_writable(path: PathLike) -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from sklearn.base import clone
 
 from .._spots._section_image import check_spatial, find_image, find_mpp
+from .._utils._settings import clone_plain, standard_settings
 from ..graph._search import measure_spacing
 from ..image import ColorTextureFeaturizer, PatchExtractor
 from ..image._cutting import MIN_AUTO_PATCH
@@ -114,7 +114,7 @@ def section_image_features(
         )
     coords = np.asarray(adata.obsm[spatial_key], dtype=np.float64)[:, :2]
     coords = pd.DataFrame(coords, index=adata.obs_names, columns=["x", "y"])  # errors name spots
-    featurizer = ColorTextureFeaturizer() if featurizer is None else clone(featurizer)
+    featurizer = ColorTextureFeaturizer() if featurizer is None else clone_plain(featurizer)
     parameters = featurizer.get_params(deep=False)
     cuts = {"image", "patch_size", "scale"} <= set(parameters)
     if patch_um is not None:
@@ -136,12 +136,13 @@ def section_image_features(
     place: dict[str, Any] = {"image": found.image, "patch_size": patch_size, "scale": found.scale}
     if verbose:
         _tell(featurizer, f"{patch_size} {'px' if mpp is None else 'µm'}", found)
-    if cuts:
-        if "mpp" in parameters:
-            place["mpp"] = mpp
-        features = featurizer.set_params(**place).fit_transform(coords)
-    else:
-        features = featurizer.fit_transform(PatchExtractor(**place).fit_transform(coords))
+    if cuts and "mpp" in parameters:
+        place["mpp"] = mpp
+    with standard_settings():
+        if cuts:
+            features = featurizer.set_params(**place).fit_transform(coords)
+        else:
+            features = featurizer.fit_transform(PatchExtractor(**place).fit_transform(coords))
     return np.asarray(features, dtype=np.float32)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import io as _io
 import json
 import os
 import warnings
@@ -12,11 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
-from scipy.io import mmread
 
 from ..image._files import open_image, read_image
-from . import _visium
+from ._hdf5 import naming
+from ._matrix import MATRIX, list_names, read_counts
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -32,8 +29,6 @@ POSITION_COLUMNS = [
     "pxl_col_in_fullres",
 ]
 POSITION_FILES = ("tissue_positions.csv", "tissue_positions_list.csv", "tissue_positions.parquet")
-METADATA = ("library_ids", "chemistry_description", "software_version")
-MATRIX = "filtered_feature_bc_matrix"
 
 
 def find_outs(path):
@@ -61,167 +56,78 @@ def find_outs(path):
     raise ValueError(
         f"{os.fspath(path)!r} is not a Space Ranger output: looked for {MATRIX}.h5 or {MATRIX}/ "
         f"beside a folder spatial/ with scalefactors_json.json and one of "
-        f"{', '.join(POSITION_FILES)}; found {_list_names(folder)}"
+        f"{', '.join(POSITION_FILES)}; found {list_names(folder)}"
     )
 
 
-def read_counts(outs):
-    """Read the filtered matrix.
+def read_positions(spatial):
+    """Read spot positions in any of Space Ranger's three layouts; return them and their file.
 
     Returns
     -------
-    counts : csr_array of shape (n_spots, n_genes), float32
-    barcodes : ndarray of str
-    var : DataFrame
-        Index: gene symbols, made unique. Columns: gene_ids, feature_types and genome where known.
-    metadata : dict
-        library_ids, chemistry_description and software_version where the .h5 tells them.
+    positions : DataFrame
+        Indexed by barcode.
+    path : Path
     """
-    files = [outs / f"{MATRIX}.h5"]
-    if not files[0].is_file():  # downloads from data portals carry the sample's name in front
-        files = sorted(outs.glob(f"*{MATRIX}.h5"))
-    folder = outs / MATRIX
-    if len(files) > 1:
-        raise ValueError(f"{outs} has several matrices: {_list_names(outs)}. Keep one of them")
-    if files:
-        parts, origin = _read_h5(files[0]), files[0]
-    elif folder.is_dir():
-        parts, origin = (*_read_mtx(folder), {}), folder
-    else:
-        raise FileNotFoundError(
-            f"{outs} has neither {MATRIX}.h5 nor a folder {MATRIX}: found {_list_names(outs)}"
-        )
-    counts, barcodes, var, metadata = parts
-    if counts.shape != (len(barcodes), len(var)):
-        raise ValueError(
-            f"{origin} is inconsistent: its matrix is {counts.shape[0]} spots x {counts.shape[1]} "
-            f"features, but it lists {len(barcodes)} barcodes and {len(var)} features"
-        )
-    if "feature_types" in var and (var["feature_types"] == "Gene Expression").any():
-        genes = (var["feature_types"] == "Gene Expression").to_numpy()
-        counts, var = counts[:, np.flatnonzero(genes)], var[genes]
-    return counts, barcodes, var, metadata
-
-
-def _read_h5(path):
-    """Read the HDF5 form (Cell Ranger 3 and later)."""
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            if "matrix" not in file:
-                raise ValueError(
-                    f"{path} has no group 'matrix' (it has {sorted(file)}): expected the matrix as "
-                    "Space Ranger writes it"
-                )
-            group = file["matrix"]
-            # genes x spots by columns is spots x genes by rows: the same three arrays
-            parts = (group["data"][:].astype(np.float32), group["indices"][:], group["indptr"][:])
-            shape = tuple(int(length) for length in group["shape"][:])[::-1]
-            barcodes = group["barcodes"].asstr()[:]
-            columns = {"name": None, "id": None, "feature_type": None, "genome": None}
-            for name in columns:
-                if name in group["features"]:
-                    columns[name] = group["features"][name].asstr()[:]
-            metadata = {key: _as_text(file.attrs[key]) for key in METADATA if key in file.attrs}
-    except (OSError, KeyError) as error:
-        raise OSError(
-            f"{path} cannot be read ({error}): truncated or not HDF5? Copy it again"
-        ) from (error)
-    counts = sparse.csr_matrix(parts, shape=shape)
-    counts.sort_indices()
-    return counts, barcodes, _make_var(**columns), metadata
-
-
-def _as_text(attribute):
-    """Return an HDF5 attribute, or the first of several, as text."""
-    value = np.ravel(attribute)[0]
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _read_mtx(folder):
-    """Read the Matrix Market form, gzipped or not."""
-    try:
-        counts = sparse.csr_matrix(mmread(_open_text(folder, "matrix.mtx"))).T.tocsr()
-        barcodes = pd.read_csv(_open_text(folder, "barcodes.tsv"), header=None)[0]
-        features = pd.read_csv(
-            _open_text(folder, "features.tsv", "genes.tsv"), sep="\t", header=None, dtype=str
-        )
-    except (EOFError, gzip.BadGzipFile, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise OSError(f"{folder} cannot be read ({error}): a file is damaged, copy it again") from (
-            error
-        )
-    features = features.reindex(columns=range(3))
-    names = features[1].fillna(features[0])
-    kind = features[2].to_numpy() if features[2].notna().any() else None
-    counts = counts.astype(np.float32)
-    return counts, barcodes.to_numpy(), _make_var(names.to_numpy(), features[0].to_numpy(), kind)
-
-
-def _open_text(folder, *names):
-    """Open the first of `names` that exists, plain or with .gz, as bytes."""
-    for name in names:
-        for path in (folder / f"{name}.gz", folder / name):
-            if path.is_file():
-                raw = path.read_bytes()
-                return _io.BytesIO(gzip.decompress(raw) if path.suffix == ".gz" else raw)
-    raise FileNotFoundError(f"{folder} has no {names[0]} or {names[0]}.gz: {_list_names(folder)}")
-
-
-def _make_var(name, id=None, feature_type=None, genome=None):
-    """Build the gene table; repeated symbols get -1, -2, ... as anndata would give them."""
-    from anndata.utils import make_index_unique
-
-    columns = {"gene_ids": id, "feature_types": feature_type, "genome": genome}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a symbol that already ends in -1
-        index = make_index_unique(pd.Index(np.asarray(name, dtype=object).astype(str)))
-    return pd.DataFrame({k: v for k, v in columns.items() if v is not None}, index=index)
-
-
-def read_positions(spatial):
-    """Read spot positions in any of Space Ranger's three layouts, indexed by barcode."""
     path = next((spatial / name for name in POSITION_FILES if (spatial / name).is_file()), None)
     if path is None:
         raise FileNotFoundError(
-            f"{spatial} has none of {', '.join(POSITION_FILES)}: found {_list_names(spatial)}"
+            f"{spatial} has none of {', '.join(POSITION_FILES)}: found {list_names(spatial)}; copy "
+            "the whole folder spatial/ of the run"
         )
-    if path.suffix == ".parquet":
-        try:
-            table = pd.read_parquet(path)
-        except ImportError as error:
-            raise ImportError(f"{path} needs pyarrow: pip install pyarrow") from error
-        if "barcode" not in table:
-            table = table.rename_axis("barcode").reset_index()
-    else:
-        try:
-            first = pd.read_csv(path, header=None, nrows=1)
-        except pd.errors.EmptyDataError as error:
-            raise ValueError(f"{path} is empty") from error
-        if first.iloc[0, 0] == "barcode":
-            table = pd.read_csv(path)
-        elif first.shape[1] == len(POSITION_COLUMNS):
-            table = pd.read_csv(path, header=None, names=POSITION_COLUMNS)
-        else:
-            raise ValueError(
-                f"{path} has {first.shape[1]} columns: expected {', '.join(POSITION_COLUMNS)}"
-            )
+    with naming(path, "the spots' positions as Space Ranger writes them"):
+        table = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
     absent = [column for column in POSITION_COLUMNS if column not in table]
     if absent:
-        raise ValueError(f"{path} lacks the columns {absent}: it has {list(table)}")
+        raise ValueError(
+            f"{path} lacks the columns {absent}: it has {list(table)}; copy the file that Space "
+            "Ranger wrote"
+        )
     table = table[POSITION_COLUMNS].set_index("barcode")
     if not table.index.is_unique:
         twice = table.index[table.index.duplicated()][0]
-        raise ValueError(f"{path} lists barcode {twice!r} more than once")
-    numbers = table.apply(pd.to_numeric, errors="coerce")
-    if numbers.isna().to_numpy().any():
-        bad = numbers.index[numbers.isna().any(axis=1)][0]
-        raise ValueError(f"{path} has a missing or non-numeric value for barcode {bad!r}")
-    return numbers
+        raise ValueError(
+            f"{path} lists barcode {twice!r} more than once: drop one of the lines, or copy the "
+            "file again"
+        )
+    numbers = table.apply(pd.to_numeric, errors="coerce").astype(np.float64)
+    bad = ~np.isfinite(numbers.to_numpy())
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise ValueError(
+            f"{path} has a missing or non-numeric value for barcode {table.index[row]!r}: "
+            f"{POSITION_COLUMNS[column + 1]} is {table.iloc[row, column]!r}; copy the file again"
+        )
+    return numbers, path
 
 
-def match_positions(barcodes, positions):
+def _read_parquet(path):
+    try:
+        table = pd.read_parquet(path)
+    except ImportError as error:
+        raise ImportError(f"{path} needs pyarrow: pip install pyarrow") from error
+    return table if "barcode" in table else table.rename_axis("barcode").reset_index()
+
+
+def _read_csv(path):
+    try:
+        first = pd.read_csv(path, header=None, nrows=1)
+    except pd.errors.EmptyDataError as error:
+        raise ValueError(f"{path} is empty: copy it again") from error
+    if first.iloc[0, 0] == "barcode":
+        return pd.read_csv(path)
+    if first.shape[1] == len(POSITION_COLUMNS):
+        return pd.read_csv(path, header=None, names=POSITION_COLUMNS)
+    raise ValueError(
+        f"{path} has {first.shape[1]} columns: expected {', '.join(POSITION_COLUMNS)}; copy the "
+        "file that Space Ranger wrote"
+    )
+
+
+def match_positions(barcodes, positions, files):
     """Return the positions of `barcodes`, in their order.
+
+    ``files`` are those of the barcodes and of the positions, for errors.
 
     Raises
     ------
@@ -230,12 +136,16 @@ def match_positions(barcodes, positions):
     """
     barcodes = pd.Index(barcodes)
     if not barcodes.is_unique:
-        raise ValueError(f"the matrix has barcode {barcodes[barcodes.duplicated()][0]!r} twice")
+        twice = barcodes[barcodes.duplicated()][0]
+        raise ValueError(
+            f"{files[0]} has barcode {twice!r} twice: barcodes tell spots apart; of several "
+            "samples in one matrix, pass each sample's own output"
+        )
     known = barcodes.isin(positions.index)
     if not known.all():
         raise ValueError(
             f"{int((~known).sum())} of {len(barcodes)} barcodes of the matrix have no position, "
-            f"for instance {barcodes[~known][0]!r}, where the positions have "
+            f"for instance {barcodes[~known][0]!r} of {files[0]}, where {files[1]} has "
             f"{positions.index[0] if len(positions) else 'none'!r}: matrix and spatial/ must come "
             "from the same run, with the same barcode suffix"
         )
@@ -246,12 +156,18 @@ def read_scalefactors(spatial):
     """Read scalefactors_json.json as a dict of floats."""
     path = spatial / "scalefactors_json.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{spatial} has no {path.name}: found {_list_names(spatial)}")
+        raise FileNotFoundError(
+            f"{spatial} has no {path.name}: found {list_names(spatial)}; copy the whole folder "
+            "spatial/ of the run"
+        )
     try:
         factors = json.loads(path.read_text())
         return {key: float(value) for key, value in factors.items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a JSON object of numbers ({error})") from error
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is not a JSON object of numbers ({error}): copy the file that Space Ranger "
+            "wrote"
+        ) from error
 
 
 def read_images(spatial, fullres_image=None):
@@ -269,12 +185,6 @@ def read_images(spatial, fullres_image=None):
         large = not isinstance(pixels, np.ndarray)
         images["fullres"] = os.path.abspath(fullres_image) if large else pixels
     return images
-
-
-def _list_names(folder):
-    """Name what a folder holds, for error messages."""
-    names = sorted(entry.name for entry in folder.iterdir())
-    return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "") if names else "nothing"
 
 
 def read_visium(
@@ -321,12 +231,13 @@ def read_visium(
     """
     import anndata
 
-    outs = _visium.find_outs(path)
+    outs = find_outs(path)
     spatial = outs / "spatial"
-    counts, barcodes, var, metadata = _visium.read_counts(outs)
-    positions = _visium.match_positions(barcodes, _visium.read_positions(spatial))
-    factors = _visium.read_scalefactors(spatial)
-    images = _visium.read_images(spatial, fullres_image) if load_images else {}
+    counts, barcodes, var, metadata, origin = read_counts(outs)
+    positions, table = read_positions(spatial)
+    positions = match_positions(barcodes, positions, (origin, table))
+    factors = read_scalefactors(spatial)
+    images = read_images(spatial, fullres_image) if load_images else {}
     if "fullres" in images:
         factors["tissue_fullres_scalef"] = 1.0
     if load_images and not images:
@@ -340,7 +251,10 @@ def read_visium(
     if in_tissue_only:
         adata = adata[(adata.obs["in_tissue"] == 1).to_numpy()].copy()
     if adata.n_obs == 0:
-        raise ValueError(f"{outs} has no spot in tissue: check in_tissue in its positions file")
+        raise ValueError(
+            f"{outs} has no spot in tissue: in_tissue is 1 for none of the matrix's barcodes in "
+            f"{table}; pass in_tissue_only=False to take all"
+        )
     folder = Path(os.path.abspath(path))
     own = folder.parent.name if folder.name == "outs" else folder.name
     stored = metadata.pop("library_ids", own)

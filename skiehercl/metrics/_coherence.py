@@ -11,8 +11,10 @@ from sklearn.metrics import silhouette_score
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array, check_random_state
 
+from .._utils._admission import admit, check_sparse
 from .._utils._checks import check_sections
 from .._utils._labels import encode_labels
+from .._utils._settings import standard_settings
 
 if TYPE_CHECKING:
     from .._utils._types import ArrayLike, Labels, MatrixLike, RandomState, SparseMatrix
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
 
 def _check_spots(labels, coords, name="coords", **checks):
     codes, _ = encode_labels(labels, "labels")
-    coords = check_array(coords, input_name=name, dtype=(np.float64, np.float32), **checks)
+    coords = check_array(
+        admit(coords, name), input_name=name, dtype=(np.float64, np.float32), **checks
+    )
     if len(codes) != coords.shape[0]:
         raise ValueError(
             f"{name} has {coords.shape[0]} rows but labels has {len(codes)}: pass one row per spot "
@@ -126,7 +130,8 @@ def chaos_score(labels: Labels, coords: ArrayLike, *, sections: Labels | None = 
     codes, coords = _check_spots(labels, coords)
 
     def score(codes, coords):
-        scaled = StandardScaler().fit_transform(coords)
+        with standard_settings():
+            scaled = StandardScaler().fit_transform(coords)
         parts = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
         total = sum(
             cKDTree(scaled[part]).query(scaled[part], k=2)[0][:, 1].sum()
@@ -179,6 +184,7 @@ def morans_i_labels(labels: Labels, graph: SparseMatrix) -> float:
             f"graph must be a scipy sparse matrix of shape ({n_spots}, {n_spots}), one row per "
             f"label, got {came}: build one with skiehercl.graph.SpatialKNNGraph"
         )
+    check_sparse(graph, "graph")
     graph = graph.tocoo()
     links = graph.row != graph.col
     row, col = codes[graph.row[links]], codes[graph.col[links]]

@@ -12,8 +12,10 @@ from sklearn.utils.validation import _num_samples
 
 from .._spots._packed import find_columns, take_block
 from .._spots._recognition import UnknownSpotsError
+from .._utils._admission import admit
 from .._utils._anndata import align_rows, find_labels, is_anndata
 from .._utils._labels import UNLABELLED
+from .._utils._settings import standard_settings
 from ..graph import SpatialKNNGraph
 from ._coherence import chaos_score, morans_i_labels, pas_score, silhouette_embedding
 from ._truth import SCORES, label_pair
@@ -186,7 +188,8 @@ class _ScoredSpots:
 
     @property
     def graph(self):
-        return SpatialKNNGraph(6).fit_transform(self.coords, sections=self.sections)
+        with standard_settings():
+            return SpatialKNNGraph(6).fit_transform(self.coords, sections=self.sections)
 
     @property
     def embedding(self):
@@ -267,6 +270,6 @@ def _last_step(estimator):
 
 def take_coords(X, columns):
     """Return the coordinates (n, k) in the columns of a packed X that ``coords_columns`` names."""
-    X = X if hasattr(X, "shape") else np.asarray(X)
+    X = admit(X if hasattr(X, "shape") else np.asarray(X), "X")
     block = take_block(X, find_columns(X, columns, "coords_columns"))
     return block.toarray() if sparse.issparse(block) else np.asarray(block)

@@ -7,6 +7,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
 from .._spots._section_image import find_picture
+from .._utils._admission import admit
 from .._utils._labels import UNLABELLED, encode_labels
 
 # Seven colours of Okabe & Ito, then colours chosen one by one to be as far as possible from
@@ -70,7 +71,7 @@ def _take_column(adata, column, name):
 
 def check_coords(coords):
     """Coordinates as finite float array (n_spots, 2)."""
-    coords = np.asarray(coords, dtype=float)
+    coords = np.asarray(admit(coords, "coords"), dtype=float)
     if coords.ndim != 2 or coords.shape[1] != 2 or not len(coords):
         raise ValueError(f"coords must have the shape (n_spots, 2), got {coords.shape}")
     if not np.isfinite(coords).all():

@@ -15,6 +15,7 @@ from scipy.sparse.linalg import eigsh
 from sklearn.decomposition import PCA
 from sklearn.utils import gen_batches
 
+from .._utils._admission import admit
 from .._utils._checks import are_whole
 from ..graph._means import neighbor_sum
 
@@ -114,6 +115,7 @@ def looks_like_counts(X: MatrixLike) -> bool:
 
 
 def _as_floats(X):
+    X = admit(X, "X")
     X = X.tocsr() if sp.issparse(X) else np.asarray(X)
     return X if X.dtype in (np.float32, np.float64) else X.astype(np.float32)
 

@@ -2,8 +2,7 @@
 
 import copy
 
-from sklearn.base import clone
-
+from .._utils._settings import clone_plain
 from ._counts import find_target, library_sizes, to_dense
 from ._pooling import drop_selves
 from ._preprocessor import N_TOP_GENES, ExpressionPreprocessor
@@ -42,7 +41,7 @@ def fit_scales(
         Without a pool: `transform_scales` brings it.
     """
     if preprocessor is not None:
-        base = clone(preprocessor)
+        base = clone_plain(preprocessor)
     else:
         # Genes that differ from place to place; without places, from spot to spot.
         spatial = _SPATIAL_GENES if pools or coords is not None else {}

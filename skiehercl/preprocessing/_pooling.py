@@ -3,8 +3,8 @@
 from numbers import Integral
 
 import scipy.sparse as sp
-from sklearn.base import clone
 
+from .._utils._settings import clone_plain, standard_settings
 from ..graph import SpatialKNNGraph
 from ..graph._means import check_graph
 
@@ -23,7 +23,7 @@ def build_pool(pool, n_spots, coords, sections):
             "pool has mode='distance', which would give the farthest neighbours the largest "
             "weights: use mode='connectivity' or 'gaussian'."
         )
-    graph = SpatialKNNGraph(pool) if by_number else clone(pool)
+    graph = SpatialKNNGraph(pool) if by_number else clone_plain(pool)
     return link_spots(graph, n_spots, coords, sections, f"pool={pool!r}")
 
 
@@ -42,7 +42,9 @@ def link_spots(graph, n_spots, coords, sections, purpose):
             "spot (did you filter one of them?)"
         )
     given = {} if sections is None else {"sections": sections}
-    return drop_selves(check_graph(graph.fit_transform(coords, **given), n_spots))
+    with standard_settings():
+        graph = graph.fit_transform(coords, **given)
+    return drop_selves(check_graph(graph, n_spots))
 
 
 def drop_selves(graph):

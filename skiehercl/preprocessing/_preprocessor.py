@@ -10,9 +10,10 @@ import scipy.sparse as sp
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import _check_feature_names_in, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from .._spots._recognition import make_keys, match_keys
+from .._utils._admission import validate_numbers
 from .._utils._anndata import unpack_counts
 from .._utils._checks import check_all_finite, check_counts, warn_of_zeros
 from .._utils._display import DocumentedEstimator
@@ -287,9 +288,9 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         self.highly_variable_ = self._choose_genes(X, graph, library, coords, sections)
         features = self._normalise(X, graph, library)
         if warn:
-            warn_of_zeros(library, "spots", stacklevel=5)
+            warn_of_zeros(library, "spots")
             totals, kept = np.asarray(features.sum(axis=0)).ravel(), self.highly_variable_
-            warn_of_zeros(totals, "genes kept", columns=np.flatnonzero(kept), stacklevel=5)
+            warn_of_zeros(totals, "genes kept", columns=np.flatnonzero(kept))
         if self.scale:
             features = to_dense(features)
             self.scale_mean_, variance = gene_moments(features)
@@ -314,7 +315,7 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
             graph = build_pool(self.pool, X.shape[0], coords, sections)
         library = library_sizes(X, graph)
         if warn:
-            warn_of_zeros(library, "spots", stacklevel=5)
+            warn_of_zeros(library, "spots")
         features = self._normalise(X, graph, library)
         if self.scale:
             features = self._standardise(to_dense(features))
@@ -323,8 +324,7 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
     def _check_counts(self, X, reset):
         # Integers become the first dtype: float32 holds counts up to 2^24 exactly.
         check = {"accept_sparse": "csr", "dtype": [np.float32, np.float64]}
-        check |= {"ensure_all_finite": False, "ensure_min_samples": 2 if reset else 1}
-        X = validate_data(self, X, reset=reset, **check)
+        X = validate_numbers(X, self, reset=reset, ensure_min_samples=2 if reset else 1, **check)
         if sp.issparse(X) and not X.has_canonical_format:
             X = X.copy()
             X.sum_duplicates()

@@ -349,10 +349,10 @@ def test_sections_are_recognised_by_their_column(columns, libraries, told):
     if told is None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            warn_of_libraries(adata, "", 1)
+            warn_of_libraries(adata, "")
     else:
         with pytest.warns(UserWarning, match=told):
-            warn_of_libraries(adata, "say {column!r}", 1)
+            warn_of_libraries(adata, "say {column!r}")
 
 
 @pytest.mark.filterwarnings("error")

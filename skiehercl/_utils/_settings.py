@@ -1,0 +1,87 @@
+"""The caller's global settings of numpy, scikit-learn and torch, set to their defaults for a while.
+
+Notebooks set them for other code: double precision as torch's default, pandas output of all
+transformers, no gradients around a whole evaluation. None of it is meant for what we compute.
+"""
+
+import contextlib
+import sys
+import threading
+
+import numpy as np
+from sklearn import config_context
+from sklearn.base import clone
+
+__all__ = ["clone_plain", "standard_settings"]
+
+_LOCK = threading.Lock()
+_PRECISION = {"users": 0, "before": None}  # torch's default is the process's, not the thread's
+_SCARCE = ("out of memory", "can't allocate memory", "not enough memory")
+_CURE = (
+    "keep fewer genes or spots, pass a sparse X or float32, or lower batch_size; on a GPU "
+    "device='cpu' has more"
+)
+
+
+def clone_plain(transformer):
+    """Return a clone that gives arrays and sparse matrices, whatever its ``set_output`` says."""
+    copy = clone(transformer)
+    return copy.set_output(transform="default") if hasattr(copy, "set_output") else copy
+
+
+@contextlib.contextmanager
+def standard_settings():
+    """Compute as in a fresh process, whatever the caller has set, and leave that as it is.
+
+    Inside, floating-point faults are numpy's default warnings at most, scikit-learn's transformers
+    give arrays, and torch computes gradients, in single precision, on the CPU where no device is
+    named, without autocast. Other threads see only the precision, until the last one leaves.
+
+    Raises
+    ------
+    MemoryError
+        If numpy or torch can't have the memory that they ask for, with the size and the cure.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
+        stack.enter_context(config_context(transform_output="default"))
+        if "torch" in sys.modules:  # otherwise nobody has set anything
+            _enter_torch(stack)
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            told = " ".join(str(error).split())
+            scarce = isinstance(error, MemoryError) or any(sign in told for sign in _SCARCE)
+            if not scarce or _CURE in told:
+                raise
+            raise MemoryError(f"not enough memory ({told[:200]}): {_CURE}") from error
+
+
+def _enter_torch(stack):
+    import torch
+
+    stack.enter_context(torch.inference_mode(False))
+    stack.enter_context(torch.enable_grad())
+    stack.enter_context(torch.autocast("cpu", enabled=False))
+    if torch.cuda.is_available():
+        stack.enter_context(torch.autocast("cuda", enabled=False))
+    if torch.empty(0).device.type != "cpu":
+        stack.enter_context(torch.device("cpu"))
+    stack.enter_context(_single_precision(torch))
+
+
+@contextlib.contextmanager
+def _single_precision(torch):
+    with _LOCK:
+        if not _PRECISION["users"]:
+            _PRECISION["before"] = torch.get_default_dtype()
+            if _PRECISION["before"] != torch.float32:
+                torch.set_default_dtype(torch.float32)
+        _PRECISION["users"] += 1
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _PRECISION["users"] -= 1
+            if not _PRECISION["users"] and _PRECISION["before"] != torch.float32:
+                torch.set_default_dtype(_PRECISION["before"])
