@@ -1,42 +1,35 @@
 """Apply a model to a section that it hasn't seen, and train on two sections together.
 
-    python benchmarks/cross_section.py --out benchmarks/out/cross_section.csv --seeds 3
+    python -m benchmarks cross_section --seeds 3
 
 For each pair and method: ARI of the fitted section, ARI of ``predict`` on the other one, and, from
 a fit of both with ``sections=``, the ARI of each and of all spots at once. The last falls if one
-domain has two labels in the two sections, so it says whether labels are comparable. Issue B asks
-IE-HERCL's ``predict`` for at least 0.15 more than K-means trained and applied in the same way.
+domain has two labels in the two sections, so it says whether labels are comparable.
 """
 
-import argparse
-import csv
 import time
-import warnings
-from pathlib import Path
 
-import anndata
 import numpy as np
-from accuracy import SECTIONS, find_data
-from sklearn.cluster import KMeans
-from sklearn.pipeline import make_pipeline
 
-from skiehercl import IEHERCLClusterer, SmoothedMixture
-from skiehercl.io import read_section
-from skiehercl.metrics import domain_scores
-from skiehercl.preprocessing import ExpressionPreprocessor
+from . import _harness as harness
+from . import _tables
+from ._harness import PAIRS, SECTIONS
 
-PAIRS = {
-    "mpfc": ("starmap_mpfc_bz5", "starmap_mpfc_bz9"),
-    "barista": ("baristaseq_slice1", "baristaseq_slice2"),
-}
-FIELDS = ("pair", "method", "seed", "trained", "predicted", "joint_first", "joint_second")
-FIELDS += ("joint_all", "seconds")
+DEFAULT = ["mpfc", "baristaseq"]
+ARI = ("trained", "predicted", "joint_first", "joint_second", "joint_all")
+TABLE = harness.Table(("pair", "method", "seed"), (*ARI, "seconds", "peak_gib"))
+METHODS = ("kmeans", "smoothed_mixture", "iehercl")
 
 
 class KMeansPipeline:
     """K-means on 30 principal components of log-normalised counts, behind the same calls."""
 
     def __init__(self, n_clusters, random_state):
+        from sklearn.cluster import KMeans
+        from sklearn.pipeline import make_pipeline
+
+        from skiehercl.preprocessing import ExpressionPreprocessor
+
         self.pipeline = make_pipeline(
             ExpressionPreprocessor(n_components=30, random_state=0),
             KMeans(n_clusters, n_init=10, random_state=random_state),
@@ -51,72 +44,60 @@ class KMeansPipeline:
         return self.pipeline.predict(adata.X)
 
 
-METHODS = {
-    "kmeans": KMeansPipeline,
-    "smoothed_mixture": SmoothedMixture,
-    "iehercl": IEHERCLClusterer,
-}
+def build(method, n_clusters, seed):
+    """Return the unfitted model of a method."""
+    from skiehercl import IEHERCLClusterer, SmoothedMixture
+
+    known = (KMeansPipeline, SmoothedMixture, IEHERCLClusterer)
+    return dict(zip(METHODS, known, strict=True))[method](n_clusters, random_state=seed)
 
 
-def score(adata, labels):
-    return domain_scores(adata.obs["domain"], labels)["ARI"]
-
-
-def compare(first, second, n_clusters, method, seed):
+def measure(pair, method, seed):
     """Return the scores of one method on one pair of sections."""
-    model = METHODS[method](n_clusters=n_clusters, random_state=seed).fit(first)
-    row = {
+    import anndata
+
+    from skiehercl.metrics import domain_scores
+
+    first, second = (harness.load(name) for name in PAIRS[pair])
+    n_clusters, label = (SECTIONS[PAIRS[pair][0]][i] for i in (0, 2))
+
+    def score(adata, labels):
+        return domain_scores(adata.obs[label], labels)["ARI"]
+
+    start = time.perf_counter()
+    model = build(method, n_clusters, seed).fit(first)
+    figures = {
         "trained": score(first, model.labels_),
         "predicted": score(second, model.predict(second)),
     }
-    both = anndata.concat([first, second])
+    both = anndata.concat([first, second], index_unique="-")
     sections = np.repeat([0, 1], [len(first), len(second)])
-    labels = (
-        METHODS[method](n_clusters=n_clusters, random_state=seed)
-        .fit(both, sections=sections)
-        .labels_
-    )
-    row["joint_first"] = score(first, labels[sections == 0])
-    row["joint_second"] = score(second, labels[sections == 1])
-    row["joint_all"] = score(both, labels)
-    return row
+    labels = build(method, n_clusters, seed).fit(both, sections=sections).labels_
+    figures["joint_first"] = score(first, labels[sections == 0])
+    figures["joint_second"] = score(second, labels[sections == 1])
+    figures["joint_all"] = score(both, labels)
+    seconds = time.perf_counter() - start
+    return {**figures, "seconds": seconds, "peak_gib": harness.peak_gib()}
 
 
-def main():
+def summarise(rows):
+    """Return the table of means over seeds."""
+    lines = []
+    for pair, method in dict.fromkeys((row["pair"], row["method"]) for row in rows):
+        found = [harness.list_scores(rows, name, pair=pair, method=method) for name in ARI]
+        lines.append([pair, method, len(found[0]), *(f"{np.mean(some):.3f}" for some in found)])
+    header = ["pair", "method", "seeds", *(name.replace("_", " ") for name in ARI)]
+    return "ARI, mean over seeds.\n\n" + _tables.markdown(header, lines)
+
+
+def main(arguments=None):
     """Run the benchmark from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/out/cross_section.csv"))
-    parser.add_argument("--pairs", nargs="+", choices=PAIRS, default=list(PAIRS))
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0 .. n-1")
-    args = parser.parse_args()
-    warnings.simplefilter("ignore")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    rows = []
-    with args.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        writer.writeheader()
-        for pair in args.pairs:
-            first, second = (read_section(find_data() / f"{name}.h5ad") for name in PAIRS[pair])
-            n_clusters = SECTIONS[PAIRS[pair][0]]
-            for method in args.methods:
-                for seed in range(args.seeds):
-                    start = time.perf_counter()
-                    row = compare(first, second, n_clusters, method, seed)
-                    row["seconds"] = time.perf_counter() - start
-                    rows.append({"pair": pair, "method": method, "seed": seed, **row})
-                    writer.writerow(rows[-1])
-                    file.flush()
-    names = FIELDS[3:]
-    print("ARI, mean over the seeds\n")
-    print("| pair | method | " + " | ".join(names) + " |")
-    print("|---|---|" + "---|" * len(names))
-    for pair in args.pairs:
-        for method in args.methods:
-            kept = [r for r in rows if r["pair"] == pair and r["method"] == method]
-            means = [f"{np.mean([r[name] for r in kept]):.3f}" for name in names]
-            print(f"| {pair} | {method} | " + " | ".join(means) + " |")
-
-
-if __name__ == "__main__":
-    main()
+    parser = harness.make_parser(__name__, __doc__, seeds=3)
+    parser.add_argument("--pairs", nargs="+", choices=PAIRS, default=DEFAULT)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    args = parser.parse_args(arguments)
+    rows = harness.read_rows(args.out, TABLE)
+    if not args.report:
+        jobs = [(p, m, n) for p in args.pairs for m in args.methods for n in range(args.seeds)]
+        rows = harness.run_missing(args.out, TABLE, jobs, measure)
+    print(summarise(rows) if rows else f"no rows in {args.out}")

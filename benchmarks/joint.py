@@ -1,65 +1,58 @@
 """What sections gain from each other: each fitted alone, and two together.
 
-    SKIEHERCL_DATA=... python benchmarks/joint.py --seeds 3
+    python -m benchmarks joint --seeds 3
 
 Pairs of sections x seeds, defaults, no image. Joint fits take the genes that both sections have.
 One CSV row at a time: an interrupted run goes on where it stopped. The truth is used for scoring
 only, K is given.
 """
 
-import argparse
 import time
-import warnings
-from pathlib import Path
 
-import anndata
 import numpy as np
-from accuracy import find_data, run_missing
-from resources import peak_gib
 
-from skiehercl import IEHERCLClusterer
-from skiehercl.io import read_section
-from skiehercl.metrics import domain_scores
+from . import _harness as harness
+from . import _tables
+from ._harness import PAIRS, SECTIONS
 
-PAIRS = {  # number of domains, sections
-    "mpfc": (4, "starmap_mpfc_bz5", "starmap_mpfc_bz9"),
-    "baristaseq": (6, "baristaseq_slice1", "baristaseq_slice2"),
-    "mob": (5, "mob_st_rep11", "mob_st_rep8"),
-    "merfish": (8, "merfish_hypothalamus_014", "merfish_hypothalamus_bregma0.04"),
-    "cortex": (7, "dlpfc_151673", "dlpfc_151674"),
-}
 FITS = ("first", "second", "joint")
 LARGE = ("merfish", "cortex")
 # "ARI" is that of all spots: it falls where a domain has two labels in the two sections.
-FIELDS = ("pair", "fit", "seed", "first", "second", "ARI", "genes", "seconds", "peak_gib")
+FIGURES = ("first", "second", "ARI", "genes", "seconds", "peak_gib")
+TABLE = harness.Table(("pair", "fit", "seed"), FIGURES)
 
 
 def measure(pair, fit, seed):
     """Return the figures of one fit: of the first section, of the second, or of both."""
-    warnings.simplefilter("ignore")
-    n_clusters, *names = PAIRS[pair]
+    import anndata
+
+    from skiehercl import IEHERCLClusterer, SpotLayout
+    from skiehercl.metrics import domain_scores
+
     chosen = ("first", "second") if fit == "joint" else (fit,)
-    places = {name: names[name == "second"] for name in chosen}
-    parts = {key: read_section(find_data() / f"{name}.h5ad") for key, name in places.items()}
+    names = {key: PAIRS[pair][key == "second"] for key in chosen}
+    parts = {key: harness.load(name) for key, name in names.items()}
     adata = anndata.concat(parts, label="section", index_unique="-")
+    n_clusters, label = (SECTIONS[PAIRS[pair][0]][i] for i in (0, 2))
     start = time.perf_counter()
     key = "section" if fit == "joint" else None
-    model = IEHERCLClusterer(n_clusters, section_key=key, random_state=seed).fit(adata)
+    layout = SpotLayout(section_key=key)
+    model = IEHERCLClusterer(n_clusters, layout=layout, random_state=seed).fit(adata)
     seconds = time.perf_counter() - start
-    truth, figures = adata.obs["domain"].astype(str), {"first": "", "second": ""}
+    truth, figures = adata.obs[label].astype(str), {"first": "", "second": ""}
     for name in parts:
         rows = (adata.obs["section"] == name).to_numpy()
         figures[name] = domain_scores(truth[rows], model.labels_[rows])["ARI"]
     figures["ARI"] = domain_scores(truth, model.labels_)["ARI"]
-    return {**figures, "genes": adata.n_vars, "seconds": seconds, "peak_gib": peak_gib()}
+    figures |= {"genes": adata.n_vars, "seconds": seconds, "peak_gib": harness.peak_gib()}
+    return figures
 
 
-def summarise(rows, pairs):
-    """Print each section's mean over the seeds, and joint minus alone with its standard error."""
-    gains = []
-    print("\n| section | seeds | alone | joint | joint - alone |\n|---|---|---|---|---|")
-    for pair in pairs:
-        for name, section in zip(("first", "second"), PAIRS[pair][1:], strict=True):
+def summarise(rows):
+    """Return each section's means over the seeds, and joint minus alone with its error."""
+    lines, gains = [], []
+    for pair, sections in PAIRS.items():
+        for name, section in zip(("first", "second"), sections, strict=True):
             alone, joint = (
                 {r["seed"]: float(r[name]) for r in rows if (r["pair"], r["fit"]) == (pair, fit)}
                 for fit in (name, "joint")
@@ -69,30 +62,38 @@ def summarise(rows, pairs):
                 continue
             alone, joint = (np.array([scores[s] for s in seeds]) for scores in (alone, joint))
             gains.append(np.mean(joint - alone))
-            print(f"| {section} | {len(seeds)} | {alone.mean():.3f} | {joint.mean():.3f} ", end="")
-            print(f"| {gains[-1]:+.3f} |")
-    if len(gains) > 1:
-        error = np.std(gains, ddof=1) / np.sqrt(len(gains))
-        print(f"\nmean of {len(gains)} sections {np.mean(gains):+.3f} ± {error:.3f}")
+            line = [section, len(seeds), f"{alone.mean():.3f}", f"{joint.mean():.3f}"]
+            cost = [
+                f"{np.mean(harness.list_scores(rows, column, pair=pair, fit=fit)):.{digits}f}"
+                for column, digits in (("seconds", 0), ("peak_gib", 2))
+                for fit in (name, "joint")
+            ]
+            lines.append([*line, f"{gains[-1]:+.3f}", *cost])
+    if gains:
+        mean = f"mean of {len(gains)}"
+        lines.append([mean, "", "", "", _tables.format_mean(gains, signed=True), *[""] * 4])
+    header = ["section", "seeds", "ARI alone", "ARI together", "together less alone"]
+    header += ["s alone", "s together", "GiB alone", "GiB together"]
+    return (
+        "Means over seeds, defaults, no image; ± is the standard error over sections.\n\n"
+        + _tables.markdown(header, lines)
+    )
 
 
-def main():
+def main(arguments=None):
     """Run the benchmark from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/joint.csv"))
+    parser = harness.make_parser(__name__, __doc__, seeds=3)
     parser.add_argument("--pairs", nargs="+", choices=PAIRS, default=list(PAIRS))
     parser.add_argument("--fits", nargs="+", choices=FITS, default=FITS)
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0 .. n-1")
     parser.add_argument("--seeds-large", type=int, default=1, help="the same, of large pairs")
-    args = parser.parse_args()
-    jobs = [
-        (pair, fit, seed)
-        for pair in args.pairs
-        for seed in range(args.seeds_large if pair in LARGE else args.seeds)
-        for fit in args.fits
-    ]
-    summarise(run_missing(args.out, FIELDS, jobs, measure), args.pairs)
-
-
-if __name__ == "__main__":
-    main()
+    args = parser.parse_args(arguments)
+    rows = harness.read_rows(args.out, TABLE)
+    if not args.report:
+        jobs = [
+            (pair, fit, seed)
+            for pair in args.pairs
+            for seed in range(args.seeds_large if pair in LARGE else args.seeds)
+            for fit in args.fits
+        ]
+        rows = harness.run_missing(args.out, TABLE, jobs, measure)
+    print(summarise(rows) if rows else f"no rows in {args.out}")

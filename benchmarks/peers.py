@@ -1,98 +1,60 @@
-"""Other methods for accuracy.py, each from PyPI in a virtual environment of its own.
+"""Accuracy of other methods from PyPI on the labelled sections.
 
-    python benchmarks/accuracy.py --methods --peers graphst-modern pybanksy cellcharter
+    python -m benchmarks peers --methods cellcharter pybanksy --sections mob_st_rep11 --seeds 1
 
-The first use of a peer makes ``benchmarks/out/peers/<package>`` and installs it there with pip;
-torch comes in the version of ``.ci/constraints.txt``. What pip said lies in ``<package>.log``
-beside it: a peer that doesn't install is named in one line, and the other methods run. A run calls
-peer_adapters.py with that environment's Python, on the section without its truth. R is not used.
+Each method as its tutorial uses it, one setting for all sections, no image, K given; the files of
+200 principal components are off-label for all but cellcharter. Methods are installed into virtual
+environments of their own below benchmarks/out at their first use. Each run has a process of its
+own, whose peak memory and seconds, without imports, are in the CSV.
 
 Run to the end so far: all but spagcn-modern, graphst-modern and stagate-modern on small sections
-only. aestetik is not among them: it wants image features of a pretrained
-network and the array positions of the spots, which most of the sections don't have.
+only. aestetik is not among them: it wants image features of a pretrained network and the array
+positions of the spots, which most of the sections don't have.
 """
-
-import os
-import re
-import shutil
-import subprocess
-import sys
-import tempfile
-import venv
-from pathlib import Path
 
 import numpy as np
 
-HERE = Path(__file__).resolve().parent
-FOLDER = HERE / "out" / "peers"
-# What pip installs: the peer, which names the environment, and what its tutorial uses beside it.
-PEERS = {
-    "graphst-modern": ["graphst-modern"],
-    "stagate-modern": ["stagate-modern", "scanpy", "scikit-misc"],
-    "cellcharter": ["cellcharter"],
-    "spagcn-modern": ["spagcn-modern"],
-    "pybanksy": ["pybanksy"],
-    "pybanksy-mclust": ["pybanksy"],
-}
+from . import _harness as harness
+from . import _peers, _tables
+from ._harness import SCORES, SECTIONS
+
+TABLE = harness.Table(("section", "method", "seed"), (*SCORES, "seconds", "peak_gib"))
+DEFAULT = ["cellcharter", "pybanksy", "pybanksy-mclust"]
 
 
-def find_python(name):
-    """Return the Python of a peer's environment."""
-    folder = FOLDER / PEERS[name][0]
-    return folder / "Scripts" / "python.exe" if os.name == "nt" else folder / "bin" / "python"
+def measure(section, method, seed):
+    """Return the figures of one run of an installed peer."""
+    adata = harness.load(section, seed)
+    n_clusters = harness.find_section(section).n_domains
+    labels, seconds, peak = _peers.label_section(method, adata, n_clusters, seed)
+    scores = harness.score(section, adata, labels)
+    return {**scores, "seconds": seconds, "peak_gib": peak}
 
 
-def install(name):
-    """Make a peer's environment unless it is there; say in one line what went wrong."""
-    folder = FOLDER / PEERS[name][0]
-    done = folder / "installed"
-    if done.exists():
-        return True
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    print(f"installing {name} into {folder}", flush=True)
-    constraints = (HERE.parent / ".ci" / "constraints.txt").read_text()
-    torch = FOLDER / "torch.txt"
-    torch.write_text(re.search(r"^torch==.*$", constraints, re.MULTILINE)[0] + "\n")
-    log = folder.with_suffix(".log")
-    try:
-        venv.create(folder, with_pip=True, clear=True)
-        pip = [find_python(name), "-m", "pip", "install", "-c", torch, *PEERS[name]]
-        with log.open("w") as file:
-            status = subprocess.run(pip, stdout=file, stderr=subprocess.STDOUT).returncode
-        reason = f"pip ended with status {status}, see {log}" if status else None
-    except (OSError, subprocess.CalledProcessError) as error:  # no venv or ensurepip, a full disk
-        reason = str(error)
-    if reason:
-        shutil.rmtree(folder, ignore_errors=True)
-        print(f"{name} left out, it can't be installed: {reason}", file=sys.stderr, flush=True)
-        return False
-    done.touch()
-    return True
+def summarise(rows):
+    """Return the table of ARI by section and method, and the means."""
+    ari = _tables.mean_by(rows, ("section", "method"))
+    methods = sorted({row["method"] for row in rows})
+    sections = [s for s in SECTIONS if any((s, method) in ari for method in methods)]
+    lines = [[s, *(_tables.format_cell(ari.get((s, m))) for m in methods)] for s in sections]
+    mean = ["mean (sections)"]
+    for method in methods:
+        values = [ari[s, method] for s in sections if (s, method) in ari]
+        mean.append(f"{np.mean(values):.3f} ({len(values)})")
+    return (
+        "Adjusted Rand index, mean over seeds, no image, K given; PCA files are off-label for all "
+        f"but cellcharter.\n\n{_tables.markdown(['section', *methods], [*lines, mean])}"
+    )
 
 
-def label_section(name, adata, n_clusters, seed):
-    """Run an installed peer on a section.
-
-    Returns
-    -------
-    labels : ndarray of shape (n_spots,)
-    seconds : float
-        Wall time from the section in memory to the labels, without imports.
-    peak : float
-        Peak resident memory of the peer's process, GiB.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        section, out = Path(folder) / "section.h5ad", Path(folder) / "labels.npz"
-        blind = adata.copy()
-        blind.obs = blind.obs[[]]  # no peer can see the truth
-        blind.write_h5ad(section)
-        script = [find_python(name), "-W", "ignore", HERE / "peer_adapters.py", name]
-        command = [*script, section, str(n_clusters), str(seed), out]
-        environment = {**os.environ, "MPLBACKEND": "Agg"}
-        environment.pop("PYTHONPATH", None)  # the peer's environment alone
-        run = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
-        if run.returncode:
-            last = (run.stderr.strip().splitlines() or ["no message"])[-1]
-            raise RuntimeError(f"{name} ended with status {run.returncode}: {last}")
-        found = np.load(out)
-        return found["labels"], float(found["seconds"]), float(found["peak"])
+def main(arguments=None):
+    """Run the benchmark from the command line."""
+    parser = harness.make_parser(__name__, __doc__, SECTIONS, seeds=1)
+    parser.add_argument("--methods", nargs="+", choices=_peers.PEERS, default=DEFAULT)
+    args = parser.parse_args(arguments)
+    rows = harness.read_rows(args.out, TABLE)  # refused before anything is installed
+    if not args.report:
+        methods = [name for name in args.methods if _peers.install(name)]
+        jobs = [(s, m, n) for s in args.sections for n in range(args.seeds) for m in methods]
+        rows = harness.run_missing(args.out, TABLE, jobs, measure, apart=False)
+    print(summarise(rows) if rows else f"no rows in {args.out}")

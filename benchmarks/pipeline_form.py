@@ -1,48 +1,69 @@
 """Is the pipeline as good as the clusterer alone? ARI of both, on counts of real sections.
 
-    python benchmarks/pipeline_form.py [--seeds 3] [--sections NAME ...]
+    python -m benchmarks pipeline_form --seeds 3 --sections starmap_mpfc_bz5
 
 The pipeline's preprocessor logs the counts and the clusterer behind it turns them back, so that
-both pool counts before the logarithm. The folder of the sections is that of accuracy.py.
+both pool counts before the logarithm.
 """
 
-import argparse
-import warnings
+import time
 
-import numpy as np
-import sklearn
-from accuracy import SECTIONS, load
-from sklearn.pipeline import make_pipeline
+from . import _harness as harness
+from . import _tables
+from ._harness import SECTIONS
 
-from skiehercl import IEHERCLClusterer
-from skiehercl.metrics import domain_scores
-from skiehercl.preprocessing import ExpressionPreprocessor
+TABLE = harness.Table(("section", "seed"), ("alone", "piped", "between", "seconds"))
 
 
-def main():
-    """Print a line for each section and seed, and the largest difference."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = ["dlpfc_151673", "starmap_mpfc_bz5", "mob_st_rep11"]
-    parser.add_argument("--sections", nargs="+", default=default, choices=SECTIONS)
-    parser.add_argument("--seeds", type=int, default=3)
-    args = parser.parse_args()
-    differences = []
-    print("section               seed  counts  pipeline")
-    for section in args.sections:
-        adata = load(section, 0)
-        coords, truth = adata.obsm["spatial"], adata.obs["domain"]
-        for seed in range(args.seeds):
-            clusterer = IEHERCLClusterer(SECTIONS[section], random_state=seed)
-            pipeline = make_pipeline(ExpressionPreprocessor(), clusterer)
-            labels = [clusterer.fit_predict(adata.X, coords)]
-            with sklearn.config_context(enable_metadata_routing=True):
-                labels.append(pipeline.fit_predict(adata.X, coords=coords))
-            alone, piped = (domain_scores(truth, some)["ARI"] for some in labels)
-            differences.append(abs(alone - piped))
-            print(f"{section:20s}  {seed:4d}  {alone:6.3f}  {piped:8.3f}", flush=True)
-    print(f"largest difference: {np.max(differences):.3f}")
+def measure(section, seed):
+    """Return the ARI of the clusterer alone and in the pipeline, and that between the two."""
+    import sklearn
+    from sklearn.metrics import adjusted_rand_score
+    from sklearn.pipeline import make_pipeline
+
+    from skiehercl import IEHERCLClusterer
+    from skiehercl.preprocessing import ExpressionPreprocessor
+
+    adata = harness.load(section)
+    coords = adata.obsm["spatial"]
+    clusterer = IEHERCLClusterer(harness.find_section(section).n_domains, random_state=seed)
+    pipeline = make_pipeline(ExpressionPreprocessor(), clusterer)
+    start = time.perf_counter()
+    alone = clusterer.fit_predict(adata.X, coords)
+    with sklearn.config_context(enable_metadata_routing=True):
+        piped = pipeline.fit_predict(adata.X, coords=coords)
+    seconds = time.perf_counter() - start
+    ari = (harness.score(section, adata, labels)["ARI"] for labels in (alone, piped))
+    between = adjusted_rand_score(alone, piped)
+    return {
+        **dict(zip(("alone", "piped"), ari, strict=True)),
+        "between": between,
+        "seconds": seconds,
+    }
 
 
-if __name__ == "__main__":
-    warnings.simplefilter("ignore", UserWarning)  # of genes without counts
-    main()
+def summarise(rows):
+    """Return a row for each fit, and the largest difference."""
+    lines = [
+        [
+            row["section"],
+            row["seed"],
+            *(f"{float(row[n]):.3f}" for n in ("alone", "piped", "between")),
+        ]
+        for row in rows
+    ]
+    differences = [abs(float(row["alone"]) - float(row["piped"])) for row in rows]
+    table = _tables.markdown(["section", "seed", "alone", "pipeline", "ARI between"], lines)
+    return f"{table}\n\nLargest difference: {max(differences, default=0):.3f}."
+
+
+def main(arguments=None):
+    """Run the benchmark from the command line."""
+    parser = harness.make_parser(__name__, __doc__, SECTIONS, seeds=3)
+    parser.set_defaults(sections=["dlpfc_151673", "starmap_mpfc_bz5", "mob_st_rep11"])
+    args = parser.parse_args(arguments)
+    rows = harness.read_rows(args.out, TABLE)
+    if not args.report:
+        jobs = [(section, seed) for section in args.sections for seed in range(args.seeds)]
+        rows = harness.run_missing(args.out, TABLE, jobs, measure, apart=False)
+    print(summarise(rows) if rows else f"no rows in {args.out}")

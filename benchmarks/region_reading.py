@@ -1,26 +1,29 @@
 """Peak memory and time of cutting 5,000 patches out of a 20,000 x 20,000 pyramidal TIFF.
 
-    python benchmarks/region_reading.py
+    python -m benchmarks region_reading
 
 The slide (noise on a smooth ground, JPEG tiles, three levels) is written tile by tile to a
 temporary folder, 1.2 GB decoded. Each measurement runs in a process of its own.
 """
 
-import argparse
-import resource
-import subprocess
-import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-SIDE, TILE, SPOTS, PATCH = 20_000, 512, 5_000, 224
+from . import _harness as harness
+from . import _tables
+
+TILE, PATCH = 512, 224
 BAR = 1.5  # GiB
+FIGURES = ("seconds", "features_gib", "idle_gib", "peak_gib")
+TABLE = harness.Table(("kind", "side", "spots"), FIGURES)
+KINDS = ("patches", "texture")
 
 
-def write_slide(path):
+def write_slide(path, side):
     """Write the pyramid without ever holding a level in memory."""
     import tifffile
 
@@ -36,49 +39,57 @@ def write_slide(path):
     settings = {"tile": (TILE, TILE), "photometric": "ycbcr", "compression": "jpeg"}
     with tifffile.TiffWriter(path, bigtiff=True, ome=True) as file:
         for level in range(3):
-            side = SIDE >> level
+            width = side >> level
             how = {"subifds": 2, "metadata": {"axes": "YXS", "PhysicalSizeX": 0.5}}
             how = how if level == 0 else {"subfiletype": 1}
-            shape = {"shape": (side, side, 3), "dtype": np.uint8}
-            file.write(tiles(side), **shape, **settings, **how)
+            shape = {"shape": (width, width, 3), "dtype": np.uint8}
+            file.write(tiles(width), **shape, **settings, **how)
 
 
-def cut(path, kind):
-    """Cut or describe the patches; print seconds and the process's peak memory."""
+def measure(kind, side, spots, slide):
+    """Cut or describe the patches; return seconds and the process's peak memory."""
     from skiehercl.image import ColorTextureFeaturizer, PatchExtractor
 
-    coords = np.random.default_rng(1).uniform(0, SIDE - 1, (SPOTS, 2))
+    coords = np.random.default_rng(1).uniform(0, side - 1, (spots, 2))
     transformer = {"patches": PatchExtractor, "texture": ColorTextureFeaturizer}[kind]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    idle = harness.peak_gib()
     start = time.perf_counter()
-    found = transformer(path, PATCH).fit_transform(coords)
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(
-        f"{kind}: {found.shape} {found.dtype}, {found.nbytes / 2**30:.2f} GiB, in {seconds:.0f} s; "
-        f"peak memory {peak:.2f} GiB ({before:.2f} after the imports), bar {BAR}: "
-        f"{'held' if peak <= BAR else 'MISSED'}"
-    )
+    found = transformer(slide, PATCH).fit_transform(coords)
+    figures = {"seconds": time.perf_counter() - start, "features_gib": found.nbytes / 2**30}
+    return figures | {"idle_gib": idle, "peak_gib": harness.peak_gib()}
 
 
-def main():
+def summarise(rows):
+    """Return the table of times and memory."""
+    lines = [
+        [
+            row["kind"],
+            row["side"],
+            row["spots"],
+            f"{float(row['seconds']):.0f}",
+            *(f"{float(row[name]):.2f}" for name in FIGURES[1:]),
+            "held" if float(row["peak_gib"]) <= BAR else "missed",
+        ]
+        for row in rows
+    ]
+    header = ["kind", "side, px", "spots", "s", "result, GiB", "after imports", "peak, GiB"]
+    return _tables.markdown([*header, f"bar of {BAR} GiB"], lines)
+
+
+def main(arguments=None):
     """Run the benchmark from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.make_parser(__name__, __doc__)
     parser.add_argument("--slide", type=Path, help="an existing slide, or where to keep it")
-    parser.add_argument("--kind", choices=("patches", "texture"), help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.kind:
-        cut(args.slide, args.kind)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        slide = args.slide or Path(folder) / "slide.ome.tif"
-        if not slide.exists():
-            write_slide(slide)
-        print(f"{slide.name}: {SIDE} x {SIDE}, {slide.stat().st_size / 2**30:.2f} GiB on disk")
-        for kind in ("patches", "texture"):
-            command = [sys.executable, __file__, "--slide", str(slide), "--kind", kind]
-            subprocess.run(command, check=True)
-
-
-if __name__ == "__main__":
-    main()
+    parser.add_argument("--side", type=int, default=20_000, help="pixels of the slide")
+    parser.add_argument("--spots", type=int, default=5_000)
+    args = parser.parse_args(arguments)
+    rows = harness.read_rows(args.out, TABLE)
+    if not args.report:
+        with tempfile.TemporaryDirectory() as folder:
+            slide = args.slide or Path(folder) / "slide.ome.tif"
+            if not slide.exists():
+                write_slide(slide, args.side)
+            jobs = [(kind, args.side, args.spots) for kind in KINDS]
+            work = partial(measure, slide=slide)
+            rows = harness.run_missing(args.out, TABLE, jobs, work)
+    print(summarise(rows) if rows else f"no rows in {args.out}")

@@ -1,82 +1,78 @@
 """Time and memory of default fits, each in a process of its own.
 
-    python benchmarks/resources.py                  # dlpfc_151673, then 50,000 and 100,000 spots
-    python benchmarks/resources.py --spots 200000   # another size
+    python -m benchmarks resources                  # dlpfc_151673, then 50,000 and 100,000 spots
+    python -m benchmarks resources --cases 200000   # another size
 
 For each run: wall seconds of the fit, peak resident memory, and that peak above an idle
 interpreter with the imports done. Linear memory means that twice the spots take at most twice the
 part above. The synthetic spots have 50 features; nothing else should run on the machine.
 """
 
-import argparse
-import json
-import os
-import platform
-import re
-import resource
-import subprocess
-import sys
 import time
-from pathlib import Path
+
+from . import _harness as harness
+from . import _tables
+from ._harness import SECTIONS
+
+TABLE = harness.Table(("case", "seed"), ("seconds", "n_iter", "idle_gib", "loaded_gib", "peak_gib"))
 
 
-def peak_gib():
-    """Return the peak resident memory of this process in GiB."""
-    status = Path("/proc/self/status")
-    if status.exists():  # Linux, where getrusage counts what the parent held at the start too
-        return int(re.search(r"VmHWM:\s*(\d+)", status.read_text())[1]) / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**30 if sys.platform == "darwin" else peak / 2**20
-
-
-def measure(case):
-    """Fit one case in this process and print its figures as JSON."""
+def make_stripes(n_spots, n_domains=8):
+    """Return 50 noisy features and coordinates of spots in stripes."""
     import numpy as np
 
+    rng = np.random.RandomState(0)
+    coords = rng.uniform(size=(n_spots, 2)) * n_spots**0.5
+    stripe = (coords[:, 0] * n_domains / n_spots**0.5).astype(int)
+    X = rng.normal(size=(n_domains, 50))[stripe] + rng.normal(size=(n_spots, 50)) * 2
+    return X.astype(np.float32), coords, n_domains
+
+
+def measure(case, seed):
+    """Fit one case, a section or a number of spots, and return its figures."""
     from skiehercl import IEHERCLClusterer
     from skiehercl._estimator import _model  # noqa: F401  (the imports count as idle)
-    from skiehercl.io import read_section
+    from skiehercl.io import read_section  # noqa: F401
 
-    idle = peak_gib()
-    if case == "dlpfc_151673":
-        beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-        folder = Path(os.environ.get("SKIEHERCL_DATA", beside))
-        adata = read_section(folder / f"{case}.h5ad")
-        X, coords, n_clusters = adata.X, adata.obsm["spatial"], 7
+    idle = harness.peak_gib()
+    if case in SECTIONS:
+        adata = harness.load(case)
+        X, coords, n_clusters = adata.X, adata.obsm["spatial"], SECTIONS[case].n_domains
     else:
-        n_spots, n_clusters = int(case), 8
-        rng = np.random.RandomState(0)
-        coords = rng.uniform(size=(n_spots, 2)) * n_spots**0.5
-        stripe = (coords[:, 0] * n_clusters / n_spots**0.5).astype(int)
-        X = rng.normal(size=(n_clusters, 50))[stripe] + rng.normal(size=(n_spots, 50)) * 2
-        X = X.astype(np.float32)
-    loaded = peak_gib()
+        X, coords, n_clusters = make_stripes(int(case))
+    loaded = harness.peak_gib()
     start = time.perf_counter()
-    model = IEHERCLClusterer(n_clusters, random_state=0).fit(X, coords)
+    model = IEHERCLClusterer(n_clusters, random_state=seed).fit(X, coords)
     seconds = time.perf_counter() - start
-    figures = {"case": case, "seconds": seconds, "n_iter": model.n_iter_, "idle": idle}
-    print(json.dumps({**figures, "loaded": loaded, "peak": peak_gib()}))
+    figures = {"seconds": seconds, "n_iter": model.n_iter_, "idle_gib": idle}
+    return figures | {"loaded_gib": loaded, "peak_gib": harness.peak_gib()}
 
 
-def main():
-    """Run each case in a fresh process and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--spots", nargs="+", default=["50000", "100000"])
-    parser.add_argument("--case", help=argparse.SUPPRESS)
-    parser.add_argument("--skip-real", action="store_true")
-    args = parser.parse_args()
-    if args.case:
-        return measure(args.case)
-    cases = ([] if args.skip_real else ["dlpfc_151673"]) + args.spots
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
-    print("| case | fit, s | epochs | peak, GiB | above idle, GiB |\n|---|---|---|---|---|")
-    for case in cases:
-        command = [sys.executable, "-W", "ignore", __file__, "--case", case]
-        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        f = json.loads(output.splitlines()[-1])
-        print(f"| {case} | {f['seconds']:.0f} | {f['n_iter']} | {f['peak']:.2f} | ", end="")
-        print(f"{f['peak'] - f['idle']:.2f} |", flush=True)
+def summarise(rows):
+    """Return the table of times and memory."""
+    lines = [
+        [
+            row["case"],
+            row["threads"],
+            f"{float(row['seconds']):.0f}",
+            row["n_iter"],
+            f"{float(row['peak_gib']):.2f}",
+            f"{float(row['peak_gib']) - float(row['idle_gib']):.2f}",
+        ]
+        for row in rows
+    ]
+    header = ["case", "threads", "fit, s", "steps", "peak, GiB", "above idle, GiB"]
+    return _tables.markdown(header, lines)
 
 
-if __name__ == "__main__":
-    main()
+def main(arguments=None):
+    """Run the benchmark from the command line."""
+    parser = harness.make_parser(__name__, __doc__, seeds=1)
+    default = ["dlpfc_151673", "50000", "100000"]
+    parser.add_argument("--cases", nargs="+", default=default, help="sections, numbers of spots")
+    args = parser.parse_args(arguments)
+    rows = harness.read_rows(args.out, TABLE)
+    if not args.report:
+        jobs = [(case, seed) for case in args.cases for seed in range(args.seeds)]
+        rows = harness.run_missing(args.out, TABLE, jobs, measure)
+    print(summarise(rows) if rows else f"no rows in {args.out}")

@@ -1,9 +1,9 @@
 """Grid searches over the lambdas and the walk: what one candidate costs, alone and in a search.
 
-    python benchmarks/search.py            # 24 candidates with the default trainings
-    python benchmarks/search.py --quick    # the same with one short training each
+    python -m benchmarks search            # 24 candidates with the default trainings
+    python -m benchmarks search --quick    # the same with one short training each
 
-On dlpfc_151673, scored by the ARI on the whole section: the big grid with ``memory`` on two jobs,
+On one section, scored by the ARI on the whole section: the big grid with ``memory`` on two jobs,
 beside it some of its candidates without memory, two at a time on one core each as in the search;
 then K-means through the same function, and 8 candidates on one and on two jobs. Nothing else should
 run on the machine. Leave OMP_NUM_THREADS unset: joblib divides the cores by the jobs.
@@ -11,11 +11,9 @@ run on the machine. Leave OMP_NUM_THREADS unset: joblib divides the cores by the
 
 import argparse
 import os
-import platform
 import tempfile
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
@@ -25,11 +23,12 @@ from sklearn.compose import make_column_transformer
 from sklearn.model_selection import GridSearchCV, ParameterGrid
 from sklearn.pipeline import make_pipeline
 
-from skiehercl import IEHERCLClusterer
-from skiehercl.io import read_section
+from skiehercl import IEHERCLClusterer, SpotLayout
 from skiehercl.metrics import make_domain_scorer
 from skiehercl.model_selection import WholeSectionSplit
 from skiehercl.preprocessing import ExpressionPreprocessor
+
+from . import _harness as harness
 
 BIG = {
     "lambda_rec": [1.0, 10.0],
@@ -44,10 +43,9 @@ COORDS = [-2, -1]  # the last columns of the packed section
 
 def load(name):
     """Return counts and coordinates in one sparse matrix, and the true domains."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    adata = read_section(Path(os.environ.get("SKIEHERCL_DATA", beside)) / f"{name}.h5ad")
+    adata = harness.load(name)
     packed = sp.hstack([adata.X, sp.csr_matrix(adata.obsm["spatial"])], format="csr")
-    return packed, adata.obs["domain"].astype(str).to_numpy()
+    return packed, adata.obs[harness.find_section(name).label].astype(str).to_numpy()
 
 
 def search(estimator, grid, X, y, n_jobs=2, refit=True):
@@ -79,20 +77,22 @@ def report(name, found, seconds, n_jobs):
     print(f"{costs.mean():.1f} | {seconds:.0f} |", flush=True)
 
 
-def main():
+def main(arguments=None):
     """Run the searches and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("python -m benchmarks search", description=__doc__)
+    parser.add_argument("--section", default="dlpfc_151673", choices=harness.SECTIONS)
     parser.add_argument("--quick", action="store_true", help="one training of 3 epochs each")
     parser.add_argument("--alone", type=int, default=4, help="candidates to run without memory")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     # Workers are told through the environment.
     warnings.simplefilter("ignore")
     os.environ["PYTHONWARNINGS"] = "ignore"
 
-    X, y = load("dlpfc_151673")
-    model = IEHERCLClusterer(7, coords_columns=COORDS, random_state=0)
+    X, y = load(args.section)
+    n_clusters = harness.find_section(args.section).n_domains
+    model = IEHERCLClusterer(n_clusters, layout=SpotLayout(coords_columns=COORDS), random_state=0)
     model.set_params(**QUICK if args.quick else {})
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, ")
+    harness.print_machine()
     print(f"n_init={model.n_init}, max_iter={model.max_iter}; seconds\n")
     print("| search | jobs | scored | best ARI | fit and score, each | all |\n" + 6 * "|---" + "|")
 
@@ -109,7 +109,7 @@ def main():
     report("some candidates of it, no memory", alone, seconds, 2)
 
     genes = make_column_transformer((ExpressionPreprocessor(n_components=30), slice(0, COORDS[0])))
-    baseline = make_pipeline(genes, KMeans(7, random_state=0))
+    baseline = make_pipeline(genes, KMeans(n_clusters, random_state=0))
     kmeans, seconds = search(baseline, {"kmeans__n_init": [1, 10]}, X, y)
     report("K-means on 30 components, refit", kmeans, seconds, 2)
 
@@ -129,7 +129,3 @@ def main():
     complete = np.isfinite(big.cv_results_["mean_test_score"]).all()
     refitted = np.array_equal(big.best_estimator_.labels_, big.predict(X))
     print(f"All candidates scored: {complete}; the best is refitted: {refitted}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,60 +1,58 @@
 """How alike the domains of different seeds are, and whether the confidence tells where not.
 
-    python benchmarks/stability.py --out benchmarks/out/stability.csv --seeds 10
+    python -m benchmarks stability --seeds 10
 
 For each section: the mean ARI between the labelings of any two seeds, beside the accuracy; and how
 well a low confidence of seed 0 (the largest of a spot's ``probabilities_``) points out the spots
 whose domain, once domains are matched one to one, is another one with some other seed: the area
 under the ROC curve, 0.5 for chance. No truth is used for either. Each fit has a process of its own;
-fits that the CSV already holds are not repeated, their labels lie beside it.
+fits that the CSV already holds are not repeated. Labels, which the comparison of seeds needs, are
+kept below benchmarks/out, or beside another ``--out``.
 """
 
-import argparse
-import functools
 import itertools
 import time
-import warnings
-from pathlib import Path
+from functools import partial
 
 import numpy as np
-from accuracy import (
-    SCORES,
-    SECTIONS,
-    SHARED,
-    describe_machine,
-    load,
-    read_rows,
-    run_missing,
-    score,
-)
-from resources import peak_gib
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score, roc_auc_score
 from sklearn.metrics.cluster import contingency_matrix
 
-from skiehercl import IEHERCLClusterer
+from . import _harness as harness
+from . import _tables
+from ._harness import SCORES, SECTIONS
 
-FIELDS = ("section", "seed", *SCORES, "seconds", "peak_gib")
+FIGURES = (*SCORES, "seconds", "peak_gib", "n_spots")
+# What seed n says of the seeds up to n, so that the CSV holds the result without the labels.
+SHARED = ("between", "least", "changed", "auc")
+TABLE = harness.Table(("section", "seed"), (*FIGURES, *SHARED))
 
 
-def find_labels(out, section, seed):
-    """Return the file of a fit's labels and confidence."""
-    return out.with_suffix("") / f"{section}_{seed}.npz"
+def measure(section, seed, folder):
+    """Fit the defaults, keep labels and confidence, and return the figures."""
+    from skiehercl import IEHERCLClusterer
 
-
-def fit_section(section, seed, out):
-    """Fit the defaults in this process, keep labels and confidence, and return the figures."""
-    adata = load(section, 0)  # one section for all seeds, the synthetic one included
-    model = IEHERCLClusterer(SECTIONS[section], random_state=seed)
+    adata = harness.load(section)  # one section for all seeds, the synthetic one included
+    model = IEHERCLClusterer(harness.find_section(section).n_domains, random_state=seed)
     start = time.perf_counter()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        labels = model.fit_predict(adata)
-    figures = score(adata, labels, time.perf_counter() - start, peak_gib())
-    path = find_labels(out, section, seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, labels=labels, confidence=model.probabilities_.max(axis=1))
-    return figures
+    labels = model.fit_predict(adata)
+    seconds, peak = time.perf_counter() - start, harness.peak_gib()
+    folder.mkdir(parents=True, exist_ok=True)
+    confidence = model.probabilities_.max(axis=1)
+    np.savez_compressed(folder / f"{section}_{seed}.npz", labels=labels, confidence=confidence)
+    figures = {"seconds": seconds, "peak_gib": peak, "n_spots": adata.n_obs}
+    return harness.score(section, adata, labels) | figures | describe_seeds(section, seed, folder)
+
+
+def describe_seeds(section, seed, folder):
+    """Return what the fits of the seeds 0 .. seed have in common; empty where one is missing."""
+    paths = [folder / f"{section}_{n}.npz" for n in range(seed + 1)]
+    if seed == 0 or not all(path.exists() for path in paths):
+        return {}
+    fits = [np.load(path) for path in paths]
+    ari, changed, auc = compare_seeds([f["labels"] for f in fits], fits[0]["confidence"])
+    return dict(zip(SHARED, (ari.mean(), ari.min(), changed, auc), strict=True))
 
 
 def match_labels(labels, reference):
@@ -94,41 +92,35 @@ def compare_seeds(labelings, confidence):
     return ari, changed.mean(), roc_auc_score(changed, -confidence) if mixed else np.nan
 
 
-def summarise(rows, sections, out):
-    """Print a markdown table, a row for each section with at least two seeds, seed 0 among them."""
-    print(f"\n{describe_machine()}; default IE-HERCL, no image\n")
-    print("| section | spots | seeds | ARI, mean ± sd | ARI between seeds, mean (least) | ", end="")
-    print("spots that change | AUC of low confidence |")
-    print("|---" * 7 + "|")
-    for section in sections:
-        found = sorted((r for r in rows if r["section"] == section), key=lambda r: int(r["seed"]))
-        if len(found) < 2 or found[0]["seed"] != "0":
+def summarise(rows):
+    """Return the table, a row for each section with at least two seeds."""
+    lines = []
+    for section in dict.fromkeys(row["section"] for row in rows):
+        found = [row for row in rows if row["section"] == section and row["between"]]
+        if not found:
             continue
-        paths = [find_labels(out, section, row["seed"]) for row in found]
-        missing = [str(path) for path in paths if not path.exists()]
-        if missing:
-            raise SystemExit(f"{out} has fits whose labels are gone: {missing}; use another --out")
-        fits = [np.load(path) for path in paths]
-        labelings = [fit["labels"] for fit in fits]
-        ari, changed, auc = compare_seeds(labelings, fits[0]["confidence"])
-        truth = [float(row["ARI"]) for row in found]
-        print(f"| {section} | {len(labelings[0])} | {len(found)} | ", end="")
-        print(f"{np.mean(truth):.3f} ± {np.std(truth):.3f} | ", end="")
-        print(f"{ari.mean():.3f} ({ari.min():.3f}) | {changed:.1%} | {auc:.3f} |")
+        last = max(found, key=lambda row: int(row["seed"]))
+        ari = harness.list_scores(rows, section=section)
+        between, least, changed, auc = (float(last[name]) for name in SHARED)
+        line = [section, last["n_spots"], int(last["seed"]) + 1, _format_spread(ari)]
+        lines.append([*line, f"{between:.3f} ({least:.3f})", f"{changed:.1%}", f"{auc:.3f}"])
+    header = ["section", "spots", "seeds", "ARI, mean ± sd", "ARI between seeds (least)"]
+    header += ["spots that change", "AUC of low confidence"]
+    return "Defaults, no image, K given.\n\n" + _tables.markdown(header, lines)
 
 
-def main():
+def _format_spread(values):
+    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+
+
+def main(arguments=None):
     """Run the benchmark from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/out/stability.csv"))
-    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SHARED)
-    parser.add_argument("--seeds", type=int, default=10, help="seeds 0 .. n-1")
-    args = parser.parse_args()
-    read_rows(args.out, FIELDS)
-    jobs = [(section, seed) for section in args.sections for seed in range(args.seeds)]
-    rows = run_missing(args.out, FIELDS, jobs, functools.partial(fit_section, out=args.out))
-    summarise(rows, args.sections, args.out)
-
-
-if __name__ == "__main__":
-    main()
+    parser = harness.make_parser(__name__, __doc__, [*SECTIONS, "make_tissue"], seeds=10)
+    parser.set_defaults(sections=list(SECTIONS))
+    args = parser.parse_args(arguments)
+    rows = harness.read_rows(args.out, TABLE)
+    if not args.report:
+        work = partial(measure, folder=harness.find_folder(args.out))
+        jobs = [(section, seed) for section in args.sections for seed in range(args.seeds)]
+        rows = harness.run_missing(args.out, TABLE, jobs, work)
+    print(summarise(rows) if rows else f"no rows in {args.out}")

@@ -10,15 +10,12 @@ For walk lengths t and numbers of anchors m, three figures per cell, means over 
 Two rows put them into proportion: "stay" is T = I, as if no walker ever moved, and "anchor
 graph" is the usual low-rank M = Z L^-1 Z' with Gaussian weights of half the width.
 
-Run: python benchmarks/walk_accuracy.py [--spots 2000] [--steps 1 3 5 9 15]
+    python -m benchmarks walk_accuracy [--spots 2000] [--steps 1 3 5 9 15]
      [--anchors 50 100 200 400 800] [--nearest 64] [--pick kmeans] [--seeds 0 1 2] [--threads 1]
 """
 
 import argparse
-import os
-import platform
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,13 +23,16 @@ import torch
 from skiehercl._training._losses import contrastive_loss
 from skiehercl._training._walk import AnchorWalk, ExactWalk
 
+from . import _harness as harness
+
 ALPHA, SIGMA, COMPONENTS, BATCH = 0.5, 0.1, 30, 500
 
 
-def main():
-    args = parse_arguments()
+def main(arguments=None):
+    args = parse_arguments(arguments)
     torch.set_num_threads(args.threads)
-    print(f"Machine: {describe_machine()}; {args.threads} thread(s); seeds {args.seeds}.")
+    harness.print_machine()
+    print(f"Seeds {args.seeds}.")
     print(f"{args.pick} anchors, {args.nearest} nearest; sigma {SIGMA}, alpha {ALPHA}.")
     print("Cells: total variation / off-diagonal correlation / relative loss difference.")
     data = {f"synthetic clusters, {args.spots} spots": make_clusters(args.spots)}
@@ -112,8 +112,7 @@ def make_clusters(n_spots, n_clusters=7, noise=0.7):
 
 def read_section(n_spots):
     """Principal components of log-normalised counts, or None where the file is absent."""
-    default = Path(__file__).resolve().parents[2] / "shared" / "data"
-    path = Path(os.environ.get("SKIEHERCL_DATA", default)) / "dlpfc_151673.h5ad"
+    path = harness.find_data() / "dlpfc_151673.h5ad"
     if not path.is_file():
         return None
     import anndata
@@ -126,19 +125,8 @@ def read_section(n_spots):
     return torch.tensor(x[rows], dtype=torch.float32)
 
 
-def describe_machine():
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        models = [line for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        name = models[0].split(":")[1].strip() if models else name
-    return f"{name}, {os.cpu_count()} cores, Python {platform.python_version()}, " + (
-        f"torch {torch.__version__}"
-    )
-
-
-def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parse_arguments(arguments):
+    parser = argparse.ArgumentParser("python -m benchmarks walk_accuracy", description=__doc__)
     parser.add_argument("--spots", type=int, default=2000)
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 3, 5, 9, 15])
     parser.add_argument("--anchors", type=int, nargs="+", default=[50, 100, 200, 400, 800])
@@ -146,8 +134,4 @@ def parse_arguments():
     parser.add_argument("--pick", choices=["kmeans", "random"], default="kmeans")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1)
-    return parser.parse_args()
-
-
-if __name__ == "__main__":
-    main()
+    return parser.parse_args(arguments)

@@ -1,8 +1,9 @@
-"""What each part adds: variants x sections x seeds with paired differences, on two halves.
+"""What each part adds: variants x sections x seeds, paired differences over sections.
 
-    python benchmarks/yardstick.py                              # run what is missing, then report
-    python benchmarks/yardstick.py --report                     # report only
-    python benchmarks/yardstick.py --seeds 1 --only start "wide=n_components:80,n_init:1"
+    python -m benchmarks yardstick                     # run what is missing, then the tables
+    python -m benchmarks yardstick --report            # the tables alone
+    python -m benchmarks yardstick --ablations         # one change of the defaults each
+    python -m benchmarks yardstick --seeds 1 --only start "wide=n_components:80,n_init:1"
 
 Variants: the defaults; ``start``, the network as it starts; both with the image's colour and
 texture too; ``smoothed``, SmoothedMixture; ``kmeans``, K-means on 30 components; and any that are
@@ -15,73 +16,46 @@ seed. "agreement" is the mean ARI with the labels of the seeds below. K is given
 for scoring only. make_tissue, four times, is reported apart.
 """
 
-import argparse
 import ast
-import csv
 import re
 import time
-import warnings
-from pathlib import Path
+from collections import Counter
+from functools import lru_cache, partial
 
 import numpy as np
-import torch
-from accuracy import describe_machine, find_data, read_rows
-from sklearn.cluster import KMeans
-from sklearn.metrics import adjusted_rand_score
-from threadpoolctl import threadpool_limits
 
-from skiehercl import IEHERCLClusterer, NonSpatialClusterer, SmoothedMixture
-from skiehercl.datasets import make_tissue
-from skiehercl.io import find_image, read_section, section_image_features
-from skiehercl.metrics import domain_scores
-from skiehercl.preprocessing import ExpressionPreprocessor
+from . import _harness as harness
+from . import _tables as tables
+from ._harness import SECTIONS
 
-SECTIONS = {  # file: number of domains
-    "dlpfc_151673": 7,
-    "dlpfc_151674": 7,
-    "dlpfc_151507_pca200": 7,
-    "dlpfc_151508_pca200": 7,
-    "dlpfc_151669_pca200": 5,
-    "dlpfc_151672_pca200": 5,
-    "hbc_blockA_sec1_pca200": 20,
-    "starmap_visual_cortex": 7,
-    "starmap_mpfc_bz5": 4,
-    "starmap_mpfc_bz9": 4,
-    "baristaseq_slice1": 6,
-    "baristaseq_slice2": 6,
-    "merfish_hypothalamus_014": 8,
-    "merfish_hypothalamus_bregma0.04": 8,
-    "mob_st_rep11": 5,
-    "mob_st_rep8": 5,
-    "her2st_A1": 5,
-    "her2st_B1_noimage": 4,
-    "her2st_H1_noimage": 6,
-}
-TISSUES = {  # keywords of make_tissue, and whether the image is that of another tissue
-    "tissue_easy": ({"n_gene_twins": 0, "n_image_twins": 0}, False),
-    "tissue_hard": ({"n_gene_twins": 0, "gene_signal": 0.4, "image_signal": 0.3}, False),
-    "tissue_image_informative": ({"n_gene_twins": 2}, False),
-    "tissue_image_misleading": ({"n_gene_twins": 0}, True),
-}
+TISSUES = ["tissue_easy", "tissue_hard", "tissue_image_informative", "tissue_image_misleading"]
 # The first ten of a permutation by RandomState(15); written down by --report too.
 _ORDER = np.random.RandomState(15).permutation(len(SECTIONS))
 CHOOSE = [list(SECTIONS)[i] for i in sorted(_ORDER[:10])]
 CONFIRM = [list(SECTIONS)[i] for i in sorted(_ORDER[10:])]
+HALVES = {"all": [*SECTIONS], "choose": CHOOSE, "confirm": CONFIRM, "synthetic": TISSUES}
 
 VARIANTS = {"defaults": {}, "start": {"max_iter": 0}, "smoothed": {}, "kmeans": {}}
+ABLATIONS = {
+    "lambda_contrast=0": {"lambda_contrast": 0.0},
+    "lambda_rec=0": {"lambda_rec": 0.0},
+    "lambda_ot=0.1": {"lambda_ot": 0.1},
+    "walk_length=0": {"walk_length": 0},
+    "walk_length=9": {"walk_length": 9},
+    "views='ae'": {"network__views": "ae"},
+    "views='sage'": {"network__views": "sage"},
+    "attention=False": {"network__attention": False},
+    "n_init=3": {"n_init": 3},
+    "max_iter=200": {"max_iter": 200},
+    "head_components=(1,)": {"head__components": (1,)},
+    "head_components=(3,)": {"head__components": (3,)},
+    "refine_neighbors=None": {"head__refine_neighbors": None},
+}
 IMAGE = "+image"
-FIELDS = ("section", "variant", "seed", "ARI", "NMI", "agreement", "seconds", "n_spots")
-
-
-def load(name):
-    """Return the AnnData of a section; the synthetic ones are the same for all seeds."""
-    if name not in TISSUES:
-        return read_section(find_data() / f"{name}.h5ad")
-    keywords, misleading = TISSUES[name]
-    adata = make_tissue(**keywords, random_state=0)
-    if misleading:
-        adata.uns["spatial"] = make_tissue(random_state=1).uns["spatial"]
-    return adata
+REFERENCES = ("defaults", "smoothed", "kmeans")
+OPTIONS = "--no-image"  # what the committed rows were run with
+FIGURES = ("ARI", "NMI", "agreement", "seconds", "n_spots")
+TABLE = harness.Table(("section", "variant", "seed"), FIGURES)
 
 
 def parse_variant(text):
@@ -92,8 +66,24 @@ def parse_variant(text):
     return name, {key: ast.literal_eval(value) for key, value in pairs}
 
 
+def choose_variants(args):
+    """Return name: parameters of what the command line asks for."""
+    if args.ablations:
+        return {"defaults": {}, **ABLATIONS}
+    names = args.only or list(VARIANTS)
+    if args.only is None and not args.no_image:
+        names += [f"defaults{IMAGE}", f"start{IMAGE}"]
+    parsed = dict(map(parse_variant, names))
+    return {n: {**VARIANTS.get(n.removesuffix(IMAGE), {}), **p} for n, p in parsed.items()}
+
+
 def build(variant, parameters, n_clusters, seed):
     """Return the unfitted estimator of a variant."""
+    from sklearn.cluster import KMeans
+
+    from skiehercl import IEHERCLClusterer, NonSpatialClusterer, SmoothedMixture
+    from skiehercl.preprocessing import ExpressionPreprocessor
+
     nested = [key for key in parameters if key.startswith("preprocessor__")]
     own = {key: value for key, value in parameters.items() if key not in nested}
     if nested:
@@ -101,197 +91,148 @@ def build(variant, parameters, n_clusters, seed):
         own["preprocessor"] = ExpressionPreprocessor(**{"random_state": seed, **keywords})
     if variant == "kmeans":
         inner = KMeans(n_clusters, n_init=10, random_state=seed)
-        return NonSpatialClusterer(inner, random_state=seed, **own)
+        return NonSpatialClusterer(inner, random_state=seed).set_params(**own)
     method = SmoothedMixture if variant.startswith("smoothed") else IEHERCLClusterer
-    return method(n_clusters, random_state=seed, **own)
+    return method(n_clusters, random_state=seed).set_params(**own)
 
 
-class Section:
-    """A section that is read, and whose image is described, once and only if asked for."""
-
-    def __init__(self, name):
-        self.name = name
-        self._adata = self._features = None
-
-    @property
-    def adata(self):
-        """The AnnData."""
-        if self._adata is None:
-            self._adata = load(self.name)
-        return self._adata
-
-    @property
-    def features(self):
-        """Colour and texture of the image, or None."""
-        if self._features is None and find_image(self.adata) is not None:
-            self._features = section_image_features(self.adata)
-        return self._features
+load = lru_cache(1)(harness.load)
 
 
-def fit(section, variant, parameters, seed, folder):
+@lru_cache(1)
+def describe_image(section):
+    """Return colour and texture of the section's image, or None."""
+    from skiehercl.io import find_image, section_image_features
+
+    adata = load(section)
+    return None if find_image(adata) is None else section_image_features(adata)
+
+
+def measure(section, variant, seed, variants, folder):
     """Return the figures of one fit, and keep its labels; None where an image is missing."""
-    features = None
-    if variant.endswith(IMAGE):
-        features = section.features
-        if features is None:
-            return None
-    n_clusters = SECTIONS.get(section.name, 6)
-    model = build(variant, parameters, n_clusters, seed)
-    adata = section.adata
+    from sklearn.metrics import adjusted_rand_score
+
+    image = describe_image(section) if variant.endswith(IMAGE) else None
+    if variant.endswith(IMAGE) and image is None:
+        return None
+    adata = load(section)
+    n_clusters = harness.find_section(section).n_domains
+    model = build(variant, variants[variant], n_clusters, seed)
     start = time.process_time()  # of one thread: what else runs matters less than for wall time
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        labels = model.fit_predict(adata, image_features=features)
+    labels = model.fit_predict(adata, image_features=image)
     seconds = time.process_time() - start
-    scores = domain_scores(adata.obs["domain"], labels)
-    others = [folder / f"{section.name}-{variant}-{n}.npy" for n in range(seed)]
+    scores = harness.score(section, adata, labels)
+    others = [folder / f"{section}-{variant}-{n}.npy" for n in range(seed)]
     shared = [adjusted_rand_score(np.load(path), labels) for path in others if path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / f"{section.name}-{variant}-{seed}.npy", labels.astype(np.int16))
+    np.save(folder / f"{section}-{variant}-{seed}.npy", labels.astype(np.int16))
     agreement = f"{np.mean(shared):.4f}" if shared else ""
     figures = {"ARI": f"{scores['ARI']:.4f}", "NMI": f"{scores['NMI']:.4f}"}
     figures |= {"agreement": agreement, "seconds": f"{seconds:.2f}", "n_spots": adata.n_obs}
     return figures
 
 
-def run(path, sections, variants, seeds):
-    """Append the rows that the CSV lacks."""
-    done = {(r["section"], r["variant"], r["seed"]) for r in read_rows(path, FIELDS)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(__file__).parent / "out" / path.stem
-    for name in sections:
-        section = Section(name)
-        for seed in range(seeds):
-            for variant, parameters in variants.items():
-                if (name, variant, str(seed)) in done:
-                    continue
-                figures = fit(section, variant, parameters, seed, folder)
-                if figures is None:
-                    continue
-                with path.open("a", newline="") as file:
-                    writer = csv.DictWriter(file, FIELDS)
-                    if file.tell() == 0:
-                        writer.writeheader()
-                    writer.writerow({"section": name, "variant": variant, "seed": seed, **figures})
-                print(name, variant, seed, figures["ARI"], figures["seconds"], flush=True)
+def summarise(rows):
+    """Return the tables: ARI by section, paired differences, losses and agreement."""
+    ari = tables.mean_by(rows, ("section", "variant"))
+    variants = list(dict.fromkeys(row["variant"] for row in rows))
+    parts = [
+        "Adjusted Rand index, mean over seeds, K given. ± is the standard error over sections.",
+        tabulate_sections(rows, ari, variants),
+        "Paired differences over sections, and what one fit takes in seconds of the CPU:",
+        tabulate_differences(rows, ari, variants),
+        f"Choose: {', '.join(CHOOSE)}.\n\nConfirm: {', '.join(CONFIRM)}.",
+        "\n".join([*list_losses(ari, variants), *list_agreement(rows, variants)]),
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
-def tabulate(rows, name):
-    """Return {(section, variant): mean over seeds} of a column."""
-    values = {}
-    for row in rows:
-        if row[name] != "":
-            values.setdefault((row["section"], row["variant"]), []).append(float(row[name]))
-    return {key: float(np.mean(some)) for key, some in values.items()}
+def tabulate_sections(rows, ari, variants):
+    """Return the table of ARI, a row for each section, and their mean."""
+    seeds = Counter((row["section"], row["variant"]) for row in rows)
+    known = [name for name in [*SECTIONS, *TISSUES] if any((name, v) in ari for v in variants)]
+    lines = [
+        [
+            name,
+            "-".join(map(str, sorted({seeds[name, v] for v in variants if seeds[name, v]}))),
+            *(tables.format_cell(ari.get((name, variant))) for variant in variants),
+        ]
+        for name in known
+    ]
+    mean = ["mean of the real sections", ""]
+    for variant in variants:
+        values = [ari[name, variant] for name in SECTIONS if (name, variant) in ari]
+        mean.append(f"{tables.format_mean(values)} ({len(values)})")
+    return tables.markdown(["section", "seeds", *variants], [*lines, mean])
 
 
-def compare(means, sections, variant, reference):
-    """Return mean difference, its standard error over sections, t, and the number of sections."""
-    pairs = [(means.get((s, variant)), means.get((s, reference))) for s in sections]
-    d = np.array([a - b for a, b in pairs if a is not None and b is not None])
-    if len(d) < 2:
-        return (d.mean() if len(d) else np.nan), np.nan, np.nan, len(d)
-    error = d.std(ddof=1) / len(d) ** 0.5
-    return d.mean(), error, d.mean() / max(error, 1e-12), len(d)
-
-
-def report(rows, variants, reference):
-    """Print the means, the paired differences on both halves, the losses and the agreement."""
-    ari, seconds = tabulate(rows, "ARI"), tabulate(rows, "seconds")
-    seeds = sorted({int(r["seed"]) for r in rows})
-    print(f"{describe_machine()}; seeds {seeds}; ± is the standard error over sections\n")
-    print(f"choose: {', '.join(CHOOSE)}\nconfirm: {', '.join(CONFIRM)}\n")
-    print("| section | " + " | ".join(variants) + " |\n|---" + "|---" * len(variants) + "|")
-    for name in [*SECTIONS, *TISSUES]:
-        cells = [f"{ari[name, v]:.3f}" if (name, v) in ari else "" for v in variants]
-        if any(cells):
-            print(f"| {name} | " + " | ".join(cells) + " |")
-    halves = {"all": [*SECTIONS], "choose": CHOOSE, "confirm": CONFIRM, "synthetic": [*TISSUES]}
-    references = dict.fromkeys([reference, "start", "smoothed"])
-    print("\n| sections | variant | n | ARI | s | " + " | ".join(f"- {r}" for r in references))
-    print("|---" * (5 + len(references)) + "|")
-    for half, names in halves.items():
+def tabulate_differences(rows, ari, variants):
+    """Return the table of paired differences to the references, on both halves."""
+    nmi, seconds = (tables.mean_by(rows, ("section", "variant"), n) for n in ("NMI", "seconds"))
+    lines = []
+    for half, names in HALVES.items():
         for variant in variants:
-            found = [s for s in names if (s, variant) in ari]
+            found = [name for name in names if (name, variant) in ari]
             if not found:
                 continue
-            cells = [
-                np.mean([ari[s, variant] for s in found]),
-                np.mean([seconds[s, variant] for s in found]),
-            ]
-            print(
-                f"| {half} | {variant} | {len(found)} | {cells[0]:.3f} | {cells[1]:.1f} |", end=""
-            )
-            for other in references:
-                d, error, t, n = compare(ari, names, variant, other)
-                cell = f"{d:+.3f} ± {error:.3f} (t {t:.1f}, n {n})" if n else ""
-                print(f" {'' if variant == other else cell} |", end="")
-            print()
-    report_losses(ari, variants)
-    report_agreement(rows, variants)
+            line = [half, variant, len(found)]
+            for values, digits in ((ari, 3), (nmi, 3), (seconds, 1)):
+                line.append(f"{np.mean([values[name, variant] for name in found]):.{digits}f}")
+            for other in REFERENCES:
+                both = [name for name in found if (name, other) in ari and other != variant]
+                gains = [ari[name, variant] - ari[name, other] for name in both]
+                line.append(tables.format_mean(gains, signed=True))
+            lines.append(line)
+    header = ["sections", "variant", "n", "ARI", "NMI", "s", *(f"less {r}" for r in REFERENCES)]
+    return tables.markdown(header, lines)
 
 
-def report_losses(ari, variants):
-    """Print the sections where a variant is more than .03 below SmoothedMixture."""
-    print()
+def list_losses(ari, variants):
+    """Yield where a variant of IE-HERCL is more than .03 below SmoothedMixture."""
     for variant in variants:
         lost = [
-            f"{s} {ari[s, variant]:.3f} ({ari[s, 'smoothed']:.3f})"
-            for s in SECTIONS
-            if ari.get((s, variant), 1.0) < ari.get((s, "smoothed"), 0.0) - 0.03
+            f"{name} {ari[name, variant]:.3f} ({ari[name, 'smoothed']:.3f})"
+            for name in SECTIONS
+            if ari.get((name, variant), 1.0) < ari.get((name, "smoothed"), 0.0) - 0.03
         ]
-        if variant != "smoothed":
-            print(f"{variant}: more than .03 below smoothed: {'; '.join(lost) or 'none'}")
+        if variant not in ("smoothed", "kmeans"):
+            yield f"* {variant}: more than .03 below smoothed: {'; '.join(lost) or 'none'}"
 
 
-def report_agreement(rows, variants):
-    """Print the agreement between seeds where it is below .90 (.85 under 1,000 spots)."""
+def list_agreement(rows, variants):
+    """Yield the agreement between seeds, and where it is below .90 (.85 under 1,000 spots)."""
     found = {}
     for row in rows:
         if row["agreement"]:
             # A seed's figure is a mean over all below it: weighed by their number, pairs are equal.
             pairs = found.setdefault((row["section"], row["variant"]), [])
             pairs.extend([float(row["agreement"])] * int(row["seed"]))
-    sizes = {r["section"]: int(r["n_spots"]) for r in rows}
-    print()
+    sizes = {row["section"]: int(row["n_spots"]) for row in rows}
     for variant in variants:
         values = {s: np.mean(found[s, variant]) for s in SECTIONS if (s, variant) in found}
         if values:
             bars = {s: 0.9 if sizes[s] > 1000 else 0.85 for s in values}
-            low = [f"{s} {v:.3f}" for s, v in values.items() if v < bars[s]]
+            low = "; ".join(f"{s} {v:.3f}" for s, v in values.items() if v < bars[s]) or "none"
             mean = np.mean(list(values.values()))
-            print(f"{variant}: agreement between seeds {mean:.3f}; low: {'; '.join(low) or 'none'}")
+            yield f"* {variant}: ARI between seeds {mean:.3f}; low: {low}"
 
 
-def main():
-    """Run the yardstick from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    out = Path(__file__).parent / "results" / "yardstick.csv"
-    every = [*SECTIONS, *TISSUES]
-    parser.add_argument("--out", type=Path, default=out)
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0 .. n-1")
-    parser.add_argument("--sections", nargs="+", choices=every, default=every)
+def main(arguments=None):
+    """Run the benchmark from the command line."""
+    parser = harness.make_parser(__name__, __doc__, [*SECTIONS, *TISSUES], seeds=3)
     parser.add_argument("--only", nargs="+", help="variants, by name or as name=parameter:value")
+    parser.add_argument("--ablations", action="store_true", help="one change of the defaults each")
     parser.add_argument("--no-image", action="store_true", help="leave the image's variants out")
-    parser.add_argument("--reference", default="defaults", help="variant to compare with")
-    parser.add_argument("--report", action="store_true", help="run nothing")
-    args = parser.parse_args()
-    names = args.only or list(VARIANTS)
-    if args.only is None and not args.no_image:
-        names += [f"defaults{IMAGE}", f"start{IMAGE}"]
-    variants = {}
-    for text in names:
-        name, parameters = parse_variant(text)
-        variants[name] = {**VARIANTS.get(name.removesuffix(IMAGE), {}), **parameters}
-    torch.set_num_threads(1)
+    args = parser.parse_args(arguments)
+    rows = harness.read_rows(args.out, TABLE)
     if not args.report:
+        import torch
+        from threadpoolctl import threadpool_limits
+
+        torch.set_num_threads(1)
+        variants = choose_variants(args)
+        jobs = [(s, v, n) for s in args.sections for n in range(args.seeds) for v in variants]
+        work = partial(measure, variants=variants, folder=harness.find_folder(args.out))
         with threadpool_limits(1):
-            run(args.out, args.sections, variants, args.seeds)
-    rows = read_rows(args.out, FIELDS)
-    if args.report and args.only is None:
-        variants = dict.fromkeys(row["variant"] for row in rows)
-    report(rows, list(variants), args.reference)
-
-
-if __name__ == "__main__":
-    main()
+            rows = harness.run_missing(args.out, TABLE, jobs, work, apart=False)
+    print(summarise(rows) if rows else f"no rows in {args.out}")

@@ -217,11 +217,14 @@ def _make_parser():
         epilog=_FIT_EXAMPLES,
         formatter_class=as_written,
     )
-    _add_fit_arguments(fit)
+    _add_file_arguments(fit)
+    _add_gene_arguments(fit)
+    _add_image_arguments(fit)
+    _add_model_arguments(fit)
     return parser
 
 
-def _add_fit_arguments(fit):
+def _add_file_arguments(fit):
     fit.add_argument("section", metavar="SECTION", help=".h5ad file or Space Ranger folder")
     needed = fit.add_argument_group("needed")
     needed.add_argument(
@@ -244,6 +247,8 @@ def _add_fit_arguments(fit):
         "--truth", metavar="COLUMN", help="column of obs with true domains: print scores on stdout"
     )
 
+
+def _add_gene_arguments(fit):
     genes = fit.add_argument_group("genes")
     genes.add_argument(
         "--input",
@@ -259,6 +264,8 @@ def _add_fit_arguments(fit):
         "two sections are never neighbours",
     )
 
+
+def _add_image_arguments(fit):
     image = fit.add_argument_group("image")
     source = image.add_mutually_exclusive_group()
     source.add_argument("--no-image", action="store_true", help="leave the image out")
@@ -290,6 +297,8 @@ def _add_fit_arguments(fit):
         help="side of the patch around each spot, pixels of the image; default: by the spots' size",
     )
 
+
+def _add_model_arguments(fit):
     model = fit.add_argument_group("model")
     model.add_argument(
         "--preset",

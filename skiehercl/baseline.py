@@ -5,41 +5,27 @@ from numbers import Integral
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.base import (
-    BaseEstimator,
-    ClassNamePrefixFeaturesOutMixin,
-    ClusterMixin,
-    MetaEstimatorMixin,
-    TransformerMixin,
-    _fit_context,
-    clone,
-)
+from sklearn.base import MetaEstimatorMixin, _fit_context, clone
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
-from sklearn.utils._param_validation import HasMethods, Interval
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from ._estimator._base import LaidOutClusterer
 from ._estimator._parameters import CONSTRAINTS
-from ._spots._gather import gather_spots, split_second
+from ._features._options import INPUTS
+from ._spots._gather import split_second
 from ._spots._kind import restore_counts, settle_input
 from ._spots._recognition import KnownSpots, make_keys
-from ._utils._display import DocumentedEstimator
 from .preprocessing import ExpressionPreprocessor
 from .preprocessing._preprocessor import N_TOP_GENES
 
 __all__ = ["NonSpatialClusterer"]
 
 
-class NonSpatialClusterer(
-    DocumentedEstimator,
-    ClusterMixin,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    MetaEstimatorMixin,
-    BaseEstimator,
-):
+class NonSpatialClusterer(MetaEstimatorMixin, LaidOutClusterer):
     """A clusterer of scikit-learn's on the principal components of single spots' expression.
 
     What K-means and the like find without coordinates and image is the baseline of every spatial
@@ -55,12 +41,12 @@ class NonSpatialClusterer(
         K-means with its defaults.
     n_components : int or None, default=30
         Principal components that it sees; None: the features, or logarithms, themselves.
-    input, preprocessor
-        As in :class:`~skiehercl.IEHERCLClusterer`. A preprocessor's own ``n_components`` wins.
-    coords_columns, image_columns, section_column
-        Columns of a packed X that are no genes, as in :class:`~skiehercl.IEHERCLClusterer`.
-    layer, use_rep : str or None, default=None
-        Where an AnnData has the expression, as in :class:`~skiehercl.IEHERCLClusterer`.
+    input : {"auto", "counts", "log1p", "features"}, default="auto"
+        What X holds, as in :class:`~skiehercl.SpotFeatures`.
+    preprocessor : ExpressionPreprocessor or None, default=None
+        Preprocessing of counts. Its own ``n_components`` wins.
+    layout : SpotLayout or None, default=None
+        Which columns of a packed X are no genes, and where an AnnData has the expression.
     random_state : int, RandomState instance or None, default=None
         Seed of the projection and of the default K-means.
 
@@ -93,17 +79,13 @@ class NonSpatialClusterer(
     [(200,), (200,)]
     """
 
-    __metadata_request__fit = {"coords": True, "image_features": True, "sections": True}  # noqa: RUF012
-    __metadata_request__predict = __metadata_request__fit
-    __metadata_request__transform = __metadata_request__fit
-
     # Parts of an AnnData that are not read.
-    coords_key = image_key = section_key = None
-    _shared = ("input", "preprocessor", "coords_columns", "image_columns", "section_column")
+    _unread = ("coords_key", "image_key", "section_key")
     _parameter_constraints: dict = {  # noqa: RUF012
-        **{name: CONSTRAINTS[name] for name in (*_shared, "layer", "use_rep", "random_state")},
+        **{name: CONSTRAINTS[name] for name in ("preprocessor", "layout", "random_state")},
         "estimator": [HasMethods("fit"), None],
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
+        "input": [StrOptions(set(INPUTS))],
     }
 
     def __init__(
@@ -113,22 +95,14 @@ class NonSpatialClusterer(
         n_components=30,
         input="auto",
         preprocessor=None,
-        coords_columns=None,
-        image_columns=None,
-        section_column=None,
-        layer=None,
-        use_rep=None,
+        layout=None,
         random_state=None,
     ):
         self.estimator = estimator
         self.n_components = n_components
         self.input = input
         self.preprocessor = preprocessor
-        self.coords_columns = coords_columns
-        self.image_columns = image_columns
-        self.section_column = section_column
-        self.layer = layer
-        self.use_rep = use_rep
+        self.layout = layout
         self.random_state = random_state
 
     # The clusterer inside is validated by its own fit.
@@ -153,15 +127,15 @@ class NonSpatialClusterer(
             If the blocks differ in length or hold NaN or infinite values. The estimator stays as
             it was before.
         """
-        # A fit that fails leaves nothing behind.
+        self._take_parts()
+        # A copy learns: a fit that fails then leaves nothing behind.
         fitted = copy.copy(self)
-        fitted._learn(X, split_second(y, coords), image_features, sections)
+        spots = fitted._gather(X, split_second(y, coords), image_features, sections, reset=True)
+        fitted._learn(spots.genes.astype(np.float64))
         self.__dict__ = vars(fitted)
         return self
 
-    def _learn(self, X, coords, image_features, sections):
-        genes = gather_spots(self, X, coords, image_features, sections, reset=True).genes
-        genes = genes.astype(np.float64)
+    def _learn(self, genes):
         self.input_ = settle_input(genes, self.input, placed=True)
         self._spot_keys = make_keys(genes)
         self._project = self._make_projection(genes.shape)
@@ -173,14 +147,6 @@ class NonSpatialClusterer(
         self.estimator_.fit(self.embedding_)
         labels = getattr(self.estimator_, "labels_", None)
         self.labels_ = self.estimator_.predict(self.embedding_) if labels is None else labels
-
-    def fit_predict(self, X, y=None, image_features=None, *, coords=None, sections=None):
-        """Fit and return ``labels_``; parameters as in ``fit``."""
-        return self.fit(X, y, image_features, coords=coords, sections=sections).labels_
-
-    def fit_transform(self, X, y=None, image_features=None, *, coords=None, sections=None):
-        """Fit and return ``embedding_``; parameters as in ``fit``."""
-        return self.fit(X, y, image_features, coords=coords, sections=sections).embedding_
 
     def predict(self, X, coords=None, image_features=None, *, sections=None):
         """Assign spots to the clusters; parameters as in ``fit``.
@@ -218,7 +184,7 @@ class NonSpatialClusterer(
 
     def _gather_new(self, X, coords, image_features, sections):
         check_is_fitted(self)
-        genes = gather_spots(self, X, coords, image_features, sections, reset=False).genes
+        genes = self._gather(X, coords, image_features, sections, reset=False).genes
         return genes.astype(np.float64)
 
     def _make_projection(self, shape):
@@ -246,7 +212,6 @@ class NonSpatialClusterer(
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
-        tags.transformer_tags.preserves_dtype = []
         return tags
 
 

@@ -5,6 +5,10 @@ out tiles of it; :func:`compare_choices` tells the candidates that a search woul
 truth from those that it would choose blind; :func:`n_clusters_curve` compares numbers of domains.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
 import numpy as np
 from sklearn.model_selection import BaseCrossValidator
 from sklearn.utils import check_array, check_random_state
@@ -12,6 +16,14 @@ from sklearn.utils.validation import _num_samples
 
 from ._domains._n_clusters import choose_n_clusters, list_candidates, measure_curve
 from .metrics._scorers import BLIND, take_coords
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import pandas as pd
+    from sklearn.base import BaseEstimator
+
+    from ._utils._types import ArrayLike, Columns, IntArray, RandomState, SpotsLike
 
 __all__ = ["SpatialBlockSplit", "WholeSectionSplit", "compare_choices", "n_clusters_curve"]
 
@@ -31,7 +43,9 @@ class WholeSectionSplit(BaseCrossValidator):
     [([0, 1, 2], [0, 1, 2])]
     """
 
-    def split(self, X, y=None, groups=None):
+    def split(
+        self, X: SpotsLike, y: object = None, groups: ArrayLike | None = None
+    ) -> Iterator[tuple[IntArray, IntArray]]:
         """Yield all spots as training set and all spots as test set, once.
 
         Parameters
@@ -49,7 +63,7 @@ class WholeSectionSplit(BaseCrossValidator):
         everything = np.arange(_num_samples(X))
         yield everything, everything.copy()
 
-    def get_n_splits(self, X=None, y=None, groups=None):
+    def get_n_splits(self, X: object = None, y: object = None, groups: object = None) -> int:
         """Return 1.
 
         Parameters
@@ -104,15 +118,21 @@ class SpatialBlockSplit(BaseCrossValidator):
     __metadata_request__split = {"groups": True}  # noqa: RUF012
 
     def __init__(
-        self, n_splits=5, n_blocks=None, *, coords=None, coords_columns=None, random_state=None
-    ):
+        self,
+        n_splits: int = 5,
+        n_blocks: int | None = None,
+        *,
+        coords: ArrayLike | None = None,
+        coords_columns: Columns | None = None,
+        random_state: RandomState = None,
+    ) -> None:
         self.n_splits = n_splits
         self.n_blocks = n_blocks
         self.coords = coords
         self.coords_columns = coords_columns
         self.random_state = random_state
 
-    def get_n_splits(self, X=None, y=None, groups=None):
+    def get_n_splits(self, X: object = None, y: object = None, groups: object = None) -> int:
         """Return the number of folds.
 
         Parameters
@@ -127,7 +147,9 @@ class SpatialBlockSplit(BaseCrossValidator):
         """
         return self.n_splits
 
-    def split(self, X, y=None, groups=None):
+    def split(
+        self, X: SpotsLike, y: object = None, groups: ArrayLike | None = None
+    ) -> Iterator[tuple[IntArray, IntArray]]:
         """Yield the spots to train on and the spots held out, fold by fold.
 
         Parameters
@@ -205,7 +227,7 @@ class SpatialBlockSplit(BaseCrossValidator):
         return fold
 
 
-def compare_choices(search):
+def compare_choices(search: BaseEstimator) -> pd.DataFrame:
     """List which candidate each score of a search would choose, with truth and blind.
 
     Without truth on a new section, only blind scores can choose. Where a labelled section was
@@ -264,7 +286,12 @@ def compare_choices(search):
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def n_clusters_curve(estimator, n_clusters="auto", *, random_state=None):
+def n_clusters_curve(
+    estimator: BaseEstimator,
+    n_clusters: Sequence[int] | Literal["auto"] = "auto",
+    *,
+    random_state: RandomState = None,
+) -> pd.DataFrame:
     """Compare numbers of domains on a fitted embedding, without truth and without fitting again.
 
     For each number K a Gaussian mixture with a tied covariance, started from Ward's clusters, is

@@ -1,6 +1,9 @@
-"""Did the image help? The same section without image, with it, with it alone and shuffled."""
+"""Did the image help? The same sections without image, with it, with it alone and shuffled."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -9,9 +12,17 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from ._utils._anndata import is_anndata, unpack_anndata
+from ._utils._anndata import is_anndata, unpack_anndata, warn_of_libraries
+from ._utils._checks import check_sections
 from .graph import SpatialKNNGraph
 from .metrics import chaos_score, domain_scores, morans_i_labels, pas_score
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sklearn.base import BaseEstimator
+
+    from ._utils._types import ArrayLike, Labels, SpotsLike
 
 __all__ = ["ImageReport", "image_report"]
 
@@ -41,6 +52,8 @@ class ImageReport:
     coords : ndarray of shape (n_spots, 2)
     verdict : str
         One sentence.
+    sections : ndarray of shape (n_spots,) or None
+        Section of each spot, where there are several.
     """
 
     scores: pd.DataFrame
@@ -50,9 +63,10 @@ class ImageReport:
     image_attention: np.ndarray
     coords: np.ndarray
     verdict: str
+    sections: np.ndarray | None = None
 
     @property
-    def summary(self):
+    def summary(self) -> pd.DataFrame:
         """Mean and standard deviation of every score over the seeds, one row per run."""
         scores = self.scores.drop(columns="seed").groupby("run", sort=False)
         return scores.agg(["mean", "std"])
@@ -71,25 +85,36 @@ class ImageReport:
 
 
 def image_report(
-    X, coords=None, image_features=None, *, estimator, truth=None, seeds=(0, 1, 2), verbose=False
-):
-    """Compare the domains of one section without the image, with it, and with it shuffled.
+    X: SpotsLike,
+    coords: ArrayLike | None = None,
+    image_features: ArrayLike | None = None,
+    *,
+    estimator: BaseEstimator,
+    sections: Labels | None = None,
+    truth: Labels | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    verbose: bool = False,
+) -> ImageReport:
+    """Compare the domains without the image, with it, and with it shuffled.
 
     Four runs for each seed: "genes" leaves the image out; "image" clusters the standardised image
     features in the place of the genes; "fused" uses both; "shuffled" too, but with the image
-    features dealt out to the spots at random, so that whatever it gains is no merit of the image.
+    features dealt out at random to the spots of the same section, so that whatever it gains is no
+    merit of the image.
 
     Parameters
     ----------
     X : array-like or sparse matrix of shape (n_spots, n_genes), or AnnData
-        As in ``IEHERCLClusterer.fit``. Of an AnnData, coordinates and image features are read by
-        the estimator's keys unless they are passed.
+        As in ``IEHERCLClusterer.fit``. Of an AnnData, coordinates, image features and sections
+        are read by the estimator's keys unless they are passed.
     coords : array-like of shape (n_spots, 2), default=None
-        Coordinates of one section.
+        Coordinates of the spots.
     image_features : array-like of shape (n_spots, n_image_features), default=None
         Features of the image around each spot.
     estimator : IEHERCLClusterer
         Cloned for each run, with ``random_state`` set to the seed.
+    sections : array-like of shape (n_spots,), default=None
+        Section of each spot, as in ``IEHERCLClusterer.fit``; None: one section.
     truth : array-like of shape (n_spots,), default=None
         True domains, for scoring only; unlabelled spots are left out.
     seeds : sequence of int, default=(0, 1, 2)
@@ -104,7 +129,7 @@ def image_report(
     Raises
     ------
     ValueError
-        There are no coordinates, no image features or no seeds.
+        There are no coordinates, no image features or no seeds, or lengths differ.
 
     See Also
     --------
@@ -126,58 +151,93 @@ def image_report(
     >>> list(report.agreement)
     ['genes', 'image', 'fused', 'shuffled']
     """
-    if is_anndata(X):
-        names = ("layer", "use_rep", "coords_key", "image_key")
-        keys = {name: getattr(estimator, name) for name in names}
-        X, *found, _ = unpack_anndata(X, **keys, section_key=None)
-        coords = found[0] if coords is None else coords
-        image_features = found[1] if image_features is None else image_features
-    for name, given in (("coords", coords), ("image_features", image_features)):
-        if given is None:
-            raise ValueError(f"image_report compares with and without image: it needs {name}")
+    X, coords, image, groups = _gather(X, coords, image_features, sections, estimator)
     seeds = [int(seed) for seed in seeds]
     if not seeds:
         raise ValueError("seeds is empty: pass at least one, two or more to tell chance apart")
-    coords = np.asarray(coords, dtype=np.float64)
-    image = np.asarray(image_features, dtype=np.float64)
-    graph = SpatialKNNGraph(min(6, len(coords) - 1)).fit_transform(coords)
-    labels, rows, weights = {run: [] for run in _RUNS}, [], {}
+    n_neighbors = min(6, len(coords) - 1)
+    graph = SpatialKNNGraph(n_neighbors).fit_transform(coords, sections=groups)
+    labels: dict[str, Any] = {run: [] for run in _RUNS}
+    weights: dict[str, Any] = {}
+    rows = []
     for seed in tqdm(seeds, desc="image report", unit="seed", disable=not verbose):
-        shuffled = np.random.RandomState(seed).permutation(image)
         inputs = {
             "genes": (X, None),
             "image": (StandardScaler().fit_transform(image), None),
             "fused": (X, image),
-            "shuffled": (X, shuffled),
+            "shuffled": (X, _shuffle(image, groups, seed)),
         }
         for run, (genes, features) in inputs.items():
             model = clone(estimator).set_params(random_state=seed)
             if run == "image":
-                model.set_params(input="features")
-            model.fit(genes, coords=coords, image_features=features)
+                model.set_params(features__input="features")
+            model.fit(genes, coords=coords, image_features=features, sections=groups)
             weight = np.zeros(len(coords))
             if features is not None:
                 weight = model.attention_["modality"][:, 1]
             weights.setdefault(run, weight)
             labels[run].append(model.labels_)
-            scores = _score(model.labels_, coords, graph, truth)
+            scores = _score(model.labels_, coords, groups, graph, truth)
             rows.append({"run": run, "seed": seed, **scores, "image attention": weight.mean()})
     scores = pd.DataFrame(rows)
     # The image has all the attention where it is all there is.
     scores.loc[scores["run"] == "image", "image attention"] = 1.0
     labels = {run: np.array(found) for run, found in labels.items()}
-    agreement = _compare(labels)
-    attention = _average_by_domain(labels["fused"][0], weights["fused"])
+    weight = weights["fused"]
+    agreement, attention = _compare(labels), _average_by_domain(labels["fused"][0], weight)
     verdict = _judge(scores, agreement)
-    return ImageReport(scores, agreement, attention, labels, weights["fused"], coords, verdict)
+    return ImageReport(
+        scores=scores,
+        agreement=agreement,
+        attention=attention,
+        labels=labels,
+        image_attention=weight,
+        coords=coords,
+        verdict=verdict,
+        sections=groups,
+    )
 
 
-def _score(labels, coords, graph, truth):
+def _gather(X, coords, image, sections, estimator):
+    """Return genes, coordinates, image features and sections, an AnnData's by the keys."""
+    if is_anndata(X):
+        adata = X
+        X, *found = unpack_anndata(
+            adata,
+            layer=estimator.layer,
+            use_rep=estimator.use_rep,
+            coords_key=estimator.coords_key,
+            image_key=estimator.image_key,
+            section_key=estimator.section_key,
+        )
+        given = zip((coords, image, sections), found, strict=True)
+        coords, image, sections = (other if own is None else own for own, other in given)
+        if sections is None:
+            cure = "name each spot's section by the estimator's section_key={column!r}"
+            warn_of_libraries(adata, cure, stacklevel=3)
+    for name, given in (("coords", coords), ("image_features", image)):
+        if given is None:
+            raise ValueError(f"image_report compares with and without image: it needs {name}")
+    coords, image = np.asarray(coords, dtype=np.float64), np.asarray(image, dtype=np.float64)
+    return X, coords, image, None if sections is None else check_sections(sections, len(coords))
+
+
+def _shuffle(image, sections, seed):
+    """Return the rows of the image (n, d) in random order within each section."""
+    rng, shuffled = np.random.RandomState(seed), image.copy()
+    codes = np.zeros(len(image)) if sections is None else sections
+    for section in np.unique(codes):
+        shuffled[codes == section] = rng.permutation(image[codes == section])
+    return shuffled
+
+
+def _score(labels, coords, sections, graph, truth):
     """Return the scores of one run by name."""
-    n_neighbors = min(10, len(coords) - 1)
+    sizes = [len(coords)] if sections is None else np.unique(sections, return_counts=True)[1]
+    n_neighbors = min(10, min(sizes) - 1)
     scores = {
-        "PAS": pas_score(labels, coords, n_neighbors=n_neighbors),
-        "CHAOS": chaos_score(labels, coords),
+        "PAS": pas_score(labels, coords, n_neighbors=n_neighbors, sections=sections),
+        "CHAOS": chaos_score(labels, coords, sections=sections),
         "Moran's I": morans_i_labels(labels, graph),
     }
     return scores if truth is None else {**scores, **domain_scores(truth, labels)}

@@ -42,7 +42,7 @@ def test_coordinates_and_image_change_nothing():
     np.testing.assert_array_equal(model.fit_predict(X, COORDS, image), labels)
     np.testing.assert_array_equal(model.fit_predict(ADATA), labels)
     packed = np.hstack([COORDS, X.toarray()])
-    again = clone(model).set_params(coords_columns=[0, 1]).fit(packed)
+    again = clone(model).set_params(layout__coords_columns=[0, 1]).fit(packed)
     np.testing.assert_array_equal(again.labels_, labels)
     np.testing.assert_array_equal(again.predict(packed), labels)
 

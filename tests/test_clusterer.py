@@ -38,9 +38,14 @@ SECTIONS = np.array(["left", "right"])[(COORDS[:, 0] > np.median(COORDS[:, 0])).
 
 
 def make_quick(n_clusters=K, **changes):
-    options = {"n_init": 1, "max_iter": 2, "head_dimensions": (5, 10), "image_prior": 0.2}
+    options = {
+        "n_init": 1,
+        "max_iter": 2,
+        "head__dimensions": (5, 10),
+        "features__image_prior": 0.2,
+    }
     options["random_state"] = 0
-    return IEHERCLClusterer(n_clusters, **{**options, **changes})
+    return IEHERCLClusterer(n_clusters).set_params(**{**options, **changes})
 
 
 def make_anndata(genes=X, image=True):
@@ -56,7 +61,7 @@ def make_anndata(genes=X, image=True):
 @pytest.fixture(scope="module")
 def fitted():
     """The estimator with everything: genes, coordinates, image; two trainings."""
-    return make_quick(n_init=2, lambda_ot=0.1, ot_warmup=0.5).fit(X, COORDS, IMAGE)
+    return make_quick(n_init=2, lambda_ot=0.1, terms__ot_warmup=0.5).fit(X, COORDS, IMAGE)
 
 
 @parametrize_with_checks([IEHERCLClusterer(max_iter=2, n_init=1)])
@@ -110,7 +115,12 @@ def test_keys_of_an_anndata():
     adata.obsm["where"], adata.obsm["look"] = COORDS, IMAGE
     adata.layers["raw"], adata.X = adata.X.copy(), adata.X * 0
     del adata.obsm["spatial"], adata.obsm["X_image"]
-    keys = {"coords_key": "where", "image_key": "look", "layer": "raw", "section_key": "slide"}
+    keys = {
+        "layout__coords_key": "where",
+        "layout__image_key": "look",
+        "layout__layer": "raw",
+        "layout__section_key": "slide",
+    }
     np.testing.assert_array_equal(
         make_quick(**keys).fit(adata).labels_,
         make_quick().fit(X, COORDS, IMAGE, sections=SECTIONS).labels_,
@@ -138,7 +148,7 @@ def test_anndata_without_the_named_coordinates_is_refused():
     del adata.obsm["spatial"]
     with pytest.raises(KeyError, match=r"coords_key='spatial'.*coords_key=None"):
         make_quick().fit(adata)
-    without = make_quick(coords_key=None).fit(adata)
+    without = make_quick(layout__coords_key=None).fit(adata)
     np.testing.assert_array_equal(
         without.labels_, make_quick().fit(X, image_features=IMAGE).labels_
     )
@@ -146,10 +156,10 @@ def test_anndata_without_the_named_coordinates_is_refused():
 
 def test_anndata_without_the_named_image_features_is_refused():
     with pytest.raises(KeyError, match=r"image_key='look' is not in adata.obsm.*image_key=None"):
-        make_quick(image_key="look").fit(make_anndata())
+        make_quick(layout__image_key="look").fit(make_anndata())
     # The default key is only where they may be; and passed ones need no key.
     assert make_quick().fit(make_anndata(image=False)).image_evidence_ is None
-    model = make_quick(image_key="look").fit(make_anndata(), image_features=IMAGE)
+    model = make_quick(layout__image_key="look").fit(make_anndata(), image_features=IMAGE)
     assert "image" in model.attention_
 
 
@@ -182,7 +192,9 @@ def test_labels_do_not_depend_on_how_the_grid_is_turned_or_scaled():
     section = make_tissue(200, 3, n_genes=60, image=False, return_arrays=True, random_state=3)
     angle = np.deg2rad(33.3)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    model = make_quick(3, refine_neighbors=8, image_prior="auto").fit(section.X, section.coords)
+    model = make_quick(3, head__refine_neighbors=8, features__image_prior="auto").fit(
+        section.X, section.coords
+    )
     for coords in (section.coords @ turn, 1e-3 * section.coords, section.coords[:, ::-1]):
         other = clone(model).fit(section.X, coords)
         np.testing.assert_allclose(other.embedding_, model.embedding_, atol=1e-3)
@@ -198,7 +210,7 @@ def test_shapes_and_sums_of_the_attributes(fitted):
     assert fitted.probabilities_.shape == (220, K)
     np.testing.assert_allclose(fitted.probabilities_.sum(axis=1), 1.0)
     np.testing.assert_array_equal(fitted.probabilities_.argmax(axis=1), fitted.labels_)
-    assert fitted.embedding_.shape == (220, fitted.latent_size)
+    assert fitted.embedding_.shape == (220, 64)
     assert {name: w.shape for name, w in fitted.attention_.items()} == {
         "gene": (220, 2),
         "image": (220, 2),
@@ -208,7 +220,7 @@ def test_shapes_and_sums_of_the_attributes(fitted):
         np.testing.assert_allclose(weights.sum(axis=1), 1.0, rtol=1e-5)
         assert weights.min() >= 0.0
     assert fitted.reconstruction_.shape == (220, 60)
-    assert fitted.cluster_centers_.shape == (K, fitted.latent_size)
+    assert fitted.cluster_centers_.shape == (K, 64)
     for label in np.unique(fitted.labels_):
         np.testing.assert_allclose(
             fitted.cluster_centers_[label],
@@ -267,7 +279,7 @@ def test_reconstruction_is_less_noisy_than_the_genes():
 def test_reconstruction_of_several_random_starts_is_as_good_as_of_one():
     errors = []
     for n_init in (1, 3):
-        model = make_quick(n_init=n_init, init="random", lambda_contrast=0.0, max_iter=30)
+        model = make_quick(n_init=n_init, network__init="random", lambda_contrast=0.0, max_iter=30)
         model.fit(READY, COORDS)
         rows = READY / np.linalg.norm(READY, axis=1, keepdims=True)
         errors.append(np.mean((model.reconstruction_ - rows) ** 2))
@@ -297,7 +309,9 @@ def test_image_is_used_only_where_it_adds_to_the_neighbours_genes():
     noise = np.random.RandomState(3).normal(size=(220, 4))
     informative = noise + 4.0 * np.eye(4)[TRUTH]
     alone = make_quick().fit(X, COORDS)
-    models = [make_quick(image_prior="auto").fit(X, COORDS, i) for i in (noise, informative)]
+    models = [
+        make_quick(features__image_prior="auto").fit(X, COORDS, i) for i in (noise, informative)
+    ]
     for model in models:
         used = model.attention_["modality"][:, 1].any()
         assert used == (model.image_evidence_ > max(0.005, 3 * model.image_evidence_error_))
@@ -308,7 +322,7 @@ def test_image_is_used_only_where_it_adds_to_the_neighbours_genes():
 
 def test_feature_names_of_the_embedding(fitted):
     names = fitted.get_feature_names_out()
-    assert len(names) == fitted.latent_size
+    assert len(names) == 64
     frame = make_quick().set_output(transform="pandas").fit(X, COORDS).transform(X, COORDS)
     assert list(frame.columns) == list(names)
 
@@ -316,7 +330,9 @@ def test_feature_names_of_the_embedding(fitted):
 # -- repeatability ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("changes", [{}, {"batch_size": 64, "lambda_ot": 1.0, "n_init": 2}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"trainer__batch_size": 64, "lambda_ot": 1.0, "n_init": 2}]
+)
 def test_same_seed_same_result(changes):
     first, again = (make_quick(**changes).fit(X, COORDS, IMAGE) for _ in range(2))
     np.testing.assert_array_equal(first.labels_, again.labels_)
@@ -350,14 +366,16 @@ def test_fit_leaves_the_global_state_alone(monkeypatch):
         )
 
     before = look()
-    model = make_quick(batch_size=64, lambda_ot=1.0, ot_warmup=0.0).fit(X, COORDS, IMAGE)
+    model = make_quick(trainer__batch_size=64, lambda_ot=1.0, terms__ot_warmup=0.0).fit(
+        X, COORDS, IMAGE
+    )
     model.predict(X, COORDS, IMAGE)
     assert look() == before
 
 
 def test_parameters_are_left_alone():
     parameters = {"graph": SpatialKNNGraph(4), "preprocessor": ExpressionPreprocessor()}
-    model = make_quick(**parameters, head_dimensions=[5, 8])
+    model = make_quick(**parameters, head__dimensions=[5, 8])
     before = copy.deepcopy(model.get_params())
     model.fit(X, COORDS)
     assert str(model.get_params()) == str(before)
@@ -390,10 +408,10 @@ COPIES = [lambda m: pickle.loads(pickle.dumps(m)), copy.deepcopy, dump_with_jobl
 
 @pytest.mark.parametrize("way", [*COPIES, clone])
 def test_unfitted_copies_fit_the_same(fitted, way):
-    model = make_quick(n_init=2, lambda_ot=0.1, ot_warmup=0.5, graph=None)
+    model = make_quick(n_init=2, lambda_ot=0.1, terms__ot_warmup=0.5, graph=None)
     other = way(model)
     assert other is not model
-    assert other.get_params() == model.get_params()
+    assert repr(other) == repr(model)
     np.testing.assert_array_equal(other.fit(X, COORDS, IMAGE).embedding_, fitted.embedding_)
 
 
@@ -491,28 +509,32 @@ def test_sections_are_trained_together():
 
 ABLATIONS = {
     "no image": {},
-    "ae": {"views": "ae"},
-    "sage": {"views": "sage"},
-    "no attention": {"attention": False},
+    "ae": {"network__views": "ae"},
+    "sage": {"network__views": "sage"},
+    "no attention": {"network__attention": False},
     "no contrast": {"lambda_contrast": 0.0},
     "transport": {"lambda_ot": 1.0},
     "transport alone": {"lambda_rec": 0.0, "lambda_contrast": 0.0, "lambda_ot": 1.0},
     "no walk": {"walk_length": 0},
-    "random": {"init": "random", "activation": "elu", "normalize_views": True},
-    "full covariance": {"covariance_type": "full"},
-    "one head": {"head_dimensions": (10,)},
-    "no refinement": {"refine_neighbors": None},
-    "refined": {"refine_neighbors": 12},
-    "own target": {"smooth_target": False},
-    "plain mean": {"pooling": "plain"},
+    "random": {
+        "network__init": "random",
+        "network__activation": "elu",
+        "network__normalize_views": True,
+    },
+    "full covariance": {"head__covariance_type": "full"},
+    "one head": {"head__dimensions": (10,)},
+    "no refinement": {"head__refine_neighbors": None},
+    "refined": {"head__refine_neighbors": 12},
+    "own target": {"features__smooth_target": False},
+    "plain mean": {"features__pooling": "plain"},
     "one graph": {"graph": SpatialRadiusGraph()},
     "graphs": {"graph": [SpatialKNNGraph(4), SpatialKNNGraph(8, mode="gaussian")]},
-    "genes as they are": {"n_components": None},
-    "narrow latent": {"latent_size": 3},
-    "tiny batches": {"batch_size": 2},
-    "bfloat16": {"precision": "bfloat16"},
-    "full batch": {"batch_size": None},
-    "large head": {"head_dimensions": (500,)},
+    "genes as they are": {"features__n_components": None},
+    "narrow latent": {"network__latent_size": 3},
+    "tiny batches": {"trainer__batch_size": 2},
+    "bfloat16": {"trainer__precision": "bfloat16"},
+    "full batch": {"trainer__batch_size": None},
+    "large head": {"head__dimensions": (500,)},
 }
 
 
@@ -533,8 +555,12 @@ def test_ablations_leave_out_what_they_name():
     no_image = make_quick().fit(X, COORDS)
     assert set(no_image.attention_) == {"gene", "modality"}
     assert no_image.attention_["modality"].shape == (220, 1)
-    assert make_quick(views="ae").fit(X, COORDS).attention_["gene"].shape == (220, 1)
-    fixed = make_quick(attention=False, ae_prior=0.3).fit(X, COORDS).attention_["gene"]
+    assert make_quick(network__views="ae").fit(X, COORDS).attention_["gene"].shape == (220, 1)
+    fixed = (
+        make_quick(network__attention=False, network__ae_prior=0.3)
+        .fit(X, COORDS)
+        .attention_["gene"]
+    )
     np.testing.assert_allclose(fixed, np.tile([0.3, 0.7], (220, 1)), rtol=1e-5)
     history = make_quick(lambda_contrast=0.0).fit(X, COORDS).loss_history_[0]
     assert not {"contrast", "transport"} & set(history)
@@ -544,8 +570,8 @@ def test_refinement_makes_domains_smoother_and_auto_spares_small_sections():
     graph = SpatialKNNGraph(6).fit_transform(COORDS).tocoo()
     noisy = READY + 3.0 * np.random.RandomState(0).normal(size=READY.shape)
     # A single graph of two neighbours pools so little that the refinement has work to do.
-    options = {"views": "ae", "graph": SpatialKNNGraph(2)}
-    fits = {n: make_quick(refine_neighbors=n, **options) for n in (None, 18, "auto")}
+    options = {"network__views": "ae", "graph": SpatialKNNGraph(2)}
+    fits = {n: make_quick(head__refine_neighbors=n, **options) for n in (None, 18, "auto")}
     labels = {n: model.fit_predict(noisy, COORDS) for n, model in fits.items()}
     alike = {n: (found[graph.row] == found[graph.col]).mean() for n, found in labels.items()}
     assert alike[18] > alike[None] + 0.02
@@ -556,10 +582,15 @@ def test_refinement_makes_domains_smoother_and_auto_spares_small_sections():
 def test_pca_start_without_components_is_at_the_principal_directions(genes):
     # The leading columns carry next to nothing, and a latent of 4 units has room for no others.
     genes = np.hstack([(RNG.uniform(size=(220, 20)) < 0.1) * genes[:, :1].round(), genes])
-    untrained = {"max_iter": 1, "learning_rate": 1e-9, "lambda_contrast": 0.0}
+    untrained = {"max_iter": 1, "trainer__learning_rate": 1e-9, "lambda_contrast": 0.0}
     spreads = []
     for n_components in (None, 50):
-        model = make_quick(n_components=n_components, latent_size=4, views="sage", **untrained)
+        model = make_quick(
+            features__n_components=n_components,
+            network__latent_size=4,
+            network__views="sage",
+            **untrained,
+        )
         Z = model.fit(genes, COORDS).embedding_
         # In the unit of the genes, since the network's is the mean over all columns that it sees.
         spreads.append(model.model_.features.scale_ * np.linalg.svd(Z - Z.mean(axis=0))[1])
@@ -568,10 +599,15 @@ def test_pca_start_without_components_is_at_the_principal_directions(genes):
 
 def test_autoencoder_view_is_not_spatial():
     shuffled = COORDS[np.random.RandomState(0).permutation(220)]
-    options = {"n_components": None, "pooling": "plain", "smooth_target": False, "n_init": 1}
+    options = {
+        "features__n_components": None,
+        "features__pooling": "plain",
+        "features__smooth_target": False,
+        "n_init": 1,
+    }
     moved = {}
     for views in ("ae", "sage"):
-        model = make_quick(views=views, **options).fit(READY, COORDS)
+        model = make_quick(network__views=views, **options).fit(READY, COORDS)
         moved[views] = np.abs(model.transform(READY, shuffled) - model.embedding_).max()
     assert moved["ae"] == 0
     assert moved["sage"] > 0.1
@@ -586,9 +622,10 @@ def test_all_domains_are_found_where_they_are_distinct():
 def test_paper_preset_runs_and_can_be_overridden():
     model = IEHERCLClusterer.from_preset("paper", n_clusters=K, max_iter=2, random_state=0)
     assert (model.lambda_rec, model.lambda_contrast, model.lambda_ot) == (10.0, 1e-3, 1.0)
-    assert (model.hidden_size, model.latent_size, model.batch_size) == (512, 64, None)
-    assert (model.sigma, model.temperature, model.walk_alpha) == (0.1, 0.5, 0.5)
-    assert (model.learning_rate, model.weight_decay) == (1e-3, 1e-4)
+    assert (model.network.hidden_size, model.trainer.batch_size) == (512, None)
+    model.set_params(terms__sigma=0.1, trainer__learning_rate=1e-3)
+    assert (model.terms.sigma, model.terms.temperature, model.terms.walk_alpha) == (0.1, 0.5, 0.5)
+    assert (model.trainer.learning_rate, model.trainer.weight_decay) == (1e-3, 1e-4)
     assert IEHERCLClusterer.from_preset("paper", lambda_ot=0.1).lambda_ot == 0.1
     model.fit(X, COORDS, IMAGE)
     np.testing.assert_array_equal(model.predict(X, COORDS, IMAGE), model.labels_)
@@ -616,7 +653,7 @@ def test_nested_parameters_can_be_searched():
 def test_minibatches_come_close_to_the_full_batch():
     section = make_tissue(700, K, n_genes=80, image=False, return_arrays=True, random_state=3)
     full, parts = (
-        make_quick(max_iter=10, batch_size=size).fit_predict(section.X, section.coords)
+        make_quick(max_iter=10, trainer__batch_size=size).fit_predict(section.X, section.coords)
         for size in (None, 150)
     )
     assert adjusted_rand_score(full, parts) > 0.8
@@ -639,11 +676,11 @@ def test_more_domains_than_spots_are_refused():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"head_dimensions": ()}, "head_dimensions"),
-        ({"head_dimensions": (0,)}, "head_dimensions"),
-        ({"head_dimensions": (2.5,)}, "head_dimensions"),
-        ({"head_dimensions": ("a",)}, "head_dimensions"),
-        ({"head_dimensions": 10}, "head_dimensions"),
+        ({"head__dimensions": ()}, "dimensions"),
+        ({"head__dimensions": (0,)}, "dimensions"),
+        ({"head__dimensions": (2.5,)}, "dimensions"),
+        ({"head__dimensions": ("a",)}, "dimensions"),
+        ({"head__dimensions": 10}, "dimensions"),
         ({"graph": []}, "graph"),
         ({"graph": [3]}, "graph"),
         ({"graph": [None]}, "graph"),
@@ -653,9 +690,9 @@ def test_more_domains_than_spots_are_refused():
         ({"lambda_rec": 0, "lambda_contrast": 0, "lambda_ot": 0}, "lambda_rec.* all 0"),
         ({"device": "cuda:99"}, "device='cuda:99' can't be used here.*'auto'"),
         ({"device": "toaster"}, "device='toaster' can't be used here"),
-        ({"temperature": 0.0}, "temperature"),
-        ({"batch_size": 1}, "batch_size"),
-        ({"learning_rate": 1e30}, "diverged"),
+        ({"terms__temperature": 0.0}, "temperature"),
+        ({"trainer__batch_size": 1}, "batch_size"),
+        ({"trainer__learning_rate": 1e30}, "diverged"),
     ],
 )
 def test_bad_parameters_are_named(changes, message):
@@ -729,7 +766,7 @@ def test_bad_values_are_refused_before_anything_is_learned():
     with pytest.raises(ValueError, match=r"coords contains NaN or inf: row 7, column 1"):
         model.fit(X, bad)
     with pytest.raises(ValueError, match=r"row 0, column \d+ of X"):
-        make_quick(input="counts").fit(READY, COORDS)
+        make_quick(features__input="counts").fit(READY, COORDS)
     with pytest.raises(NotFittedError):
         model.predict(X, COORDS)
 
@@ -737,21 +774,21 @@ def test_bad_values_are_refused_before_anything_is_learned():
 @pytest.mark.parametrize(("genes", "pooling"), [(X, "unit"), (READY, "counts")])
 def test_pooling_of_the_other_kind_of_input_is_refused(genes, pooling):
     with pytest.raises(ValueError, match=rf"pooling='{pooling}' is for .*pooling='auto'"):
-        make_quick(pooling=pooling).fit(genes, COORDS)
+        make_quick(features__pooling=pooling).fit(genes, COORDS)
 
 
 @pytest.mark.parametrize(("genes", "pooling"), [(X, "counts"), (READY, "unit")])
 def test_pooling_by_name_is_what_auto_takes(genes, pooling):
-    named = make_quick(pooling=pooling).fit(genes, COORDS)
+    named = make_quick(features__pooling=pooling).fit(genes, COORDS)
     np.testing.assert_array_equal(named.embedding_, make_quick().fit(genes, COORDS).embedding_)
 
 
 def test_sparse_features_are_those_of_the_dense_matrix():
     wide = np.hstack([READY, np.zeros((len(READY), 200))]) * (RNG.uniform(size=(1, 1)) + 1)
     wide[:, 1::2] = 0
-    dense = make_quick(n_components=6).fit(wide, COORDS)
+    dense = make_quick(features__n_components=6).fit(wide, COORDS)
     for container in (sp.csr_matrix, sp.csc_array, sp.coo_matrix):
-        model = make_quick(n_components=6).fit(container(wide), COORDS)
+        model = make_quick(features__n_components=6).fit(container(wide), COORDS)
         np.testing.assert_allclose(model.embedding_, dense.embedding_, rtol=1e-3, atol=1e-4)
         np.testing.assert_array_equal(model.labels_, dense.labels_)
         np.testing.assert_array_equal(model.predict(container(wide), COORDS), model.labels_)
@@ -771,7 +808,7 @@ def test_logarithms_of_counts_are_counts():
     np.testing.assert_array_equal(model.labels_, counts.labels_)
     np.testing.assert_array_equal(model.predict(logged, COORDS), model.labels_)
     np.testing.assert_array_equal(model.predict(logged), model.labels_)
-    assert make_quick(input="features").fit(logged, COORDS).input_ == "features"
+    assert make_quick(features__input="features").fit(logged, COORDS).input_ == "features"
 
 
 def test_empty_spots_and_genes_are_kept_with_a_warning_that_counts_them():
@@ -813,7 +850,7 @@ ODD = {
 @pytest.mark.parametrize("name", ODD)
 def test_odd_but_legal_input(name):
     n_clusters, genes, coords = ODD[name]
-    model = make_quick(n_clusters, lambda_ot=0.1, ot_warmup=0.0).fit(genes, coords)
+    model = make_quick(n_clusters, lambda_ot=0.1, terms__ot_warmup=0.0).fit(genes, coords)
     assert set(model.labels_) <= set(range(n_clusters))
     np.testing.assert_allclose(model.probabilities_.sum(axis=1), 1.0)
     assert np.isfinite(model.embedding_).all()
@@ -848,7 +885,7 @@ def test_a_single_gene_beside_an_image():
 
 @pytest.mark.filterwarnings("ignore:.*have no neighbour:UserWarning")
 def test_isolated_spots_are_labelled_by_their_own_genes():
-    everywhere_alone = make_quick(graph=SpatialRadiusGraph(1e-6), refine_neighbors=None)
+    everywhere_alone = make_quick(graph=SpatialRadiusGraph(1e-6), head__refine_neighbors=None)
     labels = everywhere_alone.fit_predict(READY, COORDS)
     assert adjusted_rand_score(TRUTH, labels) > 0.5
 
@@ -875,7 +912,7 @@ def test_no_array_of_all_pairs_of_spots(monkeypatch):
     monkeypatch.setattr(_mixture, "_WARD_RESAMPLE", 300)
     coords = RNG.uniform(0, 100, (n, 2))
     features = np.sin(coords[:, :1] / 10 * np.arange(1, 9)) + 0.1 * RNG.normal(size=(n, 8))
-    model = make_quick(max_iter=1, lambda_ot=0.1, ot_warmup=0.0, latent_size=8)
+    model = make_quick(max_iter=1, lambda_ot=0.1, terms__ot_warmup=0.0, network__latent_size=8)
     tracemalloc.start()
     with LargestTensor() as largest:
         model.fit(features, coords)

@@ -19,7 +19,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
-from skiehercl import IEHERCLClusterer
+from skiehercl import IEHERCLClusterer, SpotLayout
 from skiehercl.datasets import make_tissue
 from skiehercl.metrics import make_domain_scorer
 from skiehercl.model_selection import SpatialBlockSplit, WholeSectionSplit
@@ -34,23 +34,28 @@ METADATA = {"coords": COORDS, "image_features": IMAGE, "sections": SLIDE}
 
 PACKED = np.hstack([X, COORDS, IMAGE, SLIDE[:, None]])
 COLUMNS = {
-    "coords_columns": [N_GENES, N_GENES + 1],
-    "image_columns": slice(N_GENES + 2, -1),
-    "section_column": -1,
+    "layout__coords_columns": [N_GENES, N_GENES + 1],
+    "layout__image_columns": slice(N_GENES + 2, -1),
+    "layout__section_column": -1,
 }
 GENE_NAMES = [f"gene{i}" for i in range(N_GENES)]
 NAMES = [*GENE_NAMES, "x", "y", *(f"image{i}" for i in range(N_IMAGE)), "slide"]
 FRAME = pd.DataFrame(PACKED, columns=NAMES)
 NAMED = {
-    "coords_columns": ["x", "y"],
-    "image_columns": make_column_selector(pattern="^image"),
-    "section_column": "slide",
+    "layout__coords_columns": ["x", "y"],
+    "layout__image_columns": make_column_selector(pattern="^image"),
+    "layout__section_column": "slide",
 }
 
 
 def make_quick(**changes):
-    options = {"n_init": 1, "max_iter": 2, "head_dimensions": (5, 10), "image_prior": 0.2}
-    return IEHERCLClusterer(K, **{**options, "random_state": 0, **changes})
+    options = {
+        "n_init": 1,
+        "max_iter": 2,
+        "head__dimensions": (5, 10),
+        "features__image_prior": 0.2,
+    }
+    return IEHERCLClusterer(K, random_state=0).set_params(**{**options, **changes})
 
 
 def make_anndata():
@@ -95,7 +100,9 @@ for estimator in (
     assert "IEHERCLClusterer" in done.stdout
 
 
-@parametrize_with_checks([IEHERCLClusterer(max_iter=2, n_init=1, image_columns=[-1])])
+@parametrize_with_checks(
+    [IEHERCLClusterer(max_iter=2, n_init=1, layout=SpotLayout(image_columns=[-1]))]
+)
 def test_scikit_learn_contract_with_a_packed_x(estimator, check):
     check(estimator)
 
@@ -130,7 +137,7 @@ def test_a_packed_x_means_the_same_as_its_blocks(reference, way):
 
 
 def test_a_block_may_be_packed_and_another_passed(reference):
-    model = make_quick(coords_columns=COLUMNS["coords_columns"])
+    model = make_quick(layout__coords_columns=COLUMNS["layout__coords_columns"])
     labels = model.fit_predict(PACKED[:, :-5], image_features=IMAGE, sections=SLIDE)
     np.testing.assert_array_equal(labels, reference.labels_)
     again = model.predict(PACKED[:, :-5], image_features=IMAGE, sections=SLIDE)
@@ -155,9 +162,13 @@ def test_an_array_may_follow_a_frame():
         (COLUMNS, {"X": X}, r"coords_columns=\[40, 41\] doesn't fit X, .*n_features=40"),
         (NAMED, {"X": FRAME.drop(columns="y")}, r"coords_columns=.*'y'"),
         (NAMED, {"X": PACKED}, "coords_columns=.*without names"),
-        ({**COLUMNS, "image_columns": [41, 42]}, {"X": PACKED}, "column 41 .* does coords_columns"),
-        ({"coords_columns": [39, 40, 41, 42]}, {"X": PACKED}, "coords has 4 columns but"),
-        ({"section_column": [1, 2]}, {"X": PACKED}, "'section_column'"),
+        (
+            {**COLUMNS, "layout__image_columns": [41, 42]},
+            {"X": PACKED},
+            "column 41 .* does coords_columns",
+        ),
+        ({"layout__coords_columns": [39, 40, 41, 42]}, {"X": PACKED}, "coords has 4 columns but"),
+        ({"layout__section_column": [1, 2]}, {"X": PACKED}, "'section_column'"),
     ],
 )
 def test_wrong_packing_is_named(columns, spots, message):
@@ -206,7 +217,7 @@ def make_columns_pipeline(**columns):
 
 
 def test_a_column_transformer_packs_x():
-    by_position = {"coords_columns": slice(8, 10), "image_columns": [10, 11]}
+    by_position = {"layout__coords_columns": slice(8, 10), "layout__image_columns": [10, 11]}
     arrays = make_columns_pipeline(**by_position)
     labels = arrays.fit_predict(FRAME)
     genes = PCA(8, random_state=0).fit_transform(FRAME[GENE_NAMES])
@@ -217,8 +228,8 @@ def test_a_column_transformer_packs_x():
     np.testing.assert_array_equal(arrays.predict(FRAME), plain)
 
     by_name = {
-        "coords_columns": ["coords__x", "coords__y"],
-        "image_columns": make_column_selector(pattern="^image__"),
+        "layout__coords_columns": ["coords__x", "coords__y"],
+        "layout__image_columns": make_column_selector(pattern="^image__"),
     }
     frames = make_columns_pipeline(**by_name).set_output(transform="pandas")
     np.testing.assert_array_equal(frames.fit(FRAME).predict(FRAME), plain)
@@ -247,7 +258,7 @@ def test_every_way_into_a_search_scores_the_same():
     ways = {
         "array": search(make_quick(**COLUMNS), GRID).fit(PACKED, TRUTH),
         "frame": search(make_quick(**NAMED), GRID).fit(FRAME, TRUTH),
-        "anndata": search(make_quick(section_key="slide"), GRID).fit(make_anndata(), TRUTH),
+        "anndata": search(make_quick(layout__section_key="slide"), GRID).fit(make_anndata(), TRUTH),
     }
     # Without routing no metadata reaches predict: the spots are known by their rows.
     ways["metadata"] = search(make_quick(), GRID).fit(X, TRUTH, **METADATA)
@@ -261,7 +272,10 @@ def test_every_way_into_a_search_scores_the_same():
 def test_kmeans_in_the_same_search():
     grid = [
         {"clusterer": [KMeans(K, n_init=2, random_state=0)], "clusterer__n_init": [1, 2]},
-        {"clusterer": [make_quick(coords_columns=slice(8, 10))], "clusterer__walk_length": [1, 5]},
+        {
+            "clusterer": [make_quick(layout__coords_columns=slice(8, 10))],
+            "clusterer__walk_length": [1, 5],
+        },
     ]
     found = search(make_columns_pipeline().set_params(pack__image="drop"), grid).fit(FRAME, TRUTH)
     assert len(found.cv_results_["params"]) == 4
@@ -271,10 +285,10 @@ def test_kmeans_in_the_same_search():
 
 def test_held_out_blocks_are_predicted():
     cv = SpatialBlockSplit(2, 2, coords_columns=["x", "y"], random_state=0)
-    found = search(make_quick(**NAMED, refine_neighbors=None), {"walk_length": [1, 5]}, cv=cv)
+    found = search(make_quick(**NAMED, head__refine_neighbors=None), {"walk_length": [1, 5]}, cv=cv)
     found.fit(FRAME, TRUTH)
     train, test = next(iter(cv.split(FRAME)))
-    model = make_quick(**NAMED, refine_neighbors=None, walk_length=1).fit(FRAME.iloc[train])
+    model = make_quick(**NAMED, head__refine_neighbors=None, walk_length=1).fit(FRAME.iloc[train])
     expected = adjusted_rand_score(TRUTH[test], model.predict(FRAME.iloc[test]))
     assert found.cv_results_["split0_test_score"][0] == expected
 

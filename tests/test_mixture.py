@@ -42,8 +42,11 @@ def test_all_calls_mean_the_same():
     adata = AnnData(X, obsm={"spatial": COORDS, "X_image": READY})
     packed = np.hstack([X, COORDS, READY])
     frame = pd.DataFrame(packed, columns=[f"c{i}" for i in range(94)])
-    blocks = {"coords_columns": [80, 81], "image_columns": slice(82, None)}
-    named = {"coords_columns": ["c80", "c81"], "image_columns": [f"c{i}" for i in range(82, 94)]}
+    blocks = {"layout__coords_columns": [80, 81], "layout__image_columns": slice(82, None)}
+    named = {
+        "layout__coords_columns": ["c80", "c81"],
+        "layout__image_columns": [f"c{i}" for i in range(82, 94)],
+    }
     for labels in (
         clone(model).fit(X, COORDS, READY).labels_,
         clone(model).fit_predict(X, TRUTH, coords=COORDS, sections=sections),

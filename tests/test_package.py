@@ -1,5 +1,8 @@
+import ast
 import subprocess
 import sys
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +54,58 @@ def test_smoothed_mixture_needs_no_torch():
         "print([name for name in ('torch', 'torch_geometric', 'ot') if name in sys.modules])"
     )
     assert run(code) == "[]"
+
+
+# -- size of the rooms -------------------------------------------------------------------------
+
+ROOT = Path(skiehercl.__file__).parent
+MOST_LINES, MOST_FUNCTION_LINES, MOST_MODULES = 350, 60, 12
+# What is still too large, to be emptied: nothing may be added.
+LARGE_MODULES = {"clusterer.py", "_training/_walk.py"}
+LARGE_FUNCTIONS = {"clusterer.py:__init__"}
+
+
+def list_modules():
+    return {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def count_lines(node):
+    """Return the lines of a function without its docstring."""
+    lines = node.end_lineno - node.lineno + 1
+    if ast.get_docstring(node) is None:
+        return lines
+    return lines - (node.body[0].end_lineno - node.body[0].lineno + 1)
+
+
+def find_large_functions(source, name=""):
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = (node for node in ast.walk(ast.parse(source)) if isinstance(node, functions))
+    return {f"{name}:{node.name}" for node in nodes if count_lines(node) > MOST_FUNCTION_LINES}
+
+
+def test_the_docstring_is_no_part_of_a_functions_length():
+    docstring = '    """' + "word\n" * 100 + '    """\n'
+    for body, large in ((59, False), (60, True)):
+        source = "def f():\n" + docstring + "    x = 1\n" * body
+        assert (find_large_functions(source) == {":f"}) == large
+
+
+def test_modules_are_short():
+    large = {
+        name
+        for name, path in list_modules().items()
+        if len(path.read_text(encoding="utf-8").splitlines()) > MOST_LINES
+    }
+    assert large == LARGE_MODULES
+
+
+def test_functions_are_short():
+    large = set()
+    for name, path in list_modules().items():
+        large |= find_large_functions(path.read_text(encoding="utf-8"), name)
+    assert large == LARGE_FUNCTIONS
+
+
+def test_packages_hold_few_modules():
+    sizes = Counter(path.parent.name for path in list_modules().values())
+    assert {name for name, size in sizes.items() if size > MOST_MODULES} == set()

@@ -10,7 +10,13 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from skiehercl import IEHERCLClusterer, ResNet50PatchFeaturizer, SpatialKNNGraph
+from skiehercl import (
+    IEHERCLClusterer,
+    ResNet50PatchFeaturizer,
+    SpatialKNNGraph,
+    SpotFeatures,
+    SpotLayout,
+)
 from skiehercl.datasets import make_tissue
 from skiehercl.model_selection import WholeSectionSplit
 from skiehercl.preprocessing import ExpressionPreprocessor
@@ -50,12 +56,11 @@ def take_coords(adata):
 def make_recipe(spots, n_genes):
     clusterer = IEHERCLClusterer(
         3,
-        coords_columns=[0, 1],
-        image_columns=slice(2 + n_genes, None),
+        layout=SpotLayout(coords_columns=[0, 1], image_columns=slice(2 + n_genes, None)),
         graph=SpatialKNNGraph(6),
         n_init=1,
         max_iter=1,
-        image_prior=0.2,
+        features=SpotFeatures(image_prior=0.2),
         random_state=0,
     )
     return Pipeline([("spots", spots), ("clusterer", clusterer)])
@@ -107,7 +112,12 @@ def test_the_recipe_is_the_direct_call():
     )
     features = image.fit_transform(TISSUE.coords)
     direct = IEHERCLClusterer(
-        3, graph=SpatialKNNGraph(6), n_init=1, max_iter=1, image_prior=0.2, random_state=0
+        3,
+        graph=SpatialKNNGraph(6),
+        n_init=1,
+        max_iter=1,
+        features=SpotFeatures(image_prior=0.2),
+        random_state=0,
     ).fit(TISSUE.X, TISSUE.coords, features)
     labels = make_table_recipe(image).fit_predict(TABLE)
     np.testing.assert_array_equal(labels, direct.labels_)

@@ -1,8 +1,10 @@
 """The report on the image: four runs, their agreement, and a verdict that can go either way."""
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 from sklearn.metrics import adjusted_rand_score
 
 from skiehercl import IEHERCLClusterer
@@ -10,7 +12,7 @@ from skiehercl.datasets import make_tissue
 from skiehercl.image import ColorTextureFeaturizer
 from skiehercl.metrics import pas_score
 from skiehercl.plotting import plot_image_report
-from skiehercl.report import _judge, image_report
+from skiehercl.report import _judge, _shuffle, image_report
 
 QUICK = IEHERCLClusterer(4, n_init=1, max_iter=2)
 
@@ -111,6 +113,65 @@ def test_an_adata_brings_its_blocks():
         image_report(tissue, estimator=quick)
     with pytest.raises(ValueError, match="seeds is empty"):
         image_report(tissue, image_features=np.ones((200, 2)), estimator=quick, seeds=[])
+
+
+@pytest.fixture(scope="module")
+def pair():
+    parts = [make_tissue(150, n_domains=3, n_genes=40, random_state=seed) for seed in (0, 1)]
+    pair = anndata.concat(parts, label="slide", keys=["b", "a"], index_unique="-")
+    pair.obsm["X_image"] = np.random.default_rng(0).normal(size=(pair.n_obs, 4))
+    return pair
+
+
+def test_sections_reach_every_run(pair):
+    quick = IEHERCLClusterer(3, n_init=1, max_iter=1, section_key="slide")
+    report = image_report(pair, estimator=quick, seeds=[0])
+    here = np.asarray(pair.obs["slide"])
+    np.testing.assert_array_equal(report.sections, here)
+    own = clone(quick).set_params(random_state=0, image_key=None).fit(pair)
+    np.testing.assert_array_equal(report.labels["genes"][0], own.labels_)
+    pas = pas_score(own.labels_, pair.obsm["spatial"], sections=here)
+    assert report.scores.set_index("run").loc["genes", "PAS"] == pas
+    arrays = pair.X, pair.obsm["spatial"], pair.obsm["X_image"]
+    by_hand = image_report(
+        *arrays, estimator=clone(quick).set_params(section_key=None), sections=here, seeds=[0]
+    )
+    pd.testing.assert_frame_equal(by_hand.scores, report.scores)
+    with pytest.raises(ValueError, match=r"sections has shape \(5,\)"):
+        image_report(*arrays, estimator=quick, sections=here[:5], seeds=[0])
+
+
+def test_sections_without_a_name_are_told_of(pair):
+    named = IEHERCLClusterer(3, n_init=1, max_iter=1, section_key="slide")
+    nameless = clone(named).set_params(section_key=None)
+    pair.uns["spatial"] = {"b": {}, "a": {}}
+    with pytest.warns(UserWarning, match="section_key='slide'"):
+        taken_for_one = image_report(pair, estimator=nameless, seeds=[0])
+    del pair.uns["spatial"]
+    known = image_report(pair, estimator=named, seeds=[0])
+    assert taken_for_one.sections is None
+    assert (taken_for_one.scores["PAS"] != known.scores["PAS"]).any()
+
+
+def test_the_image_is_shuffled_within_sections():
+    image = np.arange(12.0)[:, None]
+    sections = np.array(list("aabbbabababb"))
+    shuffled = _shuffle(image, sections, 0)
+    assert (shuffled != image).any()
+    for name in "ab":
+        own = sections == name
+        np.testing.assert_array_equal(np.sort(shuffled[own], axis=0), image[own])
+
+
+def test_figure_lays_sections_side_by_side(pair):
+    import matplotlib.pyplot as plt
+
+    quick = IEHERCLClusterer(3, n_init=1, max_iter=1, section_key="slide")
+    report = image_report(pair, estimator=quick, seeds=[0])
+    figure = plot_image_report(report)
+    x = figure.axes[0].collections[0].get_offsets()[:, 0]
+    assert x[:150].max() < x[150:].min()
+    plt.close(figure)
 
 
 def test_figure_shows_the_four_runs_and_their_numbers(found):

@@ -48,11 +48,11 @@ PACKED = np.hstack([COORDS, X])
 # How the spots come: X, what comes beside it, and the parameters that name its parts.
 WAYS = {
     "arrays": (X, {"coords": COORDS}, {}),
-    "packed array": (PACKED, {}, {"coords_columns": [0, 1]}),
+    "packed array": (PACKED, {}, {"layout__coords_columns": [0, 1]}),
     "packed frame": (
         pd.DataFrame(PACKED, columns=["x", "y", *NAMES]),
         {},
-        {"coords_columns": ["x", "y"]},
+        {"layout__coords_columns": ["x", "y"]},
     ),
     "AnnData": (make_anndata(), {}, {}),
 }
@@ -77,9 +77,9 @@ SCORINGS = {**SCORERS, "several": SCORERS}
 
 
 def make_quick(**parameters):
-    quick = {"head_dimensions": (5,), "head_components": (1,), "head_starts": 1}
+    quick = {"head__dimensions": (5,), "head__components": (1,), "head__n_starts": 1}
     options = {"n_init": 1, "max_iter": 1, "random_state": 0, **quick}
-    return IEHERCLClusterer(**{**options, **parameters})
+    return IEHERCLClusterer().set_params(**{**options, **parameters})
 
 
 def make_search(kind, model, scoring):
@@ -132,7 +132,7 @@ def test_all_scorers_at_once_in_every_search(expected, kind, way, routing):
 @pytest.mark.parametrize("scoring", SCORINGS)
 def test_every_scorer_alone(expected, scoring, way, routing):
     spots, metadata, names = WAYS[way]
-    model = SmoothedMixture(random_state=0, **names)
+    model = SmoothedMixture(random_state=0).set_params(**names)
     search = make_search("grid", model, SCORINGS[scoring])
     with config_context(enable_metadata_routing=routing):
         search.fit(spots, TRUTH, **metadata)
@@ -145,7 +145,9 @@ def test_every_scorer_alone(expected, scoring, way, routing):
 @pytest.mark.parametrize("scoring", SCORERS)  # a halving search takes one score
 def test_halving_searches_score_the_spots_that_they_drew(scoring, way, routing):
     spots, metadata, names = WAYS[way]
-    search = make_search("halving", SmoothedMixture(random_state=0, **names), SCORERS[scoring])
+    search = make_search(
+        "halving", SmoothedMixture(random_state=0).set_params(**names), SCORERS[scoring]
+    )
     with config_context(enable_metadata_routing=routing):
         search.fit(spots, TRUTH, **metadata)
         other = make_search("halving", SmoothedMixture(random_state=0), SCORERS["name"])
@@ -188,7 +190,7 @@ def test_baselines_run_in_the_same_loop_and_see_genes_only(name, routing):
     alone = [inner.set_params(**{key: k}).fit_predict(components) for k in (2, 3)]
     scores = [adjusted_rand_score(TRUTH, labels) for labels in alone]
     for spots, metadata, names in WAYS.values():
-        model = NonSpatialClusterer(inner, n_components=10, random_state=0, **names)
+        model = NonSpatialClusterer(inner, n_components=10, random_state=0).set_params(**names)
         options = {"scoring": "adjusted_rand_score", "cv": WholeSectionSplit()}
         search = GridSearchCV(model, grid, error_score="raise", **options)
         with config_context(enable_metadata_routing=routing):

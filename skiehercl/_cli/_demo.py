@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.cluster import KMeans
 
 from .. import IEHERCLClusterer, NonSpatialClusterer, SmoothedMixture, io
-from .._spots._gather import IMAGE_KEY
+from .._spots._layout import IMAGE_KEY
 from ..datasets import make_tissue
 from ..metrics import domain_scores
 from ..plotting import _drawing, plot_domains, save_figure

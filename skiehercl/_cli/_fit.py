@@ -6,8 +6,9 @@ import numpy as np
 
 from .. import IEHERCLClusterer, io
 from .._spots._checks import check_spots
-from .._spots._gather import IMAGE_KEY
 from .._spots._kind import recognise_input
+from .._spots._layout import IMAGE_KEY
+from .._spots._section_image import find_picture
 from .._utils._anndata import unpack_anndata
 from .._utils._atomic import check_target
 from ..image import ResNet50PatchFeaturizer
@@ -118,13 +119,13 @@ def _make_estimator(args):
     chosen = {"n_init": args.n_init, "max_iter": args.max_iter}
     chosen = {name: value for name, value in chosen.items() if value is not None}
     if args.refine is not None:
-        chosen["refine_neighbors"] = None if args.refine == "none" else args.refine
+        chosen["head__refine_neighbors"] = None if args.refine == "none" else args.refine
     return IEHERCLClusterer.from_preset(
         args.preset,
         n_clusters=args.n_clusters,
-        input=args.input,
-        layer=args.layer,
-        section_key=args.sections,
+        features__input=args.input,
+        layout__layer=args.layer,
+        layout__section_key=args.sections,
         device=args.device,
         random_state=args.seed,
         verbose=not args.quiet,
@@ -254,19 +255,10 @@ def _count_domains(estimator):
 def _draw(adata, truth, sections, args):
     """Return the figure of the domains: on the image, or of several sections side by side."""
     if sections is not None and sections.nunique() > 1:
-        coords = _lay_out(np.asarray(adata.obsm["spatial"], dtype=float), sections)
+        coords = _drawing.lay_out(np.asarray(adata.obsm["spatial"])[:, :2], sections)
         return plot_domains(coords, adata.obs["domain_pred"], truth=truth)
     place = {}
     if args.library is not None:
-        place["image"], place["scale"], _ = io.find_image(adata, args.library)
+        found = find_picture(adata, library=args.library)
+        place = {"image": False} if found is None else {"image": found.image, "scale": found.scale}
     return plot_domains(adata, key="domain_pred", truth=truth, **place)
-
-
-def _lay_out(coords, sections):
-    """Return coordinates (n, 2) at which the sections lie in a row."""
-    coords, start = coords[:, :2].copy(), 0.0
-    for name in sections.unique():
-        own = (sections == name).to_numpy()
-        coords[own] += [start, 0.0] - coords[own].min(axis=0)
-        start = 1.1 * coords[own, 0].max()
-    return coords

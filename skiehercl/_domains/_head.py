@@ -1,32 +1,198 @@
-"""How embeddings become domains: the options, and the sizes that spots can bear."""
+"""How embeddings become domains: mixtures that vote, and neighbours that vote after them."""
 
-from dataclasses import dataclass
+from itertools import product
+from numbers import Integral
 
+import numpy as np
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from .._utils._options import Options
+from .._utils._threads import map_small
+from ..graph import SpatialKNNGraph, neighbor_mean_matrix
+from ._consensus import DomainConsensus, refine_probabilities
+from ._mixture import DomainMixture
+from ._n_clusters import choose_n_clusters, measure_curve
+
+__all__ = ["MixtureHead", "MixtureVote"]
+
+# "auto" refinement asks one neighbour for this many spots of a section; fewer than the least are
+# worse than none (benchmarks/decisions.md).
+_SPOTS_PER_VOTE = 200
+_VOTES = (4, 50)
 # A shared covariance needs this many spots for each of its dimensions.
 _SPOTS_PER_DIMENSION = 20
 # A component of a mixture needs this many spots, or a small section falls into its outliers.
 _SPOTS_PER_COMPONENT = 50
 
 
-@dataclass(frozen=True)
-class HeadOptions:
-    """How embeddings become domains; the names are those of IEHERCLClusterer's parameters."""
+class MixtureHead(Options):
+    """Gaussian mixtures that vote on the domains.
 
-    n_clusters: int | tuple  # several: to choose from
-    head_dimensions: tuple
-    head_components: tuple
-    head_starts: int
-    covariance_type: str
-    refine_neighbors: int | str | None
+    A parameter of :class:`~skiehercl.IEHERCLClusterer`, ``head=MixtureHead(...)``.
+
+    Parameters
+    ----------
+    dimensions : sequence of int, default=(10, 15, 20, 30, 40)
+        Leading principal directions of the embedding that the mixtures see: some mixtures for
+        each number, and at most one direction for 20 spots.
+    components : sequence of int, default=(1, 3)
+        Components of the mixtures for each domain: some mixtures for each number, and at most one
+        component for 50 spots. Of more than one, Ward's method merges them into the domains, which
+        then needn't be Gaussian.
+    n_starts : int, default=4
+        Mixtures for each number of directions and components, each started from Ward's clusters of
+        another random sample of spots; 1: one mixture, started from Ward's clusters of all spots.
+    covariance_type : {"tied", "full", "diag", "spherical"}, default="tied"
+        Covariance of the mixtures; "tied" is mclust's EEE.
+    refine_neighbors : int, "auto" or None, default="auto"
+        Nearest spots that vote on a spot's domain at the end. "auto": one for every 200 spots of
+        the section, at most 50, none below 800 spots. None: no refinement.
+
+    Examples
+    --------
+    >>> from skiehercl import IEHERCLClusterer, MixtureHead
+    >>> IEHERCLClusterer(7, head=MixtureHead(n_starts=1, refine_neighbors=None))
+    IEHERCLClusterer(head=MixtureHead(n_starts=1, refine_neighbors=None),
+                     n_clusters=7)
+    """
+
+    _parameter_constraints: dict = {  # noqa: RUF012
+        "dimensions": ["array-like"],
+        "components": ["array-like"],
+        "n_starts": [Interval(Integral, 1, None, closed="left")],
+        "covariance_type": [StrOptions({"tied", "full", "diag", "spherical"})],
+        "refine_neighbors": [
+            Interval(Integral, 1, None, closed="left"),
+            StrOptions({"auto"}),
+            None,
+        ],
+    }
+
+    def __init__(
+        self,
+        dimensions=(10, 15, 20, 30, 40),
+        *,
+        components=(1, 3),
+        n_starts=4,
+        covariance_type="tied",
+        refine_neighbors="auto",
+    ):
+        self.dimensions = dimensions
+        self.components = components
+        self.n_starts = n_starts
+        self.covariance_type = covariance_type
+        self.refine_neighbors = refine_neighbors
+
+    def check(self):
+        """Raise a ValueError that names the parameter, the rule and what came, if one is bad."""
+        super().check()
+        for name, example in (("dimensions", (10, 15, 20, 30, 40)), ("components", (1, 3))):
+            given = getattr(self, name)
+            sizes = np.asarray(given)
+            if sizes.ndim != 1 or not sizes.size or sizes.dtype.kind not in "iu" or sizes.min() < 1:
+                raise ValueError(
+                    f"{name}={given!r} must be one or more integers >= 1, such as {example}"
+                )
+        return self
+
+    def build(self):
+        """Return what learns from embeddings."""
+        return MixtureVote(**self.get_params(deep=False))
 
 
-def _choose_depths(dimensions, n_spots, latent_size):
-    """Return the numbers of dimensions, each at most what spots and embedding can bear."""
-    most = min(max(2, n_spots // _SPOTS_PER_DIMENSION), latent_size)
-    return sorted({min(size, most) for size in dimensions})
+class MixtureVote:
+    """The mixtures, their consensus and the neighbours' vote; parameters as in MixtureHead.
 
+    Attributes
+    ----------
+    n_clusters_ : int
+    n_clusters_curve_ : dict of str to ndarray
+        If there were several numbers to choose from.
+    """
 
-def _choose_sizes(factors, n_spots, n_clusters):
-    """Return the numbers of components for these factors of K, as many as the spots can bear."""
-    most = max(n_clusters, n_spots // _SPOTS_PER_COMPONENT)
-    return [min(factor * n_clusters, most) for factor in factors]
+    def __init__(self, dimensions, components, n_starts, covariance_type, refine_neighbors):
+        self.dimensions = tuple(dimensions)
+        self.components = tuple(components)
+        self.n_starts = n_starts
+        self.covariance_type = covariance_type
+        self.refine_neighbors = refine_neighbors
+
+    def fit(self, voters, spots, candidates, n_pooled, seed):
+        """Learn the domains and return their probabilities (n, K).
+
+        Parameters
+        ----------
+        voters : list of ndarray of shape (n, k)
+            Embeddings of the same spots, each of which gets mixtures of its own.
+        spots : Spots
+            Their coordinates and sections.
+        candidates : sequence of int
+            Number of domains, or several to choose from.
+        n_pooled : float
+            Spots that a row is the mean of.
+        seed : int
+        """
+        self.n_clusters_ = candidates[0]
+        if len(candidates) > 1:
+            self.n_clusters_curve_ = measure_curve(voters, candidates, n_pooled, seed)
+            self.n_clusters_ = choose_n_clusters(self.n_clusters_curve_)
+        settings = self._list_settings(*voters[0].shape)
+        rng = np.random.RandomState(seed)
+        mixtures = [
+            DomainMixture(
+                self.n_clusters_,
+                depth,
+                self.covariance_type,
+                n_components=n_components,
+                resample=self.n_starts > 1,
+                random_state=rng.randint(2**31 - 1),
+            )
+            for _ in voters
+            for depth, n_components, _ in settings
+        ]
+        each = [z for z in voters for _ in settings]
+        fitted = map_small(DomainMixture.fit, mixtures, each)
+        self.mixtures_ = [
+            fitted[start : start + len(settings)] for start in range(0, len(fitted), len(settings))
+        ]
+        posteriors = self._posteriors(voters)
+        self.consensus_ = DomainConsensus(self.n_clusters_).fit(posteriors)
+        self._fit_refinement(spots)
+        return self._assign(posteriors, spots)
+
+    def predict_proba(self, voters, spots):
+        """Return the domains' probabilities (n, K) of other embeddings and their Spots."""
+        return self._assign(self._posteriors(voters), spots)
+
+    def _list_settings(self, n_spots, latent_size):
+        """Return (dimensions, components, start) of each mixture, as many as the spots can bear."""
+        most = min(max(2, n_spots // _SPOTS_PER_DIMENSION), latent_size)
+        depths = sorted({min(size, most) for size in self.dimensions})
+        most = max(self.n_clusters_, n_spots // _SPOTS_PER_COMPONENT)
+        sizes = [min(factor * self.n_clusters_, most) for factor in self.components]
+        return list(product(depths, sizes, range(self.n_starts)))
+
+    def _posteriors(self, voters):
+        def describe(mixture, z):
+            return mixture.predict_proba(z).astype(np.float32)  # half the memory of many mixtures
+
+        pairs = [(m, z) for z, some in zip(voters, self.mixtures_, strict=True) for m in some]
+        return map_small(describe, *zip(*pairs, strict=True))
+
+    def _fit_refinement(self, spots):
+        n_neighbors = self.refine_neighbors
+        if n_neighbors == "auto":
+            size = len(spots)
+            if spots.sections is not None:
+                size = np.median(np.bincount(spots.sections))
+            n_neighbors = min(int(size / _SPOTS_PER_VOTE), _VOTES[1])
+            n_neighbors = n_neighbors if n_neighbors >= _VOTES[0] else None
+        self.n_refine_neighbors_ = n_neighbors if spots.coords is not None else None
+
+    def _assign(self, posteriors, spots):
+        probabilities = self.consensus_.predict_proba(posteriors)
+        if self.n_refine_neighbors_ is None:
+            return probabilities
+        graph = SpatialKNNGraph(self.n_refine_neighbors_, include_ties=True)
+        graph = graph.fit_transform(spots.coords, sections=spots.sections)
+        return refine_probabilities(probabilities, neighbor_mean_matrix(graph))

@@ -1,84 +1,64 @@
 """A fitted estimator <-> one safetensors file, without pickle.
 
-Arrays are the file's tensors; everything else is JSON in its header. Only the classes listed here
-are written and only they are rebuilt, without calling anything that the file names: a file of
-unknown origin can hold wrong numbers, but can't run code.
+Arrays are the file's tensors; everything else is JSON in its header, with a digest of the whole
+file. Only the classes of ``_classes`` are written and only they are rebuilt, without calling
+anything that the file names, and checked: a file of unknown origin can hold wrong numbers, but
+neither run code nor bring compiled code to read beyond its memory.
 """
 
-import contextlib
+import hashlib
 import json
 import os
-import secrets
-from pathlib import Path
+import stat
 
-import numpy as np
-import safetensors
-import scipy.sparse as sp
-import torch
-from safetensors.numpy import save
-from sklearn.base import BaseEstimator
-from sklearn.decomposition import PCA
+from safetensors.numpy import load, save
 from sklearn.utils.validation import check_is_fitted
 
-from .._domains._consensus import DomainConsensus
-from .._domains._head import HeadOptions
-from .._domains._mixture import DomainMixture, WhitenedMixture
-from .._features._features import SpotFeatures
-from .._features._image import ImageComponents
-from .._training._loop import Trained, TrainingOptions
-from .._training._network import IEHERCLNetwork
+from .._utils._atomic import replace_file
 from .._utils._memory import list_versions
-from ..graph import SpatialDelaunayGraph, SpatialKNNGraph, SpatialRadiusGraph
-from ..preprocessing import ExpressionPreprocessor
-from ._model import DomainModel
+from ._classes import ESTIMATORS, Stored, check_object
+from ._codec import ReadTensors, WrittenTensors, decode, encode, open_object, rebuild
 
 __all__ = ["FORMAT_VERSION", "load_estimator", "save_estimator"]
 
-# Raised whenever a file of before would be read wrongly.
-FORMAT_VERSION = 1
+# Raised whenever a file of before would be read wrongly. 2: a digest, and texts as tensors.
+FORMAT_VERSION = 2
 _FORMAT = "skiehercl-estimator"
-_SPARSE = (sp.csr_array, sp.csr_matrix)
-# All that a file may hold besides plain values and arrays.
-_ALLOWED = (
-    *(DomainModel, HeadOptions, DomainMixture, DomainConsensus, WhitenedMixture),
-    *(Trained, TrainingOptions, IEHERCLNetwork, SpotFeatures, ImageComponents, PCA),
-    *(SpatialDelaunayGraph, SpatialKNNGraph, SpatialRadiusGraph),
-    ExpressionPreprocessor,
-    *(np.random.RandomState, *_SPARSE),
-)
-_CLASSES = {cls.__name__: cls for cls in _ALLOWED}
-# Parameters that files of before may lack, and what they then are.
-_ADDED = {"IEHERCLClusterer": {"use_rep": None}, "ExpressionPreprocessor": {"layer": None}}
-_PLAIN = (type(None), bool, int, float, str)
+# A header of a fitted model takes about 1 MB; Python objects take far more than their JSON.
+_MOST_HEADER, _MOST_NODES = 64 * 2**20, 2_000_000
+# In place of the digest while it is computed. No text of the header but its own entry holds this:
+# quotation marks within texts are escaped.
+_DIGEST = b'"sha256":"%s"'
+_NO_DIGEST = b"0" * 64
+_NO_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 def save_estimator(estimator, path):
     """Write a fitted estimator, whole or not at all; see ``StoredEstimator.save``."""
     check_is_fitted(estimator)
-    path, tensors = Path(path), _Tensors()
-    state = _forget_memory(estimator.__getstate__())
-    state = {name: _encode(value, name, tensors) for name, value in state.items()}
+    tensors = WrittenTensors()
+    state = _forget_memory(open_object(estimator))
+    state = {name: encode(value, name, tensors) for name, value in state.items()}
+    check_object(estimator, _find_stored(type(estimator)))
     metadata = {
         "format": _FORMAT,
         "format_version": str(FORMAT_VERSION),
         "versions": json.dumps(list_versions()),
         "estimator": json.dumps({"class": type(estimator).__name__, "state": state}),
+        "sha256": _NO_DIGEST.decode(),
     }
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        if path.is_dir():
-            raise IsADirectoryError("it is a folder: add a file name")
-        # Not by safetensors' save_file, which leaves a file that only its owner may read.
-        with temporary.open("xb") as file:
-            file.write(save(tensors.arrays, metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise type(error)(f"can't write to {path}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    content = memoryview(save(tensors.arrays, metadata))
+    header = bytes(content[: _end_of_header(content)])
+    _check_header(header)
+    start = header.index(_DIGEST % _NO_DIGEST) + _DIGEST.index(b"%")
+    digest = hashlib.sha256(content).hexdigest().encode()
+    with replace_file(path) as temporary, open(temporary, "wb") as file:
+        file.writelines([content[:start], digest, content[start + len(digest) :]])
+
+
+def _find_stored(cls):
+    named = (ESTIMATORS.get(base.__name__) for base in cls.__mro__)
+    return next((stored for stored in named if stored is not None), Stored())
 
 
 def _forget_memory(state):
@@ -88,22 +68,75 @@ def _forget_memory(state):
 
 def load_estimator(path, cls):
     """Read an estimator of class ``cls``; see ``StoredEstimator.load``."""
-    Path(path).open("rb").close()
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            _check_origin(metadata, cls)
-            return _decode_estimator(json.loads(metadata["estimator"]), cls, file.get_tensor)
-    except _WrongFileError as error:
-        raise ValueError(f"{path} {error}") from None
-    # The header is anybody's text: whatever goes wrong in reading it is the file's fault.
-    except Exception as error:
-        reason = f"({type(error).__name__}: {error})".split("\n")[0]
-        raise ValueError(f"{path} is damaged or not by {cls.__name__}.save {reason}") from error
+    with _open_regular(path) as file:
+        try:
+            return _read_estimator(file, cls)
+        except _WrongFileError as error:
+            raise ValueError(f"{path} {error}") from None
+        except OSError as error:
+            raise type(error)(f"can't read {path}: {error.strerror or error}") from error
+        # The header is anybody's text: whatever goes wrong in reading it is the file's fault.
+        except Exception as error:
+            reason = _quote(f"({type(error).__name__}: {error})", 200)
+            raise ValueError(f"{path} is damaged or not by {cls.__name__}.save {reason}") from error
 
 
 class _WrongFileError(Exception):
     """A sound file, but not one for us."""
+
+
+def _open_regular(path):
+    """Open a file to read; what isn't one could wait for ever, or act on being opened."""
+    _check_regular(os.stat(path), path)
+    handle = os.open(path, os.O_RDONLY | _NO_WAITING)
+    try:
+        _check_regular(os.fstat(handle), path)  # another may have taken its place
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def _check_regular(status, path):
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(f"{path} is a folder: pass a file that save wrote")
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(f"{path} is a pipe, device or socket: pass a file that save wrote")
+
+
+def _read_estimator(file, cls):
+    n_bytes = os.fstat(file.fileno()).st_size
+    end = _end_of_header(file.read(8))
+    if not 8 < end <= min(n_bytes, _MOST_HEADER):
+        raise ValueError("its header is cut short, or none")
+    header = file.read(end - 8)
+    _check_header(header)
+    metadata = json.loads(header).get("__metadata__", {})
+    _check_origin(metadata, cls)
+    file.seek(0)
+    content = file.read(n_bytes)
+    _check_digest(content, end, metadata["sha256"])
+    stored = json.loads(metadata["estimator"])
+    if stored["class"] != cls.__name__:
+        name = _quote(stored["class"])
+        raise _WrongFileError(f"holds a {name}, not a {cls.__name__}: load it with that")
+    tensors = ReadTensors(load(content), len(content))
+    state = {name: decode(item, tensors) for name, item in stored["state"].items()}
+    return rebuild(cls, _find_stored(cls), _forget_memory(state))
+
+
+def _end_of_header(start):
+    return 8 + int.from_bytes(start[:8], "little") if len(start) >= 8 else 0
+
+
+def _check_header(header):
+    """Raise an error if parsing would take memory beyond any measure."""
+    n_nodes = sum(header.count(mark) for mark in (b",", b"[", b"{"))
+    if len(header) > _MOST_HEADER or n_nodes > _MOST_NODES:
+        raise ValueError(
+            f"a header of {len(header):,} bytes and {n_nodes:,} values is beyond what files may "
+            "have: use joblib.dump, which stores any object (load only files you trust)"
+        )
 
 
 def _check_origin(metadata, cls):
@@ -113,147 +146,27 @@ def _check_origin(metadata, cls):
     if version != str(FORMAT_VERSION):
         by = json.loads(metadata["versions"])["skiehercl"]
         raise _WrongFileError(
-            f"has format version {version}, written by skiehercl {by}, but this skiehercl reads "
-            f"version {FORMAT_VERSION}: use the one that wrote it, or fit and save again"
+            f"has format version {_quote(version)}, written by skiehercl {_quote(by)}, but this "
+            f"skiehercl reads version {FORMAT_VERSION}: use the one that wrote it, or fit and save "
+            "again"
         )
 
 
-class _Tensors:
-    """The file's arrays; one that several objects share is stored once."""
-
-    def __init__(self):
-        self.arrays = {}
-        self._known = {}
-
-    def add(self, array, where):
-        key = (array.__array_interface__["data"][0], array.shape, array.strides, array.dtype.str)
-        if key not in self._known:
-            name = f"{len(self.arrays):04d}.{where}"
-            self.arrays[name] = np.asarray(array, array.dtype.newbyteorder("="), order="C")
-            # The array too: while it lives, its place in memory can't become another's.
-            self._known[key] = name, array
-        return self._known[key][0]
+def _check_digest(content, end, digest):
+    """Raise an error if a byte of the file isn't as it was written."""
+    named = _DIGEST % digest.encode()
+    if len(digest) != len(_NO_DIGEST) or content.count(named, 0, end) != 1:
+        raise ValueError("it has no digest")
+    start = content.index(named) + _DIGEST.index(b"%")
+    found = hashlib.sha256(memoryview(content)[:start])
+    found.update(_NO_DIGEST)
+    found.update(memoryview(content)[start + len(_NO_DIGEST) :])
+    if found.hexdigest() != digest:
+        raise ValueError("its content isn't what was written: the digests differ")
 
 
-def _encode(value, where, tensors):
-    if isinstance(value, np.str_):
-        value = str(value)
-    if type(value) in _PLAIN:
-        return value
-    if type(value) is list:
-        return [_encode(item, f"{where}.{i}", tensors) for i, item in enumerate(value)]
-    if type(value) is tuple:
-        return {"type": "tuple", "items": _encode(list(value), where, tensors)}
-    if type(value) in (slice, range):
-        ends = [value.start, value.stop, value.step]
-        return {"type": type(value).__name__, "items": _encode(ends, where, tensors)}
-    if type(value) is dict:
-        keys = [_encode(key, where, tensors) for key in value]
-        items = [_encode(item, f"{where}.{key}", tensors) for key, item in value.items()]
-        return {"type": "dict", "items": list(zip(keys, items, strict=True))}
-    if isinstance(value, np.generic) and _is_number(value.dtype):
-        return {"type": "scalar", "array": _encode_array(np.array(value), where, tensors)}
-    if type(value) in (np.ndarray, np.memmap):
-        return _encode_array(value, where, tensors)
-    name = type(value).__name__
-    state = _take_apart(value) if _CLASSES.get(name) is type(value) else None
-    if state is None:
-        raise _unknown(where, f"{type(value).__module__}.{type(value).__qualname__}")
-    return {"type": "object", "class": name, "state": _encode(state, where, tensors)}
-
-
-def _encode_array(array, where, tensors):
-    if _is_number(array.dtype):
-        # Products are the same to the last digit only in the same layout: columns first stays
-        # columns first, and backwards stays backwards.
-        axes = np.argsort(-np.abs(array.strides), kind="stable").tolist()
-        flipped = [axis for axis in axes if array.strides[axis] < 0]
-        forwards = np.flip(array, flipped) if flipped else array
-        name = tensors.add(forwards.transpose(axes), where)
-        return {"type": "array", "tensor": name, "axes": axes, "flipped": flipped}
-    kind, values = array.dtype.kind, array.ravel().tolist()
-    if kind in "UO" and all(type(value) in _PLAIN for value in values):
-        return {"type": "texts", "kind": kind, "shape": list(array.shape), "values": values}
-    raise _unknown(where, f"numpy.ndarray of dtype {array.dtype}")
-
-
-def _is_number(dtype):
-    return dtype.kind in "biuf" and dtype.itemsize <= 8
-
-
-def _unknown(where, what):
-    return TypeError(
-        f"{where}: save can't store a {what}, only plain values, arrays and skiehercl's graphs and "
-        "preprocessor: use joblib.dump, which stores any object (load only files you trust)"
-    )
-
-
-def _take_apart(value):
-    """Return what `_build` needs, or None if that can't build it."""
-    if isinstance(value, _SPARSE):
-        return {"parts": (value.data, value.indices, value.indptr), "shape": value.shape}
-    if isinstance(value, np.random.RandomState):
-        state = value.get_state(legacy=False)
-        return state if state["bit_generator"] == "MT19937" else None
-    if isinstance(value, IEHERCLNetwork):
-        weights = {name: weight.cpu().numpy() for name, weight in value.state_dict().items()}
-        return {"arguments": value.arguments, "weights": weights}
-    # scikit-learn adds its version, and warns on loading with another one.
-    return value.__getstate__() if isinstance(value, BaseEstimator) else dict(vars(value))
-
-
-def _build(cls, state):
-    if cls in _SPARSE:
-        value = cls(state["parts"], shape=state["shape"])
-        # scipy's compiled products trust the indices.
-        value.check_format(full_check=True)
-    elif cls is np.random.RandomState:
-        value = cls()
-        value.set_state(state)
-    elif cls is IEHERCLNetwork:
-        # Without storage: no random start to draw, and no memory for sizes that the file made up.
-        with torch.device("meta"):
-            value = cls(**state["arguments"]).eval()
-        weights = {name: torch.from_numpy(weight) for name, weight in state["weights"].items()}
-        value.load_state_dict(weights, assign=True)
-    else:
-        value = cls.__new__(cls)
-        added = _ADDED.get(cls.__name__, {})
-        state |= {name: default for name, default in added.items() if name not in state}
-        getattr(value, "__setstate__", vars(value).update)(state)
-    return value
-
-
-def _decode_estimator(stored, cls, read):
-    if stored["class"] != cls.__name__:
-        raise _WrongFileError(f"holds a {stored['class']}, not a {cls.__name__}: load it with that")
-    state = {name: _decode(item, read) for name, item in stored["state"].items()}
-    estimator = _build(cls, _forget_memory(state))
-    estimator.get_params(deep=False)
-    for name, kind in cls._stored.items():
-        if type(getattr(estimator, name)).__name__ != kind:
-            raise TypeError(f"{name} is no {kind}")
-    return estimator
-
-
-def _decode(stored, read):
-    if isinstance(stored, list):
-        return [_decode(item, read) for item in stored]
-    if not isinstance(stored, dict):
-        return stored
-    kind = stored["type"]
-    if kind == "tuple":
-        return tuple(_decode(stored["items"], read))
-    if kind in ("slice", "range"):
-        return {"slice": slice, "range": range}[kind](*_decode(stored["items"], read))
-    if kind == "dict":
-        return {_decode(key, read): _decode(item, read) for key, item in stored["items"]}
-    if kind == "scalar":
-        return _decode(stored["array"], read)[()]
-    if kind == "array":
-        array = np.array(read(stored["tensor"])).transpose(np.argsort(stored["axes"]).tolist())
-        return np.flip(array, stored["flipped"]) if stored["flipped"] else array
-    if kind == "texts":
-        dtype = {"U": str, "O": object}[stored["kind"]]
-        return np.array(stored["values"], dtype=dtype).reshape(stored["shape"])
-    return _build(_CLASSES[stored["class"]], _decode(stored["state"], read))
+def _quote(text, most=60):
+    """Return a text of the file as one line of characters that a terminal takes for itself."""
+    text = str(text)[: most + 1].split("\n")[0]
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return text if len(text) <= most else text[: most - 3] + "..."

@@ -1,8 +1,15 @@
 """`save` and `load` of the fitted estimators, without torch until they are called."""
 
-from typing import ClassVar
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from .._utils._display import DocumentedEstimator
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from .._utils._types import PathLike
 
 __all__ = ["StoredEstimator"]
 
@@ -10,14 +17,13 @@ __all__ = ["StoredEstimator"]
 class StoredEstimator(DocumentedEstimator):
     """Base of estimators that one safetensors file holds."""
 
-    # Fitted attributes without which a file is damaged, and the classes of them.
-    _stored: ClassVar[dict[str, str]] = {}
-
-    def save(self, path):
+    def save(self, path: PathLike) -> None:
         """Write the fitted estimator to one file, without pickle.
 
-        The file is in safetensors format: arrays as tensors, all else as text. An existing file
-        is replaced only once the new one is complete. All is stored but ``memory``.
+        The file is in safetensors format: arrays as tensors, all else as text, and a digest
+        (SHA-256) of it all. An existing file is replaced only once the new one is complete, and
+        keeps its mode; a link leads to the file that is written. All is stored but ``memory``;
+        sparse adjacencies become CSR, pandas' indices and series arrays.
 
         Parameters
         ----------
@@ -31,6 +37,8 @@ class StoredEstimator(DocumentedEstimator):
         TypeError
             If a parameter is an object that the format doesn't know, such as a graph
             transformer of your own: use ``joblib.dump`` then.
+        ValueError
+            If the estimator isn't whole: what was fitted has been changed, or isn't finite.
         OSError
             If the file can't be written.
 
@@ -57,11 +65,13 @@ class StoredEstimator(DocumentedEstimator):
         save_estimator(self, path)
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: PathLike) -> Self:
         """Read a fitted estimator of this class that ``save`` wrote.
 
         Loading rebuilds a fixed list of classes and runs nothing that the file names, so that
-        files from others are safe to load. scikit-learn warns if its version has changed.
+        files from others are safe to load: they can hold other numbers, but finite ones that fit
+        each other, and take memory by their own size. scikit-learn warns if its version has
+        changed.
 
         Parameters
         ----------
@@ -75,7 +85,7 @@ class StoredEstimator(DocumentedEstimator):
         Raises
         ------
         OSError
-            If the file can't be opened.
+            If the file can't be opened or read, or is none: a folder, pipe or device.
         ValueError
             If it wasn't written by ``save``, holds another class, is damaged, or has another
             format version.

@@ -5,8 +5,10 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import LinearOperator, norm, svds
 from sklearn.decomposition import PCA
 
+__all__ = ["find_axes_of_product", "scale_to_unit_rows"]
 
-def _find_axes_of_product(mean, rows, n_components, random_state):
+
+def find_axes_of_product(mean, rows, n_components, random_state):
     """Return the PCA of ``mean @ rows``, sparse both, which is never held."""
     n_spots, n_columns = mean.shape[0], rows.shape[1]
     center = (mean.T @ np.ones(n_spots)) @ rows / n_spots
@@ -29,11 +31,8 @@ def _find_axes_of_product(mean, rows, n_components, random_state):
     return pca
 
 
-def _unit_rows(X):
+def scale_to_unit_rows(X):
+    """Return the rows of a dense or sparse X at unit length, zero rows as they are."""
     length = norm(X, axis=1) if sp.issparse(X) else np.linalg.norm(X, axis=1)
     length = np.where(length > 0, length, 1.0)
     return sp.diags(1.0 / length, format="csr") @ X if sp.issparse(X) else X / length[:, None]
-
-
-def _dense(X):
-    return X.toarray() if sp.issparse(X) else np.asarray(X)

@@ -18,7 +18,7 @@ _N_GENES = 30
 # Penalties for each spot; columns have unit variance. That of the neighbours' is chosen.
 _NEIGHBOR_PENALTIES = np.logspace(-4, 2, 7)
 _IMAGE_PENALTY = 0.03
-# The image counts from this gain on, and from so many standard errors (benchmarks/NOTES.md).
+# The image counts from this gain on, and from so many standard errors (benchmarks/decisions.md).
 _LEAST_GAIN = 0.005
 _LEAST_ERRORS = 3.0
 

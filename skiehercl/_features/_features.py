@@ -4,28 +4,22 @@ Learned once in ``fit`` and applied in the same way to the training spots and to
 that ``predict`` on the training spots repeats the training's numbers to the last digit.
 """
 
-import contextlib
-import copy
-import warnings
-
 import numpy as np
 import scipy.sparse as sp
-from sklearn.base import clone
 from sklearn.decomposition import PCA
 
-from ..graph import SpatialKNNGraph, neighbor_mean_matrix
-from ..preprocessing import ExpressionPreprocessor
-from ..preprocessing._preprocessor import N_TOP_GENES
+from ..graph import neighbor_mean_matrix
+from ..graph._nested import is_nested, link_nested
+from ..preprocessing._counts import to_dense
+from ..preprocessing._multiscale import fit_scales, transform_scales
 from ._alignment import find_shift
-from ._axes import _dense, _find_axes_of_product, _unit_rows
+from ._axes import find_axes_of_product, scale_to_unit_rows
 from ._image import ImageComponents
-from ._neighborhoods import _build_graph, _choose_graphs, _find_widest
+from ._neighborhoods import build_graphs, choose_graphs, find_widest
 from ._section import SectionTensors
 
-__all__ = ["SpotFeatures"]
+__all__ = ["NeighborhoodFeatures"]
 
-# Which genes the default preprocessor keeps where the spots have coordinates.
-_SPATIAL_GENES = {"n_top_genes": 2000, "gene_selection": "spatial"}
 # Principal axes of ready features are learned from at most this many spots.
 _PCA_ROWS = 50_000
 # Nearest neighbours whose genes the image has to add to.
@@ -34,7 +28,7 @@ _RIVALS = 18
 _ALIGNED_ROWS = 2000
 
 
-class SpotFeatures:
+class NeighborhoodFeatures:
     """Features of spots and of their neighbourhoods, on one common set of principal axes.
 
     Parameters
@@ -54,24 +48,25 @@ class SpotFeatures:
         neighbours alone are averaged as they are, equation (3).
     smooth_target : bool
         Whether the decoder's target is the neighbourhood's expression or the spot's own.
+    align_sections : bool
+        Whether the components of several sections are shifted onto one another.
     image_prior : float or "auto"
         Attention that the image starts with; "auto": by its evidence.
     random_state : int
-    align_sections : bool
-        Whether the components of several sections are shifted onto one another.
     """
 
     def __init__(
         self,
         kind,
+        *,
         graph,
         preprocessor,
         n_components,
         pooling,
         smooth_target,
+        align_sections,
         image_prior,
         random_state,
-        align_sections=True,
     ):
         self.kind = kind
         self.graph = graph
@@ -87,12 +82,20 @@ class SpotFeatures:
         """Learn the neighbourhoods' sizes, genes, axes and scales from Spots."""
         self._with_coords = spots.coords is not None
         has_graph = self._with_coords or spots.graphs is not None
-        self.graphs_ = _choose_graphs(self.graph, spots) if has_graph else []
+        self.graphs_ = choose_graphs(self.graph, spots) if has_graph else []
         adjacency = self.link(spots)
         # Spots that a row of the pooled components is the mean of.
         self.n_pooled_ = 1.0 + float(np.mean([graph.nnz for graph in adjacency])) / len(spots)
         if self.kind == "counts":
-            self._fit_counts(spots, adjacency)
+            self.preprocessors_ = fit_scales(
+                self.preprocessor,
+                spots.genes,
+                adjacency if self.pooling != "plain" and self.graphs_ else [],
+                n_components=self.n_components,
+                random_state=self.random_state,
+                coords=spots.coords,
+                sections=spots.sections,
+            )
         else:
             rows = self._prepare_rows(spots.genes)
             self.axes_ = None
@@ -112,16 +115,16 @@ class SpotFeatures:
         self.image_ = None
         if spots.image is not None:
             target = (target - self.center_) / self.scale_
-            around = self._average_around(own, spots)
+            around = self._average_around(own, spots, adjacency)
             self.image_ = ImageComponents(self.image_prior, self.random_state)
             self.image_.fit(
                 spots.image,
-                _find_widest(adjacency),
+                find_widest(adjacency),
                 target,
-                own,
-                around,
-                spots.coords,
-                spots.sections,
+                own=own,
+                around=around,
+                coords=spots.coords,
+                sections=spots.sections,
             )
         return self
 
@@ -134,7 +137,7 @@ class SpotFeatures:
         target = np.mean(pooled, axis=0, dtype=np.float32) if self.smooth_target else own
         inputs = {"gene": (own, np.hstack(pooled))}
         if self.image_ is not None and self.image_.prior_ > 0:
-            inputs["image"] = self.image_.transform(spots.image, _find_widest(adjacency))
+            inputs["image"] = self.image_.transform(spots.image, find_widest(adjacency))
         sections = spots.sections
         if sections is None:
             sections = np.zeros(len(spots), dtype=np.intp)
@@ -145,11 +148,7 @@ class SpotFeatures:
         """Return one adjacency (n, n) for each neighbourhood; an empty one without coordinates."""
         if not self.graphs_:
             return [sp.csr_matrix((len(spots), len(spots)), dtype=np.float32)]
-        brought = [None] * len(self.graphs_) if spots.graphs is None else spots.graphs
-        return [
-            _build_graph(graph, spots) if adjacency is None else adjacency
-            for graph, adjacency in zip(self.graphs_, brought, strict=True)
-        ]
+        return build_graphs(self.graphs_, spots)
 
     @property
     def with_coords_(self):
@@ -172,13 +171,9 @@ class SpotFeatures:
     def _describe_genes(self, spots, adjacency):
         """Return components of the spots (n, d) and, per neighbourhood, of its mean (n, d)."""
         if self.kind == "counts":
-            extra = {"coords": spots.coords, "sections": spots.sections}
-            with _no_second_warning():
-                # Pooled plainly, there is one preprocessor for all neighbourhoods.
-                pairs = zip(self.preprocessors_, [None, *adjacency], strict=False)
-                ready = (_pool_by(preprocessor, pool) for preprocessor, pool in pairs)
-                parts = [_dense(p.transform(spots.genes, **extra)) for p in ready]
-            own, *pooled = parts
+            # Pooled plainly, there is one preprocessor for all neighbourhoods.
+            pools = [None, *adjacency][: len(self.preprocessors_)]
+            own, *pooled = transform_scales(self.preprocessors_, spots.genes, pools)
             if self.pooling == "plain" or not pooled:
                 pooled = list(self._average(own, adjacency))
             return own, pooled
@@ -191,11 +186,14 @@ class SpotFeatures:
             return rows - center, [part - center for part in self._average(rows, adjacency)]
         return self._project(rows), [self._project(p) for p in self._average(rows, adjacency)]
 
-    def _average_around(self, own, spots):
+    def _average_around(self, own, spots, adjacency):
         if spots.coords is None:
             return None
-        graph = SpatialKNNGraph(_RIVALS, include_ties=True)
-        graph = graph.fit_transform(spots.coords, sections=spots.sections)
+        sizes = [graph.n_neighbors if is_nested(graph) else None for graph in self.graphs_]
+        if _RIVALS in sizes:
+            graph = adjacency[sizes.index(_RIVALS)]
+        else:
+            (graph,) = link_nested([_RIVALS], spots.coords, spots.sections)
         return neighbor_mean_matrix(graph.astype(np.float64)) @ own
 
     def _fit_alignment(self, pooled, spots):
@@ -239,9 +237,9 @@ class SpotFeatures:
         # Few columns are dense at no cost; many stay sparse where components are made of them.
         few = self.n_components is None or min(features.shape) <= 2 * self.n_components
         # float64: rounding must not depend on the order of the spots.
-        rows = (_dense(features) if few else features).astype(np.float64)
+        rows = (to_dense(features) if few else features).astype(np.float64)
         # Long vectors would dominate a mean: ready features are no counts, length isn't depth.
-        return _unit_rows(rows) if self.pooling == "unit" and self.graphs_ else rows
+        return scale_to_unit_rows(rows) if self.pooling == "unit" and self.graphs_ else rows
 
     def _average(self, rows, adjacency):
         """Yield the neighbour mean of rows in each neighbourhood; of sparse rows, as a product."""
@@ -252,33 +250,6 @@ class SpotFeatures:
             for graph in adjacency
         )
         return ((mean, rows) if sp.issparse(rows) else mean @ rows for mean in means)
-
-    def _fit_counts(self, spots, adjacency):
-        # All neighbourhoods share the genes and axes learned at a middle one, so their
-        # components can be averaged; each has a target sum of its own.
-        pools = adjacency if self.pooling != "plain" and self.graphs_ else []
-        if self.preprocessor is not None:
-            base = clone(self.preprocessor)
-        else:
-            # Genes that differ from place to place; without places, from spot to spot.
-            placed = pools or spots.coords is not None
-            spatial = _SPATIAL_GENES if placed else {}
-            base = ExpressionPreprocessor(random_state=self.random_state, **spatial)
-        if base.n_components is None:
-            base.set_params(n_components=self.n_components)
-        if base.n_top_genes == "auto":  # chosen here, whatever follows
-            base.set_params(n_top_genes=N_TOP_GENES)
-        middle = pools[len(pools) // 2] if pools else None
-        base.set_params(pool=middle)
-        with _no_second_warning():
-            base.fit(spots.genes, coords=spots.coords, sections=spots.sections)
-        base._pooled = None  # the spots are kept here already
-        self.preprocessors_ = []
-        for pool in [None, *pools]:
-            fitted = _pool_by(base, None)  # the spots bring their own graphs
-            if base.target_sum is None:
-                fitted.target_sum_ = _median_library(spots, pool)
-            self.preprocessors_.append(fitted)
 
     def find_directions(self, target, n_directions):
         """Return the principal axes (k, d) of a target (n, d), or None if its columns are such."""
@@ -294,33 +265,10 @@ class SpotFeatures:
             chosen = rng.choice(rows.shape[0], _PCA_ROWS, replace=False)
             mean, rows = (None, rows[chosen]) if mean is None else (mean[chosen], rows)
         if mean is not None:
-            return _find_axes_of_product(mean, rows, n_components, self.random_state)
+            return find_axes_of_product(mean, rows, n_components, self.random_state)
         n_components = min(n_components, *rows.shape)
         with np.errstate(invalid="ignore"):  # shares of a variance that may be zero
             return PCA(n_components, random_state=self.random_state).fit(rows)
 
     def _project(self, features):
         return features if self.axes_ is None else self.axes_.transform(features)
-
-
-def _pool_by(preprocessor, pool):
-    preprocessor = copy.copy(preprocessor)
-    preprocessor.pool = pool
-    return preprocessor
-
-
-def _median_library(spots, graph):
-    library = np.asarray(spots.genes.sum(axis=1, dtype=np.float64)).ravel()
-    if graph is not None:
-        # A spot counts itself once, whether or not the graph links it to itself.
-        library = library * (1.0 - graph.diagonal()) + graph @ library
-    found = library[library > 0]
-    return float(np.median(found)) if found.size else 1.0
-
-
-@contextlib.contextmanager
-def _no_second_warning():
-    """Keep quiet about spots and genes without counts: the estimator has counted them."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".* have no counts", UserWarning)
-        yield

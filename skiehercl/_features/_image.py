@@ -52,7 +52,7 @@ class ImageComponents:
         self.prior = prior
         self.random_state = random_state
 
-    def fit(self, image, adjacency, genes, own, around, coords=None, sections=None):
+    def fit(self, image, adjacency, genes, *, own, around, coords=None, sections=None):
         """Learn from image features (n, d), a graph (n, n), and the genes it is to predict (n, k).
 
         The spots' `own` components (n, k), the mean `around` them (n, k) or None, coordinates and

@@ -4,6 +4,9 @@ import numpy as np
 from sklearn.base import clone
 
 from ..graph import SpatialKNNGraph
+from ..graph._nested import is_nested, link_nested
+
+__all__ = ["build_graphs", "choose_graphs", "find_widest"]
 
 # Nearest neighbours of the default neighbourhoods, in a section of at least 1,800 spots; a
 # smaller one has proportionally smaller neighbourhoods.
@@ -11,7 +14,8 @@ _SCALES = (6, 12, 18, 30)
 _FULL_SCALE_SPOTS = 1800
 
 
-def _choose_graphs(graph, spots):
+def choose_graphs(graph, spots):
+    """Return the list of graphs that the parameter ``graph`` stands for."""
     if graph is not None:
         return list(graph) if isinstance(graph, (list, tuple)) else [graph]
     n_spots = len(spots)
@@ -20,6 +24,22 @@ def _choose_graphs(graph, spots):
     share = min(1.0, n_spots / _FULL_SCALE_SPOTS)
     sizes = sorted({max(1, round(share * k)) for k in _SCALES})
     return [SpatialKNNGraph(k, include_ties=True) for k in sizes]
+
+
+def build_graphs(graphs, spots):
+    """Return the adjacency (n, n), float32, of each graph: that of the Spots, or built."""
+    found = [None] * len(graphs) if spots.graphs is None else list(spots.graphs)
+    missing = [place for place, adjacency in enumerate(found) if adjacency is None]
+    nested = [place for place in missing if is_nested(graphs[place])]
+    if nested:
+        sizes = [graphs[place].n_neighbors for place in nested]
+        linked = link_nested(sizes, spots.coords, spots.sections)
+        for place, adjacency in zip(nested, linked, strict=True):
+            found[place] = adjacency.astype(np.float32)
+    return [
+        _build_graph(graph, spots) if adjacency is None else adjacency
+        for graph, adjacency in zip(graphs, found, strict=True)
+    ]
 
 
 def _build_graph(graph, spots):
@@ -32,5 +52,6 @@ def _build_graph(graph, spots):
     return clone(graph).fit_transform(spots.coords, sections=spots.sections).astype(np.float32)
 
 
-def _find_widest(adjacency):
+def find_widest(adjacency):
+    """Return the adjacency with the most edges."""
     return max(adjacency, key=lambda graph: graph.nnz)

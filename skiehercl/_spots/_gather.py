@@ -17,22 +17,21 @@ from .._utils._anndata import (
 )
 from ._adjacency import check_graphs, gather_adjacencies
 from ._checks import check_spots
+from ._layout import IMAGE_KEY
 from ._packed import PARAMETERS, find_blocks, take_block
 
-__all__ = ["IMAGE_KEY", "gather_spots", "split_second"]
-
-# Where an AnnData may have image features: the only key of the estimator's that may be absent.
-IMAGE_KEY = "X_image"
+__all__ = ["gather_spots", "split_second"]
 
 
-def gather_spots(estimator, X, coords, image_features, sections, *, reset):
+def gather_spots(estimator, layout, X, coords, image_features, sections, *, reset):
     """Return the checked Spots of arrays, of a packed X or of an AnnData.
 
     Parameters
     ----------
-    estimator : IEHERCLClusterer
-        Its parameters name the blocks of a packed X and the keys of an AnnData; it learns the
-        names and positions of X's columns if ``reset``, else they are compared.
+    estimator : clusterer
+        It learns the names and positions of X's columns if ``reset``, else they are compared.
+    layout : SpotLayout
+        The blocks of a packed X and the keys of an AnnData.
     X, coords, image_features, sections
         As in its ``fit``.
     reset : bool
@@ -50,7 +49,7 @@ def gather_spots(estimator, X, coords, image_features, sections, *, reset):
     given = {name: align_rows(block, name, labels) for name, block in given.items()}
     if reset:
         check_graphs(getattr(estimator, "graph", None))
-    selections = {block: getattr(estimator, name) for block, name in PARAMETERS.items()}
+    selections = {block: getattr(layout, name) for block, name in PARAMETERS.items()}
     selections = {block: columns for block, columns in selections.items() if columns is not None}
     genes, matched, adata = None, False, X if is_anndata(X) else None
     if adata is not None:
@@ -59,8 +58,8 @@ def gather_spots(estimator, X, coords, image_features, sections, *, reset):
                 f"{PARAMETERS[next(iter(selections))]} names columns of a packed X, but X is an "
                 "AnnData: use coords_key, image_key and section_key for its parts"
             )
-        genes = find_genes(adata, estimator.layer, estimator.use_rep)
-        X, given = _unpack_by_keys(estimator, adata, given)
+        genes = find_genes(adata, layout.layer, layout.use_rep)
+        X, given = _unpack_by_keys(layout, adata, given)
         fitted = None if reset else _find_fitted_genes(estimator)
         matched = genes is not None and fitted is not None
         X = match_genes(X, genes, fitted) if matched else X
@@ -92,25 +91,25 @@ def split_second(y, coords):
     return y
 
 
-def _unpack_by_keys(estimator, adata, given):
+def _unpack_by_keys(layout, adata, given):
     X, *found = unpack_anndata(
         adata,
-        layer=estimator.layer,
-        coords_key=estimator.coords_key,
-        image_key=estimator.image_key,
-        section_key=estimator.section_key,
-        use_rep=estimator.use_rep,
+        layer=layout.layer,
+        coords_key=layout.coords_key,
+        image_key=layout.image_key,
+        section_key=layout.section_key,
+        use_rep=layout.use_rep,
     )
     parts = zip(given.items(), found, strict=True)
     given = {name: own if own is not None else other for (name, own), other in parts}
-    if given["coords"] is None and estimator.coords_key is not None:
+    if given["coords"] is None and layout.coords_key is not None:
         raise KeyError(
-            f"coords_key={estimator.coords_key!r} is not in adata.obsm: name the entry that "
+            f"coords_key={layout.coords_key!r} is not in adata.obsm: name the entry that "
             "holds the coordinates, pass coords=, or set coords_key=None to do without"
         )
-    if given["image_features"] is None and estimator.image_key not in (None, IMAGE_KEY):
+    if given["image_features"] is None and layout.image_key not in (None, IMAGE_KEY):
         raise KeyError(
-            f"image_key={estimator.image_key!r} is not in adata.obsm: name the entry that holds "
+            f"image_key={layout.image_key!r} is not in adata.obsm: name the entry that holds "
             "the image features, pass image_features=, or set image_key=None to do without"
         )
     if given["sections"] is None and given["coords"] is not None:

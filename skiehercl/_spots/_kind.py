@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import scipy.sparse as sp
 
-from .._utils._checks import find_first
+from .._utils._checks import are_whole, check_counts, find_first, warn_of_empty
 
 __all__ = ["recognise_input", "restore_counts", "settle_input", "warn_of_empty"]
 
@@ -40,14 +40,8 @@ def recognise_input(X, kind):
         return kind
     values = X.data if sp.issparse(X) else X
     lowest, highest = (values.min(), values.max()) if values.size else (0.0, 0.0)
-    whole = bool((values == np.rint(values)).all())
     if kind == "counts":
-        if lowest < 0 or not whole:
-            row, column, value = find_first(X, lambda v: (v < 0) | (np.rint(v) != v))
-            raise ValueError(
-                f"input='counts' needs non-negative integers, but row {row}, column {column} of X "
-                f"holds {value:g}: pass raw counts, or input='features' for ready features"
-            )
+        check_counts(X, whole=True)
         return kind
     if kind == "log1p":
         if lowest < 0 or highest > _LARGEST_LOGARITHM:
@@ -58,6 +52,7 @@ def recognise_input(X, kind):
                 "counts with input='counts', or scaled values with input='features'"
             )
         return kind
+    whole = are_whole(X)
     if lowest < 0 and whole:
         row, column, value = find_first(X, lambda v: v < 0)
         warnings.warn(
@@ -162,15 +157,3 @@ def settle_input(genes, kind, placed):
     if kind != "features":
         warn_of_empty(genes, stacklevel=5)
     return kind
-
-
-def warn_of_empty(counts, axes=((1, "spots"), (0, "genes")), stacklevel=3):
-    """Warn of spots and genes without any counts, naming how many there are."""
-    for axis, name in axes:
-        n_empty = int((np.asarray(counts.sum(axis=axis)).ravel() == 0).sum())
-        if n_empty:
-            warnings.warn(
-                f"{n_empty} {name} have no counts at all: they are kept, but carry nothing",
-                UserWarning,
-                stacklevel=stacklevel,
-            )

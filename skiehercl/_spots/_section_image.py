@@ -1,11 +1,18 @@
 """An AnnData's tissue image: where it is, and its pixels per coordinate unit."""
 
+from __future__ import annotations
+
 import os
 import warnings
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
 
 _SPOT_MICROMETRES = 65.0  # 10x Genomics' definition of spot_diameter_fullres
 
@@ -49,7 +56,9 @@ def check_spatial(adata, key, name):
         )
 
 
-def find_image(adata, library=None, prefer=()):
+def find_image(
+    adata: AnnData, library: str | None = None, prefer: str | Sequence[str] = ()
+) -> SectionImage | None:
     """Find the section's finest image and how the spots lie on it.
 
     The rule: the first key of `prefer` that exists; else the image with the largest scale factor,
@@ -98,13 +107,47 @@ def find_image(adata, library=None, prefer=()):
     if len(usable) < len(keys):
         left = sorted(set(keys) - set(usable))
         warnings.warn(f"images without a scale factor are not used: {left}", stacklevel=2)
-    key = max(usable, key=lambda k: (_get_factor(factors, k), _count_colours(images[k])))
-    scale = _get_factor(factors, key)
-    image = images[key] if isinstance(images[key], str) else np.asarray(images[key])
-    diameter = None
-    if factors.get("spot_diameter_fullres") is not None:
-        diameter = _read_positive(factors, "spot_diameter_fullres") * scale
-    return SectionImage(image, scale, diameter)
+    return _take_image(images, factors, _choose_finest(images, factors, usable))
+
+
+def find_picture(adata, name=None, library=None):
+    """Find the image to draw below the spots: that of `find_image`, of those in memory.
+
+    Parameters
+    ----------
+    adata : AnnData
+    name : str, default=None
+        Key of the image to take instead.
+    library : str, default=None
+        As in `find_image`, but of several libraries without a name none is taken.
+
+    Returns
+    -------
+    SectionImage or None
+        None where there is no image.
+
+    Raises
+    ------
+    ValueError
+        If there is no such image, or none that can be placed.
+    """
+    alone = library is not None or len(adata.uns.get("spatial", {})) == 1
+    entry = _choose_library(adata, library) if alone else {}
+    images, factors = entry.get("images") or {}, entry.get("scalefactors") or {}
+    # A slide that stays in its file is no picture.
+    keys = [
+        key
+        for key, image in images.items()
+        if f"tissue_{key}_scalef" in factors and not isinstance(image, str)
+    ]
+    if name is not None and name not in keys:
+        raise ValueError(
+            f"image={name!r} is not an image with a scale factor in uns['spatial'] (of one "
+            f"library): there are {keys}"
+        )
+    if not keys:
+        return None
+    return _take_image(images, factors, name or _choose_finest(images, factors, keys))
 
 
 def find_mpp(adata, found, library=None):
@@ -138,6 +181,20 @@ def _choose_library(adata, library):
     if library not in libraries:
         raise ValueError(f"library {library!r} is not in uns['spatial']: {sorted(libraries)}")
     return libraries[library]
+
+
+def _choose_finest(images, factors, keys):
+    """Return the key of the image with the most pixels per tissue, then the most colour."""
+    return max(keys, key=lambda k: (_get_factor(factors, k), _count_colours(images[k])))
+
+
+def _take_image(images, factors, key):
+    scale = _get_factor(factors, key)
+    image = images[key] if isinstance(images[key], str) else np.asarray(images[key])
+    diameter = None
+    if factors.get("spot_diameter_fullres") is not None:
+        diameter = _read_positive(factors, "spot_diameter_fullres") * scale
+    return SectionImage(image, scale, diameter)
 
 
 def _get_factor(factors, key):

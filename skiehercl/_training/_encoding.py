@@ -6,13 +6,13 @@ import numpy as np
 import torch
 
 from .._utils._device import isolated_random_state
+from ._torch_state import own_torch_state
 
 # Encoding runs in chunks of this many spots.
 _CHUNK = 16384
-# Others, Apple's GPUs before all, have no sparse matrices in the oldest torch that we support.
-_SPARSE_DEVICES = ("cpu", "cuda")
 
 
+@own_torch_state()
 def encode(network, section, device):
     """Return the embedding (n, k) of all spots and the attention weights (n, V) by name.
 
@@ -38,6 +38,7 @@ def _copy(network):
         return copy.deepcopy(network)
 
 
+@own_torch_state()
 def reconstruct(network, z, neighbor_mean, device):
     """Return the decoder's genes (n, d) for the embedding z (n, k), equation (7)."""
     network = _copy(network).to(device, torch.float32).eval()
@@ -52,22 +53,8 @@ def reconstruct(network, z, neighbor_mean, device):
     return np.concatenate(parts)
 
 
-def _to_device(section, spots, device, dtype=torch.float32):
+def _to_device(section, spots, device, dtype):
     return {
         name: tuple(torch.from_numpy(part[spots]).to(device, dtype) for part in (x, pooled))
         for name, (x, pooled) in section.inputs.items()
     }
-
-
-def _multiply(matrix, z):
-    """Return the product (n, k) of a scipy matrix (n, m) and z (m, k), in float32."""
-    coo = matrix.tocoo()
-    index = torch.from_numpy(np.stack([coo.row, coo.col]).astype(np.int64)).to(z.device)
-    values = torch.from_numpy(coo.data.astype(np.float32)).to(z.device)
-    if z.device.type in _SPARSE_DEVICES:
-        with torch.autocast(z.device.type, enabled=False):
-            matrix = torch.sparse_coo_tensor(index, values, coo.shape, check_invariants=False)
-            return torch.sparse.mm(matrix, z.float())
-    row, column = index
-    product = values.new_zeros(coo.shape[0], z.shape[1])
-    return product.index_add(0, row, values[:, None] * z.float()[column])

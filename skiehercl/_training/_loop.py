@@ -1,46 +1,23 @@
-"""The training loop: batches, losses, optimiser, early stop; then encoding with the result."""
+"""One step of a training, and what comes before the first and after the last."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from .._features._image import regress
 from .._utils._device import autocast, isolated_random_state
-from .._utils._memory import NO_MEMORY
-from ._batches import cut_batch, draw_tiles
-from ._encoding import _CHUNK, _multiply, _to_device
-from ._losses import objective, soft_assignment, target_distribution, total_reconstruction_loss
+from ._batches import cut_batch
+from ._encoding import _CHUNK
+from ._losses import linear_reconstruction_loss, objective, reconstruction_loss
 from ._network import IEHERCLNetwork
-from ._terms import _PAIR_LIMIT, _collect, _contrast, _make_walk, _reconstruct, _start_centers
-from ._transport import sinkhorn_divergence
+from ._placement import multiply
+from ._terms import StepState, weight_of
 
-__all__ = ["Trained", "TrainingOptions", "train"]
+__all__ = ["Trained", "cut_batches", "finish", "start_network", "start_optimizer", "take_step"]
 
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """Settings of one training; the names are those of IEHERCLClusterer's parameters."""
-
-    n_clusters: int
-    lambda_rec: float
-    lambda_contrast: float
-    lambda_ot: float
-    walk_length: int
-    walk_alpha: float
-    sigma: float
-    temperature: float
-    ot_reg: float
-    ot_warmup: float
-    max_iter: int
-    tol: float
-    n_iter_no_change: int
-    learning_rate: float
-    weight_decay: float
-    batch_size: int | None
-    precision: str
-    verbose: bool
-    network: dict = field(default_factory=dict)
+# Pairwise losses (contrast, transport) of more spots than this would dominate the time.
+_PAIR_LIMIT = 512
 
 
 @dataclass
@@ -55,81 +32,81 @@ class Trained:
     n_iter: int
 
 
-def train(section, options, seed, device, progress=None, memory=NO_MEMORY):
-    """Train one network on the spots of a section (or of several).
-
-    Parameters
-    ----------
-    section : SectionTensors
-    options : TrainingOptions
-    seed : int
-    device : torch.device
-    progress : callable or None
-        Called with the total loss and the number of steps of each epoch, after it.
-    memory : joblib.Memory
-        Keeps the walk's anchors.
-
-    Returns
-    -------
-    Trained
-    """
-    rng = np.random.RandomState(seed)
+def start_network(section, plan, seed, image_prior):
+    """Return the untrained network of a plan for a section."""
     sizes = {name: (x.shape[1], p.shape[1]) for name, (x, p) in section.inputs.items()}
     with isolated_random_state(seed):
-        network = IEHERCLNetwork(sizes, **options.network)
-    if options.network["init"] == "pca":
+        network = plan.network.build(sizes, image_prior)
+    if plan.network.init == "pca":
         starts = section.directions, section.image_loadings
         # Copies: what memory keeps is read-only.
         network.start_at(*(None if a is None else torch.tensor(a) for a in starts))
-    network = network.to(device)
-    walk = _make_walk(section, options, seed, memory) if options.lambda_contrast > 0 else None
-    optimizer = torch.optim.Adam(
-        network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
-    )
-    # Before it joins, the transport needs another term to learn from.
-    alone = options.lambda_rec == 0 and walk is None
-    warmup = 0 if alone else int(options.ot_warmup * options.max_iter)
-    size = options.batch_size or len(section)
-    centers, history, best, stale = None, {}, np.inf, 0
-    epoch, n_steps = 0, 0
-    while n_steps < options.max_iter:
-        if options.lambda_ot > 0 and n_steps >= warmup and centers is None:
-            centers = _start_centers(network, section, options, seed, device)
-        waits = options.lambda_ot > 0 and centers is None
-        batches = draw_tiles(len(section), section.coords, section.sections, size, rng)
-        # The size of a section must not decide how far the network goes: steps count, not epochs.
-        batches = batches[: (warmup if waits else options.max_iter) - n_steps]
-        terms, centers = _run_epoch(
-            network, optimizer, section, walk, centers, options, batches, rng, device
-        )
-        if not np.isfinite(terms["total"]):
-            raise ValueError(
-                f"training diverged: the loss is {terms['total']} in epoch {epoch + 1}; lower "
-                f"learning_rate={options.learning_rate:g} or the lambda of the largest term"
-            )
-        for name, value in terms.items():
-            history.setdefault(name, [np.nan] * epoch).append(value)
-        epoch, n_steps = epoch + 1, n_steps + len(batches)
-        if progress is not None:
-            progress(terms["total"], len(batches))
-        stale = 0 if terms["total"] < best * (1 - options.tol) else stale + 1
-        best = min(best, terms["total"])
-        if waits:  # the transport term joins late: the loss before and after can't be compared
-            best, stale = np.inf, 0
-        if stale >= options.n_iter_no_change:
-            break
-    network = network.cpu().eval()
-    if section.image_loadings is not None:
-        _settle_image(network, section)
-    return Trained(network, history, n_steps)
+    return network
 
 
-def _settle_image(network, section):
-    """Let the image's encoders predict the trained latent of the genes, by ridge regression.
+def start_optimizer(network, learning_rate, weight_decay):
+    """Return Adam for a network."""
+    return torch.optim.Adam(network.parameters(), lr=learning_rate, weight_decay=weight_decay)
 
-    The training turned and stretched the genes' latent since the image's encoders started as such
-    a prediction; theirs, of a few components and in closed form, is the better one at its end.
+
+def cut_batches(batches, neighbor_mean, rng):
+    """Yield each batch of spots as a Batch, and those of them that the pairwise losses see."""
+    for spots in batches:
+        pairs = None
+        if len(spots) > _PAIR_LIMIT:
+            pairs = np.sort(rng.choice(len(spots), _PAIR_LIMIT, replace=False))
+        yield cut_batch(spots, neighbor_mean), pairs
+
+
+def take_step(network, optimizer, batch, terms, plan, precision):
+    """Take one step; return the names of the losses and their values, a Tensor on the device."""
+    with autocast(batch.target.device, precision):
+        step = forward(network, batch)
+    values = {term.name: term.compute(step) for term in terms}
+    loss = objective(values, {term.name: weight_of(term, plan) for term in terms})
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    values = {**values, **step.parts, "total": loss}
+    return list(values), torch.stack([value.detach().float() for value in values.values()])
+
+
+def forward(network, batch):
+    """Return the StepState of a PlacedBatch: latents, reconstruction losses."""
+    n_core = len(batch.spots)
+    z, fused, views, _ = network(batch.inputs)
+    mean = multiply(batch.neighbor_mean, z)
+    views = {key: view[:n_core] for key, view in views.items()}
+    fused = {key: latent[:n_core] for key, latent in fused.items()}
+    # Squares of wide matrices need full precision, which autocast would take from them.
+    exact = all(view.dtype == torch.float32 for view in views.values())
+    latents = z[:n_core], mean
+    decoder, target = network.decoder, batch.target
+    parts = {"decoder": _reconstruct(decoder, network.reconstruct, target, latents, exact)}
+    for name, encoder in network.encoders.items():
+        if (part := encoder.autoencoder) is not None:
+            x, view = batch.inputs[name][0][:n_core], (views[name, "ae"],)
+            parts[f"{name}_autoencoder"] = _reconstruct(part, part.decode, x, view, exact)
+    return StepState(batch, *latents, fused, views, parts)
+
+
+def _reconstruct(decoder, decode, x, latents, exact):
+    """Return the reconstruction loss of x (B, d); where d is large without the reconstruction."""
+    if exact and 2 * decoder.read_out_size < min(x.shape):
+        return linear_reconstruction_loss(x, *decoder.read_out(*latents))
+    return reconstruction_loss(x, decode(*latents).float())
+
+
+def finish(network, section):
+    """Return the network as it leaves the training: on the CPU, its image encoders settled.
+
+    They are let predict the trained latent of the genes, by ridge regression: the training turned
+    and stretched the genes' latent since the image's encoders started as such a prediction;
+    theirs, of a few components and in closed form, is the better one at its end.
     """
+    network = network.cpu().eval()
+    if section.image_loadings is None or network.arguments["init"] != "pca":
+        return network
     encoder, parts = network.encoders["gene"], []
     with torch.inference_mode():
         for start in range(0, len(section), _CHUNK):
@@ -137,62 +114,4 @@ def _settle_image(network, section):
             parts.append(encoder(*(torch.from_numpy(p[spots]) for p in section.inputs["gene"]))[0])
     loadings, intercept = regress(torch.cat(parts).numpy(), section.inputs["image"][1])
     network.start_image_at(torch.from_numpy(loadings), torch.from_numpy(intercept))
-
-
-def _run_epoch(network, optimizer, section, walk, centers, options, batches, rng, device):
-    network.train()
-    sums, n_seen, assigned = {}, 0, None
-    weights = {
-        "reconstruction": options.lambda_rec,
-        "contrast": options.lambda_contrast,
-        "transport": options.lambda_ot,
-    }
-    for spots in batches:
-        batch = cut_batch(spots, section.neighbor_mean)
-        with autocast(device, options.precision):
-            z, fused, views, parts = _forward(network, section, batch, device)
-        terms = {"reconstruction": total_reconstruction_loss(parts)}
-        pairs = np.arange(batch.n_core)
-        if batch.n_core > _PAIR_LIMIT:
-            pairs = np.sort(rng.choice(batch.n_core, _PAIR_LIMIT, replace=False))
-        if walk is not None and batch.n_core > 1:
-            transition = walk.batch(torch.from_numpy(spots[pairs])).to(device)
-            terms["contrast"] = _contrast(fused, views, pairs, transition, options.temperature)
-        if centers is not None:
-            q = soft_assignment(z.float(), centers)
-            terms["transport"] = sinkhorn_divergence(
-                q[pairs], target_distribution(q)[pairs], options.ot_reg
-            )
-            assigned = _collect(assigned, z.detach().float(), q)
-        loss = objective(terms, {name: weights[name] for name in terms})
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        n_seen += batch.n_core
-        for name, value in {**terms, **parts, "total": loss}.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach()) * batch.n_core
-    if centers is not None:
-        total, count = assigned
-        found = (count > 0).unsqueeze(1)
-        centers = torch.where(found, total / count.clamp(min=1).unsqueeze(1), centers)
-    return {name: value / n_seen for name, value in sums.items()}, centers
-
-
-def _forward(network, section, batch, device):
-    """Return latents and the parts of the reconstruction loss, for a batch's own spots."""
-    n_core = batch.n_core
-    inputs = _to_device(section, batch.spots, device)
-    z, fused, views, _ = network(inputs)
-    mean = _multiply(batch.neighbor_mean, z)
-    views = {key: view[:n_core] for key, view in views.items()}
-    fused = {key: latent[:n_core] for key, latent in fused.items()}
-    target = torch.from_numpy(section.target[batch.spots[:n_core]]).to(device)
-    # Squares of wide matrices need full precision, which autocast would take from them.
-    exact = all(view.dtype == torch.float32 for view in views.values())
-    latents = z[:n_core], mean
-    parts = {"decoder": _reconstruct(network.decoder, network.reconstruct, target, latents, exact)}
-    for name, encoder in network.encoders.items():
-        if (part := encoder.autoencoder) is not None:
-            x, view = inputs[name][0][:n_core], (views[name, "ae"],)
-            parts[f"{name}_autoencoder"] = _reconstruct(part, part.decode, x, view, exact)
-    return z[:n_core], fused, views, parts
+    return network

@@ -12,7 +12,7 @@ from torch_geometric.nn import SAGEConv
 __all__ = ["AutoEncoder", "IEHERCLNetwork", "MeanSAGE", "ViewAttention"]
 
 # An image component in its own latent unit, before the attention: with the largest default prior,
-# 0.3, a quarter of the mean unit of the genes (benchmarks/NOTES.md).
+# 0.3, a quarter of the mean unit of the genes (benchmarks/decisions.md).
 _OWN_UNIT = 0.25 / 0.3
 _ACTIVATIONS = {"linear": nn.Identity, "relu": nn.ReLU, "elu": nn.ELU}
 

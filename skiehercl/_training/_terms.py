@@ -1,4 +1,7 @@
-"""The losses' ingredients, batch by batch: pairs, walk, centres."""
+"""The terms of the objective (18), each with what it needs beside a batch: walk, centres."""
+
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -7,59 +10,196 @@ from sklearn.decomposition import PCA
 from .._domains._ward import ward_labels
 from .._utils._memory import recall
 from ._encoding import encode
-from ._losses import contrastive_loss, linear_reconstruction_loss, reconstruction_loss
+from ._losses import (
+    contrastive_loss,
+    soft_assignment,
+    target_distribution,
+    total_reconstruction_loss,
+)
+from ._placement import PlacedBatch, fits
+from ._transport import sinkhorn_divergence
 from ._walk import EXACT_LIMIT, make_walk, place_anchors
 
-# Pairwise losses (contrast, transport) of more spots than this would dominate the time.
-_PAIR_LIMIT = 512
+__all__ = ["TERMS", "LossTerm", "StepState", "make_terms"]
 
 
-def _reconstruct(decoder, decode, x, latents, exact):
-    """Return the reconstruction loss of x (B, d); where d is large without the reconstruction."""
-    if exact and 2 * decoder.read_out_size < min(x.shape):
-        return linear_reconstruction_loss(x, *decoder.read_out(*latents))
-    return reconstruction_loss(x, decode(*latents).float())
+@dataclass
+class StepState:
+    """What a term sees of one step.
 
-
-def _contrast(fused, views, pairs, transition, temperature):
-    """Return the contrast of each modality's fused latent with its views, (13), averaged.
-
-    Against the latent fused across modalities, the contrast would force image and genes to say
-    the same, and lose what only one of them knows (benchmarks/NOTES.md).
+    Attributes
+    ----------
+    batch : PlacedBatch
+    z : Tensor of shape (B, k)
+        Embedding of the batch's own spots.
+    neighbor_mean : Tensor of shape (B, k)
+        Mean embedding of their neighbours.
+    fused : dict of modality to Tensor (B, k)
+    views : dict of (modality, view) to Tensor (B, k)
+    parts : dict of str to Tensor
+        Reconstruction losses of the decoders, by name.
     """
-    losses = []
-    for name, z in fused.items():
-        own = [view[pairs].float() for (modality, _), view in views.items() if modality == name]
-        losses.append(contrastive_loss(z[pairs].float(), own, transition, temperature))
-    return torch.stack(losses).mean()
+
+    batch: PlacedBatch
+    z: torch.Tensor
+    neighbor_mean: torch.Tensor
+    fused: dict
+    views: dict
+    parts: dict
 
 
-def _collect(assigned, z, q):
-    """Add up latents and counts of a batch by most likely cluster."""
-    onehot = torch.nn.functional.one_hot(q.argmax(dim=1), q.shape[1]).to(z)
-    total, count = onehot.T @ z, onehot.sum(dim=0)
-    return (total, count) if assigned is None else (assigned[0] + total, assigned[1] + count)
+class LossTerm:
+    """Base of the terms; a new one is a subclass in ``TERMS``.
+
+    Attributes
+    ----------
+    name : str
+        Its name in the history.
+    weight : str
+        Its lambda: a parameter of ``LossTerms``, or one of IEHERCLClusterer that the plan holds.
+    always : bool
+        Whether it is computed at weight 0 too, to be recorded.
+    first_step : int
+        Steps that the training takes without it.
+    """
+
+    name: ClassVar[str]
+    weight: ClassVar[str]
+    always: ClassVar[bool] = False
+    first_step = 0
+
+    def __init__(self, plan):
+        self.plan = plan
+
+    def prepare(self, trainer):
+        """Get ready for the coming epoch, the first with this term, or the first after a stop."""
+
+    def compute(self, step):
+        """Return the term's value, a scalar Tensor, for a StepState."""
+        raise NotImplementedError
+
+    def end_epoch(self):
+        """Learn from the epoch's batches."""
+
+    def state_dict(self):
+        """Return what `prepare` can't make again, as a dict of Tensor."""
+        return {}
+
+    def load_state_dict(self, state):
+        """Go on from a state, before `prepare`."""
 
 
-def _start_centers(network, section, options, seed, device):
+class Reconstruction(LossTerm):
+    """L_rec of equation (9), recorded whatever its weight."""
+
+    name, weight, always = "reconstruction", "lambda_rec", True
+
+    def compute(self, step):
+        return total_reconstruction_loss(step.parts)
+
+
+class Contrast(LossTerm):
+    """L_c of equation (13), with the walk of (10)-(12)."""
+
+    name, weight = "contrast", "lambda_contrast"
+
+    def prepare(self, trainer):
+        # The affinity (10) is that of the expression: the target's principal components.
+        target, size = trainer.section_.target, self.plan.network.latent_size
+        x, anchors = recall(trainer.memory_, _prepare_walk, target, size, trainer.seed_)
+        terms = self.plan.terms
+        anchors = None if anchors is None else torch.tensor(anchors)
+        walk = make_walk(
+            torch.tensor(x), self.plan.walk_length, terms.walk_alpha, terms.sigma, anchors=anchors
+        )
+        self.walk = walk.to(trainer.device_) if fits(walk.n_bytes, trainer.device_) else walk
+
+    def compute(self, step):
+        """Return the contrast of each modality's fused latent with its views, averaged.
+
+        Against the latent fused across modalities, the contrast would force image and genes to
+        say the same, and lose what only one of them knows (benchmarks/decisions.md).
+        """
+        pairs = step.batch.pairs
+        transition = self.walk.batch(step.batch.spots[pairs]).to(step.z.device)
+        losses = []
+        for name, z in step.fused.items():
+            views = [
+                v[pairs].float() for (modality, _), v in step.views.items() if modality == name
+            ]
+            z = z[pairs].float()
+            losses.append(contrastive_loss(z, views, transition, self.plan.terms.temperature))
+        return torch.stack(losses).mean()
+
+
+class Transport(LossTerm):
+    """L_s of equations (14)-(17); joins late, with centres from Ward's clusters by then."""
+
+    name, weight = "transport", "lambda_ot"
+
+    def __init__(self, plan):
+        super().__init__(plan)
+        self.centers = self._assigned = None
+        # Before it joins, there must be another term to learn from.
+        if any(weight_of(term, plan) > 0 for term in TERMS if term is not Transport):
+            self.first_step = int(plan.terms.ot_warmup * plan.max_iter)
+
+    def prepare(self, trainer):
+        if self.centers is None:
+            network, section = trainer.network_, trainer.section_
+            centers = _find_centers(network, section, self.plan, trainer.seed_, trainer.device_)
+            self.centers = centers
+        self.centers = self.centers.to(trainer.device_)
+
+    def compute(self, step):
+        pairs = step.batch.pairs
+        q = soft_assignment(step.z.float(), self.centers)
+        self._collect(step.z.detach().float(), q)
+        target = target_distribution(q)[pairs]
+        return sinkhorn_divergence(q[pairs], target, self.plan.terms.ot_reg)
+
+    def _collect(self, z, q):
+        """Add up latents and counts of a batch by most likely cluster."""
+        onehot = torch.nn.functional.one_hot(q.argmax(dim=1), q.shape[1]).to(z)
+        total, count = onehot.T @ z, onehot.sum(dim=0)
+        if self._assigned is not None:
+            total, count = self._assigned[0] + total, self._assigned[1] + count
+        self._assigned = total, count
+
+    def end_epoch(self):
+        total, count = self._assigned
+        means = total / count.clamp(min=1).unsqueeze(1)
+        self.centers = torch.where((count > 0).unsqueeze(1), means, self.centers)
+        self._assigned = None
+
+    def state_dict(self):
+        return {} if self.centers is None else {"centers": self.centers}
+
+    def load_state_dict(self, state):
+        self.centers = state.get("centers")
+
+
+# In the order in which they are computed and recorded.
+TERMS = (Reconstruction, Contrast, Transport)
+
+
+def weight_of(term, plan):
+    """Return the lambda of a term in a plan."""
+    return getattr(plan if hasattr(plan, term.weight) else plan.terms, term.weight)
+
+
+def make_terms(plan):
+    """Return the terms that a plan asks for."""
+    return [term(plan) for term in TERMS if term.always or weight_of(term, plan) > 0]
+
+
+def _find_centers(network, section, plan, seed, device):
     """Return the means of Ward's clusters of the current embedding: the pseudo-labels of (14)."""
     z, _ = encode(network, section, device)
-    labels = ward_labels(z, options.n_clusters, seed)
-    onehot = np.eye(options.n_clusters, dtype=np.float32)[labels]
+    labels = ward_labels(z, plan.n_clusters, seed)
+    onehot = np.eye(plan.n_clusters, dtype=np.float32)[labels]
     means = onehot.T @ z / onehot.sum(axis=0)[:, None]
-    return torch.from_numpy(means.astype(np.float32)).to(device)
-
-
-def _make_walk(section, options, seed, memory):
-    # The affinity (10) is that of the expression: the target's principal components.
-    x, anchors = recall(memory, _prepare_walk, section.target, options.network["latent_size"], seed)
-    return make_walk(
-        torch.tensor(x),
-        options.walk_length,
-        options.walk_alpha,
-        options.sigma,
-        anchors=None if anchors is None else torch.tensor(anchors),
-    )
+    return torch.from_numpy(means.astype(np.float32))
 
 
 def _prepare_walk(target, n_components, seed):

@@ -18,7 +18,7 @@ __all__ = ["check_target", "replace_file"]
 _SUFFIX = ".skiehercl-tmp"
 _DAY = 86400.0
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-_OPEN = set()  # temporary files that this process is writing
+_OPEN: set[str] = set()  # temporary files that this process is writing
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",

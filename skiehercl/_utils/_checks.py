@@ -1,7 +1,12 @@
-"""Checks of arrays that every floor makes."""
+"""Checks of arrays that every floor makes: finite values, sections, counts."""
+
+import warnings
 
 import numpy as np
 import scipy.sparse as sp
+
+# Entries that are looked at before it is decided whether to look at more.
+_BLOCK_ENTRIES = 2**24
 
 
 def find_first(X, test):
@@ -52,3 +57,60 @@ def check_sections(sections, n_spots):
             f"{np.argmax(missing)}: give every spot its section, or drop those spots."
         )
     return sections
+
+
+def are_whole(X):
+    """Whether all values of a dense or sparse X are integers, of whatever dtype."""
+    values = X.data if sp.issparse(X) else np.asarray(X).ravel(order="K")
+    parts = (values[i : i + _BLOCK_ENTRIES] for i in range(0, len(values), _BLOCK_ENTRIES))
+    return all((part == np.floor(part)).all() for part in parts)
+
+
+def check_counts(X, cure="", *, whole, gene_names=None):
+    """Raise a ValueError that names the first value of a dense or CSR X that is no count.
+
+    Parameters
+    ----------
+    X : ndarray or csr_matrix of shape (n, d)
+    cure : str, default=""
+        What else than raw counts may be passed.
+    whole : bool
+        Whether counts must be integers, and not only 0 or more.
+    gene_names : array-like of shape (d,), default=None
+        Names of the columns.
+    """
+    problem, found = "Negative values in data", find_first(X, lambda values: values < 0)
+    if found is None and whole:
+        problem = "Fractions in data"
+        found = find_first(X, lambda values: values != np.floor(values))
+    if found is not None:
+        row, column, value = found
+        gene = "" if gene_names is None else f" ({gene_names[column]})"
+        raise ValueError(
+            f"{problem} that must be counts: row {row}, column {column}{gene} of X holds "
+            f"{value:g}. Pass raw counts{cure}; ready-made features such as principal components "
+            "go to SpotFeatures(input='features')"
+        )
+
+
+def warn_of_empty(counts, axes=((1, "spots"), (0, "genes")), stacklevel=3):
+    """Warn of spots and genes without any counts, naming how many there are."""
+    for axis, name in axes:
+        warn_of_zeros(np.asarray(counts.sum(axis=axis)).ravel(), name, stacklevel=stacklevel + 1)
+
+
+def warn_of_zeros(totals, name, *, columns=None, stacklevel=3):
+    """Warn of the spots or genes (``name``) whose total count is 0.
+
+    ``columns`` says which columns of X the totals are of, if not of all rows or columns.
+    """
+    empty = np.flatnonzero(totals == 0)
+    if empty.size:
+        first = empty[0] if columns is None else columns[empty[0]]
+        warnings.warn(
+            f"{empty.size} of {len(totals)} {name} have no counts at all, the first is "
+            f"{'row' if name == 'spots' else 'column'} {first}: they are kept, but carry nothing; "
+            "better filter them out beforehand",
+            UserWarning,
+            stacklevel=stacklevel,
+        )

@@ -6,7 +6,7 @@ import warnings
 
 import torch
 
-__all__ = ["autocast", "choose_device", "isolated_random_state"]
+__all__ = ["autocast", "choose_device", "choose_precision", "isolated_random_state"]
 
 _GLOBAL_STATE = threading.Lock()
 
@@ -56,15 +56,41 @@ def _first_sentence(error):
     return str(error).splitlines()[0].split(". ")[0]
 
 
-def autocast(device, precision):
-    """Return the context in which the network runs: bfloat16 where asked for and useful.
+def choose_precision(precision, device, training=False):
+    """Return the torch dtype in which networks run, here and only here for "auto".
 
-    "auto" means bfloat16 on CUDA devices that have it and float32 elsewhere.
+    That is bfloat16 where the hardware multiplies it natively: on CUDA devices of that kind, and
+    on CPUs with AMX or AVX512-BF16; else float32.
+
+    Parameters
+    ----------
+    precision : {"auto", "float32", "bfloat16"}
+    device : torch.device
+    training : bool
+        Whether the network is one of the domains', not of an image. On CPUs "auto" leaves these in
+        float32: they are too small to gain anything (benchmarks/decisions.md).
+
+    Returns
+    -------
+    torch.dtype
     """
-    low = precision == "bfloat16" or (
-        precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
-    )
-    return torch.autocast(device.type, torch.bfloat16) if low else contextlib.nullcontext()
+    if precision != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported()
+    else:
+        names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # not in every torch
+        found = any(getattr(torch.cpu, name, lambda: False)() for name in names)
+        native = device.type == "cpu" and found and not training
+    return torch.bfloat16 if native else torch.float32
+
+
+def autocast(device, precision):
+    """Return the context in which a network is trained, and run after it, in a precision."""
+    dtype = choose_precision(precision, device, training=True)
+    if dtype == torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype)
 
 
 @contextlib.contextmanager
@@ -76,17 +102,3 @@ def isolated_random_state(seed):
     with _GLOBAL_STATE, torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
         yield
-
-
-_PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-def choose_precision(precision, device):
-    """Return the torch dtype: for "auto" bfloat16 where the hardware multiplies it natively."""
-    if precision != "auto":
-        return _PRECISIONS[precision]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # not in every torch
-    fast = any(getattr(torch.cpu, name, lambda: False)() for name in names)
-    return torch.bfloat16 if device.type == "cpu" and fast else torch.float32

@@ -2,7 +2,7 @@
 
 BLAS parts even matrices of ten columns among its threads, which then wait for each other: fitting
 the mixtures of a cortex section on two threads took five times as long as on one
-(benchmarks/NOTES.md).
+(benchmarks/decisions.md).
 """
 
 from concurrent.futures import ThreadPoolExecutor

@@ -1,13 +1,20 @@
 """make_tissue: synthetic sections with counts, image and truth."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy import sparse
 from sklearn.utils import Bunch, check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+from sklearn.utils._param_validation import Interval, StrOptions
 
+from .._utils._validation import validate_params
 from ._anatomy import Anatomy, draw_looks, label_pixels, place_spots, stain
+
+if TYPE_CHECKING:
+    from .._utils._types import RandomState
 
 __all__ = ["make_tissue"]
 
@@ -44,28 +51,28 @@ _BLOCK = 1 << 22  # entries of a dense block of counts
     prefer_skip_nested_validation=True,
 )
 def make_tissue(
-    n_spots=2000,
-    n_domains=6,
+    n_spots: int = 2000,
+    n_domains: int = 6,
     *,
-    n_genes=500,
-    layout="hexagonal",
-    pattern="mixed",
-    gene_signal=1.0,
-    n_domain_genes=20,
-    mean_counts=2.0,
-    library_size_sigma=0.5,
-    dropout=0.1,
-    ambiguous=0.9,
-    n_gene_twins=None,
-    n_image_twins=None,
-    image=True,
-    image_signal=1.0,
-    pixel_size=0.5,
-    max_image_side=4096,
-    section=0,
-    return_arrays=False,
-    random_state=None,
-):
+    n_genes: int = 500,
+    layout: Literal["hexagonal", "cells"] = "hexagonal",
+    pattern: Literal["mixed", "layers", "blobs"] = "mixed",
+    gene_signal: float = 1.0,
+    n_domain_genes: int = 20,
+    mean_counts: float = 2.0,
+    library_size_sigma: float = 0.5,
+    dropout: float = 0.1,
+    ambiguous: float = 0.9,
+    n_gene_twins: int | None = None,
+    n_image_twins: int | None = None,
+    image: bool = True,
+    image_signal: float = 1.0,
+    pixel_size: float = 0.5,
+    max_image_side: int = 4096,
+    section: int = 0,
+    return_arrays: bool = False,
+    random_state: RandomState = None,
+) -> Any:
     """Make a synthetic spatial transcriptomics section with known domains.
 
     Domains are curved layers with blobs on top, cut out of an irregular tissue outline. Counts
@@ -154,38 +161,20 @@ def make_tissue(
     >>> adata.obs["domain"].cat.categories.tolist()
     ['layer_1', 'layer_2', 'layer_3', 'blob_1']
     """
-    if n_spots < 10 * n_domains:
-        raise ValueError(
-            f"n_spots={n_spots} is too few for n_domains={n_domains}: use at least 10 spots per "
-            f"domain (n_spots >= {10 * n_domains}) or fewer domains"
-        )
-    if n_domain_genes > n_genes:
-        raise ValueError(
-            f"n_domain_genes={n_domain_genes} exceeds n_genes={n_genes}: a domain cannot have "
-            "more marker genes than there are genes; lower it or raise n_genes"
-        )
+    _check_sizes(n_spots, n_domains, n_genes, n_domain_genes)
     gene_twins, image_twins = _pair_twins(n_domains, n_gene_twins, n_image_twins)
-    # One stream per part: without the image, or in another section, the rest stays as it is.
-    seed = check_random_state(random_state).randint(np.iinfo(np.int32).max, size=4).tolist()
-    express, look = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(2))
-    place, count, paint = map(
-        np.random.default_rng, np.random.SeedSequence([*seed, section]).spawn(3)
-    )
+    express, look, place, count, paint = _make_streams(random_state, section)
 
     grid, array_index, outline = place_spots(n_spots, layout, place)
     anatomy = Anatomy(grid / outline.radius, n_domains, pattern, place)
     domain = anatomy.label(grid / outline.radius)
     log_fold, markers = _draw_markers(n_domains, n_genes, n_domain_genes, express)
     _merge_twins(log_fold, gene_twins, ambiguous)
-    profile = np.exp(gene_signal * log_fold) * express.lognormal(sigma=1.0, size=n_genes)
-    profile *= mean_counts / profile.mean(axis=1, keepdims=True)
-    # What makes single spots noisy: programs such as cell types, independent of the domain.
-    programs = express.normal(scale=0.06, size=(4, n_genes))
+    profile, programs = _draw_profile(gene_signal * log_fold, mean_counts, express)
     X = _draw_counts(domain, profile, programs, library_size_sigma, dropout, count)
 
     distance, diameter = (length / pixel_size for length in _LAYOUTS[layout])
-    corner = grid.min(axis=0) - _MARGIN
-    extent = np.ptp(grid, axis=0) + 2 * _MARGIN
+    corner, extent = grid.min(axis=0) - _MARGIN, np.ptp(grid, axis=0) + 2 * _MARGIN
     resolution = min(_PIXELS_PER_SPOT, max_image_side / extent.max())
     picture = None
     if image:
@@ -209,6 +198,30 @@ def make_tissue(
         image_twins=image_twins,
     )
     return made if return_arrays else _to_anndata(made, array_index, markers)
+
+
+def _check_sizes(n_spots, n_domains, n_genes, n_domain_genes):
+    if n_spots < 10 * n_domains:
+        raise ValueError(
+            f"n_spots={n_spots} is too few for n_domains={n_domains}: use at least 10 spots per "
+            f"domain (n_spots >= {10 * n_domains}) or fewer domains"
+        )
+    if n_domain_genes > n_genes:
+        raise ValueError(
+            f"n_domain_genes={n_domain_genes} exceeds n_genes={n_genes}: a domain cannot have "
+            "more marker genes than there are genes; lower it or raise n_genes"
+        )
+
+
+def _make_streams(random_state, section):
+    """Return generators of expression, looks, places, counts and painting.
+
+    One for each part: without the image, or in another section, the rest stays as it is.
+    """
+    seed = check_random_state(random_state).randint(np.iinfo(np.int32).max, size=4).tolist()
+    tissue = np.random.SeedSequence(seed).spawn(2)
+    own = np.random.SeedSequence([*seed, section]).spawn(3)
+    return map(np.random.default_rng, [*tissue, *own])
 
 
 def _pair_twins(n_domains, n_gene_twins, n_image_twins):
@@ -235,6 +248,17 @@ def _merge_twins(rows, twins, ambiguous):
     """Pull the second row of each pair towards the first, in place."""
     first, second = twins.T
     rows[second] = ambiguous * rows[first] + (1 - ambiguous) * rows[second]
+
+
+def _draw_profile(log_fold, mean_counts, rng):
+    """Return each domain's abundances (n_domains, n_genes), and programs (4, n_genes).
+
+    Programs such as cell types, independent of the domain, are what makes single spots noisy.
+    """
+    n_genes = log_fold.shape[1]
+    profile = np.exp(log_fold) * rng.lognormal(sigma=1.0, size=n_genes)
+    profile *= mean_counts / profile.mean(axis=1, keepdims=True)
+    return profile, rng.normal(scale=0.06, size=(4, n_genes))
 
 
 def _draw_markers(n_domains, n_genes, n_markers, rng):

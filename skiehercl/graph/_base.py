@@ -1,6 +1,9 @@
 """What the graph estimators share: sections, identity of spots, edge weights, assembly to CSR."""
 
+from __future__ import annotations
+
 from numbers import Real
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
@@ -18,6 +21,11 @@ from .._utils._anndata import is_anndata, take_coords, warn_of_libraries
 from .._utils._checks import check_all_finite, check_sections
 from .._utils._display import DocumentedEstimator
 from ._search import symmetrise
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from .._utils._types import Labels, SpotsLike
 
 __all__ = ["SpatialGraph"]
 
@@ -39,7 +47,7 @@ class SpatialGraph(
         "bandwidth": [Interval(Real, 0, None, closed="neither"), None],
     }
 
-    def fit(self, X, y=None, sections=None):
+    def fit(self, X: SpotsLike, y: object = None, sections: Labels | None = None) -> Self:
         """Learn the spots that later queries are linked to.
 
         Parameters
@@ -61,7 +69,9 @@ class SpatialGraph(
         self._fit(X, sections)
         return self
 
-    def fit_transform(self, X, y=None, sections=None):
+    def fit_transform(
+        self, X: SpotsLike, y: object = None, sections: Labels | None = None
+    ) -> sp.csr_matrix:
         """Return the graph of the spots X; parameters as in ``fit``.
 
         Returns
@@ -71,7 +81,7 @@ class SpatialGraph(
         """
         return self._assemble(self._fit(X, sections), len(self.coords_))
 
-    def transform(self, X, sections=None):
+    def transform(self, X: SpotsLike, sections: Labels | None = None) -> sp.csr_matrix:
         """Return the links from each query to the fitted spots of its section.
 
         The fitted coordinates, row for row, give the graph of ``fit_transform`` again. Of other

@@ -1,6 +1,9 @@
 """SpatialDelaunayGraph: the triangulation of scattered cells."""
 
+from __future__ import annotations
+
 from numbers import Real
+from typing import Literal
 
 from sklearn.utils._param_validation import Interval
 
@@ -48,7 +51,14 @@ class SpatialDelaunayGraph(SpatialGraph):
         "max_edge": [Interval(Real, 0, None, closed="neither"), None],
     }
 
-    def __init__(self, max_edge=None, *, mode="connectivity", include_self=False, bandwidth=None):
+    def __init__(
+        self,
+        max_edge: float | None = None,
+        *,
+        mode: Literal["connectivity", "distance", "gaussian"] = "connectivity",
+        include_self: bool = False,
+        bandwidth: float | None = None,
+    ) -> None:
         self.max_edge = max_edge
         self.mode = mode
         self.include_self = include_self

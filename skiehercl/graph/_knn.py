@@ -1,6 +1,9 @@
 """SpatialKNNGraph: the k nearest spots."""
 
+from __future__ import annotations
+
 from numbers import Integral
+from typing import Literal
 
 from joblib import effective_n_jobs
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -62,15 +65,15 @@ class SpatialKNNGraph(SpatialGraph):
 
     def __init__(
         self,
-        n_neighbors=6,
+        n_neighbors: int = 6,
         *,
-        mode="connectivity",
-        symmetry="none",
-        include_self=False,
-        include_ties=False,
-        bandwidth=None,
-        n_jobs=None,
-    ):
+        mode: Literal["connectivity", "distance", "gaussian"] = "connectivity",
+        symmetry: Literal["none", "union", "mutual"] = "none",
+        include_self: bool = False,
+        include_ties: bool = False,
+        bandwidth: float | None = None,
+        n_jobs: int | None = None,
+    ) -> None:
         self.n_neighbors = n_neighbors
         self.mode = mode
         self.symmetry = symmetry

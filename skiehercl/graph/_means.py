@@ -1,12 +1,19 @@
 """Graphs as matrices: checks, sums and means over neighbours."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import scipy.sparse as sp
 
 from .._utils._checks import check_all_finite
 
+if TYPE_CHECKING:
+    from .._utils._types import Array, FloatArray, SparseMatrix
 
-def check_graph(graph, n_spots):
+
+def check_graph(graph: SparseMatrix, n_spots: int) -> sp.csr_matrix:
     """Check a graph that the user supplies.
 
     Parameters
@@ -52,7 +59,7 @@ def check_graph(graph, n_spots):
     return graph
 
 
-def neighbor_mean_matrix(graph, include_self=False):
+def neighbor_mean_matrix(graph: SparseMatrix, include_self: bool = False) -> sp.csr_matrix:
     """Return the row-stochastic matrix that averages over each spot's neighbours.
 
     Parameters
@@ -76,7 +83,7 @@ def neighbor_mean_matrix(graph, include_self=False):
     return sp.csr_matrix(sp.diags(scale.astype(graph.dtype)) @ graph)
 
 
-def neighbor_sum(graph, X):
+def neighbor_sum(graph: SparseMatrix, X: Array | SparseMatrix) -> FloatArray | sp.csr_matrix:
     """Return the weighted sum of X over each spot's neighbours, ``graph @ X``.
 
     Parameters
@@ -101,7 +108,9 @@ def neighbor_sum(graph, X):
     return total.tocsr() if sp.issparse(total) else total
 
 
-def neighbor_mean(graph, X, include_self=False):
+def neighbor_mean(
+    graph: SparseMatrix, X: Array | SparseMatrix, include_self: bool = False
+) -> FloatArray | sp.csr_matrix:
     """Return the mean of X over each spot's neighbours (see :func:`neighbor_mean_matrix`).
 
     Parameters

@@ -1,7 +1,10 @@
 """SpatialRadiusGraph: all spots in reach."""
 
+from __future__ import annotations
+
 import warnings
 from numbers import Integral, Real
+from typing import Literal
 
 import numpy as np
 from sklearn.utils._param_validation import Interval
@@ -51,8 +54,14 @@ class SpatialRadiusGraph(SpatialGraph):
     }
 
     def __init__(
-        self, radius=None, *, mode="connectivity", include_self=False, bandwidth=None, n_jobs=None
-    ):
+        self,
+        radius: float | None = None,
+        *,
+        mode: Literal["connectivity", "distance", "gaussian"] = "connectivity",
+        include_self: bool = False,
+        bandwidth: float | None = None,
+        n_jobs: int | None = None,
+    ) -> None:
         self.radius = radius
         self.mode = mode
         self.include_self = include_self

@@ -10,7 +10,7 @@ _MAX_EDGES = 200_000_000
 _TIE = 1e-3
 # Most neighbours beyond the k-th that tie with it; the shells of hexagonal and square grids hold
 # no more, and spots all at one place can't link each to each.
-_MOST_TIES = 12
+MOST_TIES = 12
 
 
 def find_nearest(tree, queries, own, n_neighbors, workers, include_ties=False):
@@ -20,7 +20,7 @@ def find_nearest(tree, queries, own, n_neighbors, workers, include_ties=False):
     spot at the same place stays a neighbour. With ``include_ties``, so do up to 12 points as far
     as the last one.
     """
-    n_ranks = min(n_neighbors + 1 + include_ties * _MOST_TIES, tree.n)
+    n_ranks = min(n_neighbors + 1 + include_ties * MOST_TIES, tree.n)
     dist, point = tree.query(queries, k=np.arange(1, n_ranks + 1), workers=workers)
     other = point != own[:, None]
     # Who doesn't meet itself (a query off the fitted spots, a spot under more than k duplicates)
@@ -28,8 +28,13 @@ def find_nearest(tree, queries, own, n_neighbors, workers, include_ties=False):
     keep = other & (np.cumsum(other, axis=1, dtype=np.int32) <= n_neighbors)
     if include_ties:
         last = np.max(dist, axis=1, where=keep, initial=0.0)
-        keep |= other & (dist <= (1.0 + _TIE) * last[:, None])
+        keep |= other & (dist <= reach(last)[:, None])
     return np.nonzero(keep)[0], point[keep], dist[keep]
+
+
+def reach(distance):
+    """Return the distance up to which others tie with those at a distance."""
+    return (1.0 + _TIE) * distance
 
 
 def find_within(tree, queries, own, radius):

@@ -3,22 +3,30 @@
 Coordinates, scale and patch size mean what `skiehercl.image` says.
 """
 
+from __future__ import annotations
+
 import os
 import warnings
 from collections.abc import Callable
 from numbers import Real
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._utils._anndata import is_anndata, take_coords
 from .._utils._display import ImageEstimator
+from .._utils._validation import fit_context
 from ._cutting import MIN_AUTO_PATCH, cut_patches, locate_spots, order_by_tile, spot_spacing
 from ._files import open_image, pixel_ceiling
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from .._utils._types import SpotsLike
 
 _CORNER = 0.35  # spots that end before this share of both sides of the image are suspicious
 _PROBES = 256  # spots whose patches tell the brightness of an image that is read by region
@@ -56,8 +64,8 @@ class PatchTransformer(ImageEstimator, TransformerMixin, BaseEstimator):
         "pad": [StrOptions({"reflect", "edge"})],
     }
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: SpotsLike, y: object = None) -> Self:
         """Check the input, open the image and prepare the description.
 
         Parameters

@@ -1,6 +1,8 @@
 """PatchExtractor: a square patch around each spot."""
 
-from typing import ClassVar
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from sklearn.utils import gen_batches
@@ -8,6 +10,9 @@ from sklearn.utils._param_validation import StrOptions
 
 from ._base import PatchTransformer
 from ._cutting import _BATCH_PIXELS
+
+if TYPE_CHECKING:
+    from .._utils._types import Array, ImageLike, SpotsLike
 
 __all__ = ["PatchExtractor"]
 
@@ -68,8 +73,15 @@ class PatchExtractor(PatchTransformer):
     }
 
     def __init__(
-        self, image=None, patch_size="auto", *, scale=1.0, mpp=None, pad="reflect", dtype=None
-    ):
+        self,
+        image: ImageLike | None = None,
+        patch_size: float | Literal["auto"] = "auto",
+        *,
+        scale: float = 1.0,
+        mpp: float | Literal["auto"] | None = None,
+        pad: Literal["reflect", "edge"] = "reflect",
+        dtype: Literal["float32"] | None = None,
+    ) -> None:
         self.image = image
         self.patch_size = patch_size
         self.scale = scale
@@ -77,7 +89,7 @@ class PatchExtractor(PatchTransformer):
         self.pad = pad
         self.dtype = dtype
 
-    def transform(self, X):
+    def transform(self, X: SpotsLike) -> Array:
         """Cut the patches.
 
         Parameters

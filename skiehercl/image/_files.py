@@ -1,19 +1,24 @@
 """Images from arrays and files: checked arrays, or regions of files too large for memory."""
 
+from __future__ import annotations
+
 import hashlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import joblib
 import numpy as np
 
-from ._region_image import RegionImage, UnsupportedTiff
+from ._region_image import RegionImage, UnsupportedTiff, find_reader, is_tiff
+
+if TYPE_CHECKING:
+    from .._utils._types import Array, ImageLike
 
 WHOLE_BYTES = 2**28  # images up to this size are read into memory
-_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def open_image(image):
+def open_image(image: ImageLike) -> tuple[Array | RegionImage, float | None]:
     """Return an image as an array, or as a RegionImage if its file is large.
 
     Parameters
@@ -46,11 +51,12 @@ def open_image(image):
     path = os.fspath(image)
     if not os.path.exists(path):
         raise FileNotFoundError(f"image {path!r} does not exist")
-    if os.path.isdir(path) and not _is_zarr(path):
+    reader = find_reader(path)
+    if os.path.isdir(path) and reader is None:
         raise IsADirectoryError(f"image {path!r} is a folder: pass the image file in it")
     name = f"image {path!r}"
     mpp = None
-    if os.path.isdir(path) or _is_tiff(path):
+    if reader is not None:
         try:
             regions = RegionImage(path)
             mpp = regions.mpp
@@ -59,31 +65,22 @@ def open_image(image):
             h, w, _ = regions.shape
             return check_pixels(regions.read(0, h, 0, w), name), mpp
         except ImportError as error:
-            if os.path.isdir(path):
+            if not is_tiff(path):  # Pillow may read TIFF as a whole
                 raise ImportError(
-                    f"{name} needs zarr ({error}): python -m pip install 'skiehercl[image]'"
+                    f"{name} needs another library ({error}): python -m pip install "
+                    "'skiehercl[image]'"
                 ) from error
         except UnsupportedTiff:
             pass
     return check_pixels(_decode(path), name), mpp
 
 
-def read_image(image):
+def read_image(image: ImageLike) -> Array:
     """Return an image as an array (h, w, c), large ones too; otherwise as :func:`open_image`."""
     pixels, _ = open_image(image)
     if isinstance(pixels, RegionImage):
         pixels = check_pixels(pixels.read(0, pixels.shape[0], 0, pixels.shape[1]), "image")
     return pixels
-
-
-def _is_zarr(folder):
-    markers = (".zattrs", ".zgroup", ".zarray", "zarr.json")
-    return any(os.path.exists(os.path.join(folder, marker)) for marker in markers)
-
-
-def _is_tiff(path):
-    with open(path, "rb") as file:
-        return file.read(4) in _TIFF_MAGIC
 
 
 def check_pixels(image, name):
@@ -132,7 +129,7 @@ def _decode(path):
                 picture = picture.convert("RGB")
             return np.array(picture)
     except Image.DecompressionBombError as error:
-        tiff = _is_tiff(path)
+        tiff = is_tiff(path)
         cure = "install skiehercl[image], which reads TIFF by region, or " if tiff else ""
         raise ValueError(
             f"image {path!r} is too large to decode safely ({error}). If you trust the file, {cure}"

@@ -1,8 +1,10 @@
 """ResNet50PatchFeaturizer: a pretrained network describes the patch around each spot."""
 
+from __future__ import annotations
+
 import os
 from numbers import Integral
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import joblib
 import numpy as np
@@ -15,6 +17,13 @@ from .._utils._memory import list_versions, open_memory
 from ._base import PatchTransformer
 from ._cutting import cut_patches
 from ._files import digest_image
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+    from .._utils._types import FloatArray, ImageLike, MemoryLike, PathLike, RandomState, SpotsLike
 
 __all__ = ["ResNet50PatchFeaturizer"]
 
@@ -82,7 +91,7 @@ class ResNet50PatchFeaturizer(ClassNamePrefixFeaturesOutMixin, PatchTransformer)
     In dense mode the network sees the tissue around a patch where patch mode pads with zeros.
     Deep networks feel that in every cell of their map: with EfficientNet-lite0 on an olfactory bulb
     the median cosine between the two is 0.56, yet a linear probe finds the layers nearly as well
-    (0.71 and 0.76 of the spots right; ``benchmarks/featurizer.py``). So take one mode for all
+    (0.71 and 0.76 of the spots right; ``benchmarks/log.md``). So take one mode for all
     sections that are compared. It serves networks that end in a global average (resnet, densenet,
     efficientnet, regnet).
 
@@ -122,26 +131,26 @@ class ResNet50PatchFeaturizer(ClassNamePrefixFeaturesOutMixin, PatchTransformer)
 
     def __init__(
         self,
-        backbone="resnet50",
-        weights="DEFAULT",
+        backbone: str | torch.nn.Module = "resnet50",
+        weights: PathLike | None = "DEFAULT",
         *,
-        image=None,
-        patch_size="auto",
-        scale=1.0,
-        mpp=None,
-        pad="reflect",
-        input_size=224,
-        batch_size=64,
-        dense=False,
-        device="auto",
-        precision="auto",
-        memory=None,
-        sha256=None,
-        pixel_mean=None,
-        pixel_std=None,
-        random_state=None,
-        verbose=False,
-    ):
+        image: ImageLike | None = None,
+        patch_size: float | Literal["auto"] = "auto",
+        scale: float = 1.0,
+        mpp: float | Literal["auto"] | None = None,
+        pad: Literal["reflect", "edge"] = "reflect",
+        input_size: int | None = 224,
+        batch_size: int = 64,
+        dense: bool = False,
+        device: str = "auto",
+        precision: Literal["auto", "float32", "bfloat16"] = "auto",
+        memory: MemoryLike | None = None,
+        sha256: str | None = None,
+        pixel_mean: Sequence[float] | None = None,
+        pixel_std: Sequence[float] | None = None,
+        random_state: RandomState = None,
+        verbose: bool = False,
+    ) -> None:
         self.backbone = backbone
         self.weights = weights
         self.image = image
@@ -203,7 +212,7 @@ class ResNet50PatchFeaturizer(ClassNamePrefixFeaturesOutMixin, PatchTransformer)
         noise = torch.randn((1, len(self.pixel_mean_), *size), generator=generator)
         return noise.contiguous(memory_format=torch.channels_last)
 
-    def transform(self, X):
+    def transform(self, X: SpotsLike) -> FloatArray:
         """Run the network over the patches, batch by batch, or over windows in dense mode.
 
         Parameters

@@ -8,6 +8,7 @@ import numpy as np
 
 CACHE_BYTES = 2**28  # decoded tiles kept in memory
 _CHANNEL_AXES = "SCQI"  # samples, channels, and what unnamed leading axes are called
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TIFF_DECODED = {1, 2, 6}  # photometric: grey, RGB, YCbCr; Pillow turns the others into RGB
 _PER_UNIT = {2: 25_400.0, 3: 10_000.0}  # micrometres in TIFF's units inch and centimetre
 _MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "micrometer": 1.0, "nm": 1e-3, "nanometer": 1e-3}
@@ -47,8 +48,8 @@ class RegionImage:
 
     def __init__(self, path, level=0):
         self.path = path
-        opener = _open_zarr if os.path.isdir(path) else _open_tiff
-        self._array, axes, self.mpp, self._alpha, self.n_levels = opener(path, level)
+        reader = find_reader(path) or _open_tiff
+        self._array, axes, self.mpp, self._alpha, self.n_levels = reader(path, level)
         self._set_axes(axes)
         y, x = self._axes["Y"], self._axes["X"]
         channels = self._array.shape[self._axes["C"]] if "C" in self._axes else 1
@@ -151,6 +152,19 @@ def lay_over_white(pixels):
     return (np.rint(mixed) if pixels.dtype.kind in "ui" else mixed).astype(pixels.dtype)
 
 
+def is_tiff(path):
+    """Whether a file begins as TIFF files do."""
+    if os.path.isdir(path):
+        return False
+    with open(path, "rb") as file:
+        return file.read(4) in _TIFF_MAGIC
+
+
+def _is_zarr(path):
+    markers = (".zattrs", ".zgroup", ".zarray", "zarr.json")
+    return any(os.path.exists(os.path.join(path, marker)) for marker in markers)
+
+
 def _open_tiff(path, level):
     """Return (array-like, axes, mpp, has alpha, levels) of a level of a TIFF's first series."""
     import tifffile
@@ -240,3 +254,16 @@ def _open_zarr(path, level):
         if change.get("type") == "scale" and factor:
             mpp = _keep_plausible(factor * change["scale"][names.index("x")])
     return array, "".join(name.upper() for name in names), mpp, False, len(datasets)
+
+
+# The formats read by region: what tells one from its path, and what returns of one of its levels
+# (array-like, axes, micrometres per pixel of the finest level or None, has alpha, levels).
+_READERS = {
+    "zarr": (_is_zarr, _open_zarr),
+    "tiff": (is_tiff, _open_tiff),
+}
+
+
+def find_reader(path):
+    """Return the function that opens an image by region, or None for another format."""
+    return next((reader for is_one, reader in _READERS.values() if is_one(path)), None)

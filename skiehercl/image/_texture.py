@@ -1,11 +1,18 @@
 """Colour, stain and texture statistics of image patches, in numpy."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
 import numpy as np
 from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted
 
 from ._base import PatchTransformer
 from ._cutting import _BATCH_PIXELS
+
+if TYPE_CHECKING:
+    from .._utils._types import Array, FloatArray, ImageLike, SpotsLike
 
 # Absorption of haematoxylin, eosin and DAB in red, green, blue (Ruifrok & Johnston 2001).
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
@@ -165,14 +172,22 @@ class ColorTextureFeaturizer(PatchTransformer):
     (3, 52)
     """
 
-    def __init__(self, image=None, patch_size="auto", *, scale=1.0, mpp=None, pad="reflect"):
+    def __init__(
+        self,
+        image: ImageLike | None = None,
+        patch_size: float | Literal["auto"] = "auto",
+        *,
+        scale: float = 1.0,
+        mpp: float | Literal["auto"] | None = None,
+        pad: Literal["reflect", "edge"] = "reflect",
+    ) -> None:
         self.image = image
         self.patch_size = patch_size
         self.scale = scale
         self.mpp = mpp
         self.pad = pad
 
-    def transform(self, X):
+    def transform(self, X: SpotsLike) -> FloatArray:
         """Describe the patches.
 
         Parameters
@@ -192,7 +207,7 @@ class ColorTextureFeaturizer(PatchTransformer):
             features[order[rows]] = describe_patches(cut(order[rows]), self.pixel_max_)
         return features
 
-    def get_feature_names_out(self, input_features=None):
+    def get_feature_names_out(self, input_features: object = None) -> Array:
         """Return names such as "red_mean"; `input_features` is ignored."""
         check_is_fitted(self)
         return np.asarray(feature_names(self.n_channels_), dtype=object)

@@ -1,22 +1,33 @@
 """Results into an AnnData, where scanpy looks for them."""
 
+from __future__ import annotations
+
 import warnings
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from .._spots._gather import gather_spots
 from .._spots._kind import recognise_input
 from .._spots._recognition import make_keys, match_keys
 from .._utils._anndata import digest_names
 from .._utils._version import __version__
 from ..plotting._drawing import name_colours, sort_labels
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anndata import AnnData
+    from sklearn.base import BaseEstimator
+
+    from .._utils._types import ArrayLike, Labels
+
 __all__ = ["add_domains", "annotate"]
 
 
-def annotate(adata, estimator, key="domain_pred"):
+def annotate(adata: AnnData, estimator: BaseEstimator, key: str = "domain_pred") -> AnnData:
     """Store the domains of a fitted estimator in `adata`, in place, for scanpy to plot.
 
     The section of ``fit`` gets the estimator's own ``labels_``. Any other one, told by the number
@@ -72,17 +83,29 @@ def annotate(adata, estimator, key="domain_pred"):
         )
     own = _is_section_of_fit(adata, estimator)
     results = _take_results(estimator) if own else _predict_results(adata, estimator)
+    labels, probabilities, embedding = results
     prefix = "X_" + type(estimator).__name__.removesuffix("Clusterer").lower()
-    parameters = estimator.get_params(deep=False)
-    for name in ("input", "n_iter", "n_clusters"):
-        if hasattr(estimator, f"{name}_"):  # what was decided
-            parameters[name] = getattr(estimator, f"{name}_")
+    parameters = _list_parameters(estimator)
+    decided = {
+        "input": getattr(estimator, "input_", None),
+        "n_iter": getattr(estimator, "n_iter_", None),
+        "n_clusters": getattr(estimator, "n_clusters_", None),
+    }
+    parameters |= {name: value for name, value in decided.items() if value is not None}
     parameters["skiehercl"] = __version__
-    add_domains(adata, *results, key=key, params=parameters, embedding_key=prefix)
+    add_domains(adata, labels, probabilities, embedding, key, parameters, embedding_key=prefix)
     adata.uns[key]["estimator"] = type(estimator).__name__
     for name, weights in (getattr(estimator, "attention_", {}) if own else {}).items():
         adata.obsm[f"{prefix}_attention_{name}"] = np.asarray(weights, dtype=np.float32)
     return adata
+
+
+def _list_parameters(estimator):
+    """Return all parameters, of its parts too, those that stand for None with their defaults."""
+    parts = getattr(estimator, "_parts", {})
+    unset = {name: part() for name, part in parts.items() if getattr(estimator, name) is None}
+    parameters = clone(estimator).set_params(**unset).get_params()
+    return {name: value for name, value in parameters.items() if name not in parts}
 
 
 def _is_section_of_fit(adata, estimator):
@@ -102,16 +125,18 @@ def _holds_other_rows(adata, estimator):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # predict tells again
         try:
-            genes = gather_spots(estimator, adata, None, None, None, reset=False).genes
-            kind = recognise_input(genes, estimator.input)
+            genes = estimator._gather(adata, None, None, None, reset=False).genes
+            asked = getattr(estimator, "input", None)
+            asked = asked or getattr(estimator.features, "input", "auto")
+            kind = recognise_input(genes, asked)
         except (KeyError, ValueError):
             return False  # normalised or selected since, or fitted on an array from elsewhere
     return kind == estimator.input_ and not match_keys(make_keys(genes), keys)
 
 
 def _take_results(estimator):
-    names = "labels_", "probabilities_", "embedding_"
-    return [getattr(estimator, name, None) for name in names]
+    probabilities = getattr(estimator, "probabilities_", None)
+    return estimator.labels_, probabilities, getattr(estimator, "embedding_", None)
 
 
 def _predict_results(adata, estimator):
@@ -130,15 +155,15 @@ def _predict_results(adata, estimator):
 
 
 def add_domains(
-    adata,
-    labels,
-    probabilities=None,
-    embedding=None,
-    key="domain_pred",
-    params=None,
+    adata: AnnData,
+    labels: Labels,
+    probabilities: ArrayLike | None = None,
+    embedding: ArrayLike | None = None,
+    key: str = "domain_pred",
+    params: Mapping[str, object] | None = None,
     *,
-    embedding_key="X_iehercl",
-):
+    embedding_key: str = "X_iehercl",
+) -> AnnData:
     """Store a clustering, given as arrays, in `adata`, in place; see :func:`annotate`.
 
     Parameters
@@ -167,7 +192,11 @@ def add_domains(
         An argument does not have one row per spot, or ``uns[key]`` is another's.
     """
     values = np.asarray(labels)
-    rows = {"labels": values, "probabilities": probabilities, "embedding": embedding}
+    rows: dict[str, Any] = {
+        "labels": values,
+        "probabilities": probabilities,
+        "embedding": embedding,
+    }
     for name, given in rows.items():
         if given is not None and len(given) != adata.n_obs:
             raise ValueError(
@@ -182,7 +211,9 @@ def add_domains(
     names, colours = _order_by_size(values, n_domains)
     adata.obs[key] = pd.Categorical(values.astype(str), categories=names)
     adata.uns[f"{key}_colors"] = colours
-    stored = {"params": {str(name): _make_storable(v) for name, v in (params or {}).items()}}
+    stored: dict[str, Any] = {
+        "params": {str(name): _make_storable(v) for name, v in (params or {}).items()}
+    }
     if probabilities is not None:
         adata.obs[f"{key}_confidence"] = np.max(probabilities, axis=1).astype(np.float32)
     if embedding is not None:

@@ -1,6 +1,9 @@
 """Sections from files and to them."""
 
+from __future__ import annotations
+
 import os
+from typing import TYPE_CHECKING
 
 from scipy import sparse
 
@@ -10,10 +13,15 @@ from ._h5ad import write_h5ad
 from ._spatialdata import from_spatialdata, import_spatialdata
 from ._visium import read_visium
 
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from .._utils._types import PathLike
+
 __all__ = ["check_writable", "read_section", "write_labelled"]
 
 
-def read_section(path, *, spatial_key="spatial"):
+def read_section(path: PathLike, *, spatial_key: str | None = "spatial") -> AnnData:
     """Read a section from an ``.h5ad`` file, a Space Ranger folder or a SpatialData store.
 
     Parameters
@@ -76,7 +84,7 @@ def _read_h5ad(name):
     raise ValueError(f"not an .h5ad: {name!r} is HDF5 but holds {keys}, no AnnData: {cure}")
 
 
-def check_writable(path):
+def check_writable(path: PathLike) -> None:
     """Make sure that `path` can be written, before hours of training depend on it.
 
     A temporary file is created beside it and removed: permission bits say nothing to root or on
@@ -94,7 +102,7 @@ def check_writable(path):
     check_target(path)
 
 
-def write_labelled(adata, path):
+def write_labelled(adata: AnnData, path: PathLike) -> None:
     """Write `adata` to an ``.h5ad`` file: wholly or not at all.
 
     The file is written under a temporary name in the same folder and then renamed, so that an

@@ -1,7 +1,10 @@
 """Image features of an AnnData's spots."""
 
+from __future__ import annotations
+
 import sys
 import warnings
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +15,15 @@ from ..graph._search import measure_spacing
 from ..image import ColorTextureFeaturizer, PatchExtractor
 from ..image._cutting import MIN_AUTO_PATCH
 
-# Default patch side in spot diameters: the spot and its neighbours (benchmarks/NOTES.md).
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from sklearn.base import TransformerMixin
+
+    from .._utils._types import FloatArray
+
+# Default patch side in spot diameters: the spot and its neighbours (benchmarks/decisions.md).
 _PATCH_PER_SPOT = 2.75
 # Fewer pixels across a spot show no tissue, only its shade.
 _FEWEST_PIXELS = 8.0
@@ -39,16 +50,16 @@ def is_too_coarse(detail):
 
 
 def section_image_features(
-    adata,
-    featurizer=None,
-    patch_size=None,
+    adata: AnnData,
+    featurizer: TransformerMixin | None = None,
+    patch_size: float | None = None,
     *,
-    patch_um=None,
-    library=None,
-    prefer=(),
-    spatial_key="spatial",
-    verbose=False,
-):
+    patch_um: float | None = None,
+    library: str | None = None,
+    prefer: str | Sequence[str] = (),
+    spatial_key: str = "spatial",
+    verbose: bool = False,
+) -> FloatArray | None:
     """Describe the tissue around each spot by the section's image.
 
     Parameters
@@ -117,22 +128,14 @@ def section_image_features(
             patch_size = max(MIN_AUTO_PATCH, round(_PATCH_PER_SPOT * found.spot_diameter))
     # A slide in its file is not opened here; no patch of it gets too large for memory.
     longest = np.inf if isinstance(found.image, str) else max(found.image.shape[:2], default=0)
-    if patch_size != "auto" and mpp is None and patch_size > longest:
+    if not isinstance(patch_size, str) and mpp is None and patch_size > longest:
         raise ValueError(
             f"patch_size={patch_size} is larger than the image, whose longer side has {longest} "
             "pixels: choose a smaller patch"
         )
-    place = {"image": found.image, "patch_size": patch_size, "scale": found.scale}
+    place: dict[str, Any] = {"image": found.image, "patch_size": patch_size, "scale": found.scale}
     if verbose:
-        name = found.image
-        if not isinstance(name, str):
-            name = f"the {found.image.shape[1]} x {found.image.shape[0]} image"
-        unit = "px" if mpp is None else "µm"
-        print(
-            f"image features: {type(featurizer).__name__} on {patch_size} {unit} patches of {name} "
-            f"(scale {found.scale:.4g})",
-            file=sys.stderr,
-        )
+        _tell(featurizer, f"{patch_size} {'px' if mpp is None else 'µm'}", found)
     if cuts:
         if "mpp" in parameters:
             place["mpp"] = mpp
@@ -140,6 +143,18 @@ def section_image_features(
     else:
         features = featurizer.fit_transform(PatchExtractor(**place).fit_transform(coords))
     return np.asarray(features, dtype=np.float32)
+
+
+def _tell(featurizer, patch, found):
+    """Say on stderr which image and patch are used."""
+    name = found.image
+    if not isinstance(name, str):
+        name = f"the {name.shape[1]} x {name.shape[0]} image"
+    print(
+        f"image features: {type(featurizer).__name__} on {patch} patches of {name} "
+        f"(scale {found.scale:.4g})",
+        file=sys.stderr,
+    )
 
 
 def _convert_micrometres(patch_um, patch_size, mpp):

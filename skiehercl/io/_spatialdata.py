@@ -1,9 +1,17 @@
 """SpatialData in and out: tables with coordinates, an image and its scale factor."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from .._spots._section_image import check_spatial, find_image
 from ..image._files import WHOLE_BYTES
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
 
 _KEY = "spatialdata"  # key of the image in uns["spatial"]
 
@@ -20,8 +28,13 @@ def import_spatialdata(purpose):
 
 
 def from_spatialdata(
-    sdata, table=None, *, spatial_key="spatial", image=None, coordinate_system="global"
-):
+    sdata: SpatialData,
+    table: str | None = None,
+    *,
+    spatial_key: str = "spatial",
+    image: str | None = None,
+    coordinate_system: str = "global",
+) -> AnnData:
     """Return a table of a SpatialData object as an AnnData with coordinates and image.
 
     Parameters
@@ -126,7 +139,13 @@ def _take_image(sdata, name, shapes, coordinate_system):
     return np.moveaxis(np.asarray(level.transpose("c", "y", "x").data), 0, -1), float(scale)
 
 
-def to_spatialdata(adata, *, name="section", library=None, spatial_key="spatial"):
+def to_spatialdata(
+    adata: AnnData,
+    *,
+    name: str = "section",
+    library: str | None = None,
+    spatial_key: str = "spatial",
+) -> SpatialData:
     """Return a section as a SpatialData object: table, spots as circles, and the image.
 
     Parameters

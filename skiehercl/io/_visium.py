@@ -1,11 +1,14 @@
 """Read a Space Ranger output folder: matrix, spot positions, scale factors, images."""
 
+from __future__ import annotations
+
 import gzip
 import io as _io
 import json
 import os
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,6 +17,11 @@ from scipy.io import mmread
 
 from ..image._files import open_image, read_image
 from . import _visium
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from .._utils._types import PathLike
 
 POSITION_COLUMNS = [
     "barcode",
@@ -76,9 +84,9 @@ def read_counts(outs):
     if len(files) > 1:
         raise ValueError(f"{outs} has several matrices: {_list_names(outs)}. Keep one of them")
     if files:
-        *parts, origin = *_read_h5(files[0]), files[0]
+        parts, origin = _read_h5(files[0]), files[0]
     elif folder.is_dir():
-        *parts, origin = *_read_mtx(folder), {}, folder
+        parts, origin = (*_read_mtx(folder), {}), folder
     else:
         raise FileNotFoundError(
             f"{outs} has neither {MATRIX}.h5 nor a folder {MATRIX}: found {_list_names(outs)}"
@@ -270,8 +278,13 @@ def _list_names(folder):
 
 
 def read_visium(
-    path, *, library_id=None, in_tissue_only=True, load_images=True, fullres_image=None
-):
+    path: PathLike,
+    *,
+    library_id: str | None = None,
+    in_tissue_only: bool = True,
+    load_images: bool = True,
+    fullres_image: PathLike | None = None,
+) -> AnnData:
     """Read a Space Ranger output folder, old or new layout, into scanpy's convention.
 
     Parameters

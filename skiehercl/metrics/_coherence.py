@@ -1,5 +1,9 @@
 """Scores of domains that need no truth; public through `skiehercl.metrics`."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from scipy import sparse
 from scipy.spatial import cKDTree
@@ -9,6 +13,9 @@ from sklearn.utils import check_array, check_random_state
 
 from .._utils._checks import check_sections
 from .._utils._labels import encode_labels
+
+if TYPE_CHECKING:
+    from .._utils._types import ArrayLike, Labels, MatrixLike, RandomState, SparseMatrix
 
 
 def _check_spots(labels, coords, name="coords", **checks):
@@ -33,7 +40,9 @@ def _average_sections(score, codes, coords, sections):
     return float(np.average(scores, weights=[m.sum() for m in members]))
 
 
-def pas_score(labels, coords, n_neighbors=10, *, sections=None):
+def pas_score(
+    labels: Labels, coords: ArrayLike, n_neighbors: int = 10, *, sections: Labels | None = None
+) -> float:
     """Proportion of abnormal spots: spots unlike most of their neighbours. Lower is better.
 
     A spot is abnormal if more than half of its `n_neighbors` nearest spots (at least 6 of 10)
@@ -82,7 +91,7 @@ def pas_score(labels, coords, n_neighbors=10, *, sections=None):
     return _average_sections(score, codes, coords, sections)
 
 
-def chaos_score(labels, coords, *, sections=None):
+def chaos_score(labels: Labels, coords: ArrayLike, *, sections: Labels | None = None) -> float:
     """Spatial chaos: mean distance to the nearest spot of the same domain. Lower is better.
 
     Coordinates are standardised first, so that sections can be compared; domains of one or two
@@ -129,7 +138,7 @@ def chaos_score(labels, coords, *, sections=None):
     return _average_sections(score, codes, coords, sections)
 
 
-def morans_i_labels(labels, graph):
+def morans_i_labels(labels: Labels, graph: SparseMatrix) -> float:
     """Moran's I of the domains on a spatial graph. Higher is better.
 
     The mean over domains, weighted by their size, of Moran's I of the indicator "spot is in
@@ -189,7 +198,13 @@ def morans_i_labels(labels, graph):
     return float(np.average(morans, weights=size))
 
 
-def silhouette_embedding(embedding, labels, *, sample_size=5000, random_state=None):
+def silhouette_embedding(
+    embedding: MatrixLike,
+    labels: Labels,
+    *,
+    sample_size: int | None = 5000,
+    random_state: RandomState = None,
+) -> float:
     """Silhouette of the domains in an embedding, on a sample of spots. Higher is better.
 
     Parameters

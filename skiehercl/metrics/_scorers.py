@@ -1,6 +1,9 @@
 """Scorers for scikit-learn's model selection; public through `skiehercl.metrics`."""
 
+from __future__ import annotations
+
 import warnings
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
@@ -15,6 +18,11 @@ from ..graph import SpatialKNNGraph
 from ._coherence import chaos_score, morans_i_labels, pas_score, silhouette_embedding
 from ._truth import SCORES, label_pair
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .._utils._types import Columns
+
 __all__ = ["BLIND", "make_domain_scorer", "take_coords"]
 
 # What the names of scores that see no truth begin with, also in a search's results.
@@ -23,7 +31,12 @@ BLIND = "blind_"
 _METADATA = ("coords", "image_features", "sections")
 
 
-def make_domain_scorer(metric="ari", *, ignore=UNLABELLED, coords_columns=None):
+def make_domain_scorer(
+    metric: str | Sequence[str] = "ari",
+    *,
+    ignore: Sequence[object] = UNLABELLED,
+    coords_columns: Columns | None = None,
+) -> Callable[..., Any]:
     """Make a scorer for `GridSearchCV(scoring=...)` and its relatives.
 
     The domains are `estimator.predict(X)`; where the estimator has no `predict` (agglomerative or

@@ -1,13 +1,22 @@
 """Scores of domains against the truth."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from sklearn import metrics as _sk
 
 from .._utils._labels import UNLABELLED, encode_labels
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .._utils._types import BoolArray, Labels
+
 __all__ = ["domain_scores", "labelled_mask"]
 
 
-def labelled_mask(y_true, *, ignore=UNLABELLED):
+def labelled_mask(y_true: Labels, *, ignore: Sequence[object] = UNLABELLED) -> BoolArray:
     """Tell which spots carry a label.
 
     Parameters
@@ -32,7 +41,9 @@ def labelled_mask(y_true, *, ignore=UNLABELLED):
     return encode_labels(y_true, "y_true", ignore)[0] >= 0
 
 
-def domain_scores(y_true, y_pred, *, ignore=UNLABELLED):
+def domain_scores(
+    y_true: Labels, y_pred: Labels, *, ignore: Sequence[object] = UNLABELLED
+) -> dict[str, float]:
     """Score predicted domains against the truth with the paper's five metrics.
 
     Spots that are unlabelled in the truth are left out; a label that was predicted is never

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
+from .._spots._section_image import find_picture
 from .._utils._labels import UNLABELLED, encode_labels
 
 # Seven colours of Okabe & Ito, then colours chosen one by one to be as far as possible from
@@ -46,7 +47,7 @@ def unpack_adata(adata, labels, key, truth, image, scale):
     if isinstance(truth, str):
         truth = _take_column(adata, truth, "truth")
     if image is None or isinstance(image, str):
-        image, scale = _find_image(adata, image, scale)
+        image, scale, _ = find_picture(adata, image) or (None, scale, None)
     return adata.obsm["spatial"][:, :2], labels, truth, image, scale
 
 
@@ -67,29 +68,6 @@ def _take_column(adata, column, name):
     return adata.obs[column]
 
 
-def _find_image(adata, wanted, scale):
-    """Best resolved image that has a scale factor, of an AnnData with one library."""
-    found = {}
-    libraries = adata.uns.get("spatial", {})
-    if len(libraries) == 1:
-        (library,) = libraries.values()
-        factors = library.get("scalefactors", {})
-        for name, image in library.get("images", {}).items():
-            # a slide that stays in its file is no picture to draw
-            if f"tissue_{name}_scalef" in factors and not isinstance(image, str):
-                found[name] = image, float(factors[f"tissue_{name}_scalef"])
-    if wanted is not None and wanted not in found:
-        raise ValueError(
-            f"image={wanted!r} is not an image with a scale factor in uns['spatial'] (of one "
-            f"library): there are {list(found)}"
-        )
-    if not found:
-        return None, scale
-    # Colour before grey, then the most pixels.
-    best = max(found, key=lambda name: ("gray" not in name, found[name][0].size))
-    return found[wanted or best]
-
-
 def check_coords(coords):
     """Coordinates as finite float array (n_spots, 2)."""
     coords = np.asarray(coords, dtype=float)
@@ -97,6 +75,18 @@ def check_coords(coords):
         raise ValueError(f"coords must have the shape (n_spots, 2), got {coords.shape}")
     if not np.isfinite(coords).all():
         raise ValueError("coords contains NaN or infinity: leave those spots out of all arrays")
+    return coords
+
+
+def lay_out(coords, sections):
+    """Return coordinates (n, 2) at which the sections lie in a row, the first spot's first."""
+    sections = np.asarray(sections)
+    coords, start = np.array(coords, dtype=float), 0.0
+    names, first = np.unique(sections, return_index=True)
+    for name in names[np.argsort(first)]:
+        own = sections == name
+        coords[own] += [start, 0.0] - coords[own].min(axis=0)
+        start = 1.1 * coords[own, 0].max()
     return coords
 
 

@@ -1,5 +1,9 @@
 """Pictures about the image, public in `skiehercl.plotting`: placement of spots, did it help."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from ..image._cutting import cut_patches
@@ -9,17 +13,31 @@ from ._drawing import (
     draw_spots,
     draw_tissue,
     import_pyplot,
+    lay_out,
     match_panels,
     measure_spots,
     sort_labels,
     to_rgba,
 )
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from .._utils._types import ArrayLike, ImageLike, Labels
+    from ..report import ImageReport
+
 _OVERVIEW = 1200  # longer side of the picture of the whole image, in pixels
 _EXAMPLES = 9
 
 
-def plot_placement(coords, image, *, scale=1.0, patch_size=None, spot_size=None):
+def plot_placement(
+    coords: ArrayLike,
+    image: ImageLike,
+    *,
+    scale: float = 1.0,
+    patch_size: int | None = None,
+    spot_size: float | None = None,
+) -> Figure:
     """Draw the spots over the image, to see whether coordinates and scale are right.
 
     Spots outside the image are drawn too, in red. With `patch_size`, nine patches are shown
@@ -95,7 +113,7 @@ def _as_rgb(pixels, whole=None):
     return pixels[:, :, :3]
 
 
-def plot_image_report(report, *, truth=None):
+def plot_image_report(report: ImageReport, *, truth: Labels | None = None) -> Figure:
     """Draw what the image changed: domains of the four runs, attention, scores and agreement.
 
     Parameters
@@ -108,10 +126,13 @@ def plot_image_report(report, *, truth=None):
     Returns
     -------
     figure : matplotlib.figure.Figure
-        Domains and attention are those of the first seed.
+        Domains and attention are those of the first seed; sections lie side by side.
     """
     plt = import_pyplot()
-    coords, size = report.coords, measure_spots(report.coords)
+    coords = report.coords[:, :2]
+    if report.sections is not None:
+        coords = lay_out(coords, report.sections)
+    size = measure_spots(coords)
     maps = {run: found[0] for run, found in report.labels.items()}
     reference = sort_labels(maps["genes"] if truth is None else truth, "truth", len(coords))
     figure, axes = plt.subplots(2, 4, figsize=(16, 8), layout="constrained")

@@ -1,6 +1,9 @@
 """Figures of domains, attention and losses."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from sklearn.metrics import adjusted_rand_score
@@ -25,25 +28,34 @@ from ._drawing import (
     unpack_adata,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+
+    from .._utils._types import ArrayLike, ImageLike, Labels, PathLike, SpotsLike
+
 __all__ = ["plot_attention", "plot_domains", "plot_loss_history", "save_figure"]
 
 _FORMATS = ("png", "pdf", "svg")
 
 
 def plot_domains(
-    coords,
-    labels=None,
+    coords: SpotsLike,
+    labels: Labels | None = None,
     *,
-    key=None,
-    image=None,
-    scale=1.0,
-    truth=None,
-    ax=None,
-    spot_size=None,
-    alpha=1.0,
-    palette=None,
-    title=None,
-):
+    key: str | None = None,
+    image: ImageLike | Literal[False] | None = None,
+    scale: float = 1.0,
+    truth: Labels | str | None = None,
+    ax: Axes | Sequence[Axes] | None = None,
+    spot_size: float | None = None,
+    alpha: float = 1.0,
+    palette: str | Sequence[Any] | Mapping[Any, Any] | None = None,
+    title: str | None = None,
+) -> Figure:
     """Draw the domains on the tissue, y pointing down, optionally beside the truth.
 
     Parameters
@@ -56,7 +68,8 @@ def plot_domains(
         With an AnnData: the column of `obs` with the domains, instead of `labels`.
     image : array of shape (height, width[, 3 or 4]), str or False, optional
         Tissue image to draw below, faded. With an AnnData also a name in
-        `uns['spatial'][library]['images']`; None takes the best resolved one and False none.
+        `uns['spatial'][library]['images']`; None takes the one that :func:`skiehercl.io.find_image`
+        does, of those in memory, and False none.
     scale : float, default=1.0
         Image pixels per coordinate unit (an AnnData brings its own).
     truth : array-like of shape (n_spots,) or str, optional
@@ -117,7 +130,7 @@ def plot_domains(
         titles = [title]
     else:
         panels.insert(0, sort_labels(truth, "truth", len(coords)))
-        panels = match_panels(*panels, palette)
+        panels = match_panels(panels[0], panels[1], palette)
         both = (panels[0][0] >= 0) & (panels[1][0] >= 0)
         agreement = adjusted_rand_score(panels[0][0][both], panels[1][0][both])
         titles = ["truth", title or f"predicted (ARI {agreement:.2f})"]
@@ -138,16 +151,16 @@ def plot_domains(
 
 
 def plot_attention(
-    coords,
-    attention,
+    coords: SpotsLike,
+    attention: Mapping[str, ArrayLike],
     *,
-    view_names=None,
-    spot_size=None,
-    image=None,
-    scale=1.0,
-    cmap="viridis",
-    n_columns=None,
-):
+    view_names: Mapping[str, Sequence[str]] | None = None,
+    spot_size: float | None = None,
+    image: ArrayLike | None = None,
+    scale: float = 1.0,
+    cmap: str | Colormap = "viridis",
+    n_columns: int | None = None,
+) -> Figure:
     """Draw attention weights on the tissue, one panel per view, each with its colour bar.
 
     Parameters
@@ -209,7 +222,12 @@ def plot_attention(
     return figure
 
 
-def plot_loss_history(loss_history, ax=None, *, title=None):
+def plot_loss_history(
+    loss_history: Mapping[str, Sequence[float]] | Sequence[Mapping[str, Sequence[float]]],
+    ax: Axes | None = None,
+    *,
+    title: str | None = None,
+) -> Figure:
     """Draw how each term of the loss fell over the epochs.
 
     Parameters
@@ -271,15 +289,15 @@ def plot_loss_history(loss_history, ax=None, *, title=None):
         ax.set_yscale("log", nonpositive="mask")
     ax.set_xlabel("epoch")
     ax.set_ylabel("loss")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     ax.grid(alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     ax.set_title(title or "")
-    return ax.figure
+    return ax.figure  # type: ignore[return-value]
 
 
-def save_figure(figure, path, *, dpi=200):
+def save_figure(figure: Figure | Axes, path: PathLike, *, dpi: int = 200) -> Path:
     """Write a figure as PNG, PDF or SVG; a half-written file never appears under `path`.
 
     Parameters
@@ -320,7 +338,7 @@ def save_figure(figure, path, *, dpi=200):
             f"{', '.join('.' + known for known in _FORMATS)}"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure = getattr(figure, "figure", None) or figure
+    whole: Any = getattr(figure, "figure", None) or figure
     with replace_file(path) as temporary:
-        figure.savefig(temporary, format=kind, dpi=dpi, bbox_inches="tight", facecolor="white")
+        whole.savefig(temporary, format=kind, dpi=dpi, bbox_inches="tight", facecolor="white")
     return path

@@ -4,6 +4,10 @@ Arrays in, arrays out, dense or CSR: the estimator is in ``skiehercl.preprocessi
 the public functions of this module.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
@@ -11,8 +15,11 @@ from scipy.sparse.linalg import eigsh
 from sklearn.decomposition import PCA
 from sklearn.utils import gen_batches
 
-from .._utils._checks import find_first
+from .._utils._checks import are_whole
 from ..graph._means import neighbor_sum
+
+if TYPE_CHECKING:
+    from .._utils._types import Array, BoolArray, FloatArray, MatrixLike, SparseMatrix
 
 # Entries of the blocks of spots that are worked on at once: 128 MB in float64.
 _BLOCK_ENTRIES = 2**24
@@ -20,7 +27,7 @@ _BLOCK_ENTRIES = 2**24
 _LEAST_SHARE = 0.01
 
 
-def pool_counts(X, graph):
+def pool_counts(X: Array | SparseMatrix, graph: SparseMatrix) -> FloatArray | sp.csr_matrix:
     """Add to each spot's counts those of its neighbours, ``X + graph @ X``.
 
     Parameters
@@ -39,7 +46,9 @@ def pool_counts(X, graph):
     return X.astype(total.dtype, copy=False) + total
 
 
-def normalize_log(X, target_sum=None):
+def normalize_log(
+    X: Array | SparseMatrix, target_sum: float | None = None
+) -> FloatArray | sp.csr_matrix:
     """Scale each spot to the same total count and apply log(1 + x).
 
     Parameters
@@ -60,7 +69,7 @@ def normalize_log(X, target_sum=None):
     return stabilise(multiply_rows(X, factors), "log")
 
 
-def highly_variable_genes(X_log, n_top):
+def highly_variable_genes(X_log: Array | SparseMatrix, n_top: int | None) -> BoolArray:
     """Choose the genes that vary more than others of the same mean expression.
 
     Parameters
@@ -86,7 +95,7 @@ def highly_variable_genes(X_log, n_top):
     return choose_genes(mean, variance, n_top)
 
 
-def looks_like_counts(X):
+def looks_like_counts(X: MatrixLike) -> bool:
     """Tell whether all values are non-negative integers, of whatever dtype.
 
     Parameters
@@ -99,34 +108,9 @@ def looks_like_counts(X):
     answer : bool
         False for NaN and infinity, too.
     """
-    values = X.data if sp.issparse(X) else np.asarray(X).ravel(order="K")
-    parts = (values[i : i + _BLOCK_ENTRIES] for i in range(0, len(values), _BLOCK_ENTRIES))
-    return all(_are_counts(part) for part in parts)
-
-
-def _are_counts(values):
-    whole = values == np.floor(values)
-    return bool((np.isfinite(values) & (values >= 0) & whole).all())
-
-
-def check_counts(X, gene_names=None, require_integers=False):
-    """Raise a ValueError that names the first negative (or fractional) value of a dense or CSR X.
-
-    ``gene_names`` is None or an array with the names of the columns.
-    """
-    problem, cure = "Negative values in data", "values scaled without logarithm or centring"
-    found = find_first(X, lambda values: values < 0)
-    if found is None and require_integers:
-        problem, cure = "Fractions in data that must be counts", "set require_counts=False"
-        found = find_first(X, lambda values: values != np.floor(values))
-    if found is not None:
-        row, column, value = found
-        gene = "" if gene_names is None else f" ({gene_names[column]})"
-        raise ValueError(
-            f"{problem}: row {row}, column {column}{gene} holds {value}. Pass raw counts, or "
-            f"{cure}; ready-made features such as principal components go to "
-            "IEHERCLClusterer(input='features')."
-        )
+    values = X.data if sp.issparse(X) else np.asarray(X)  # type: ignore[union-attr]
+    legal = not values.size or (values.min() >= 0 and np.isfinite(values.max()))
+    return bool(legal and are_whole(X))
 
 
 def _as_floats(X):

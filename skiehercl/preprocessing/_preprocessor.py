@@ -1,23 +1,23 @@
 """ExpressionPreprocessor: counts -> features."""
 
-import warnings
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
+from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted, validate_data
 
 from .._spots._recognition import make_keys, match_keys
 from .._utils._anndata import unpack_counts
-from .._utils._checks import check_all_finite
+from .._utils._checks import check_all_finite, check_counts, warn_of_zeros
 from .._utils._display import DocumentedEstimator
 from ..graph import SpatialKNNGraph
-from ..graph._means import check_graph
 from ._counts import (
-    check_counts,
     choose_genes,
     choose_spatial_genes,
     find_target,
@@ -30,6 +30,20 @@ from ._counts import (
     stabilise,
     to_dense,
 )
+from ._pooling import build_pool, link_spots
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from .._utils._types import (
+        Array,
+        ArrayLike,
+        FloatArray,
+        Labels,
+        RandomState,
+        SparseMatrix,
+        SpotsLike,
+    )
 
 # Genes that n_top_genes="auto" keeps where it chooses.
 N_TOP_GENES = 3000
@@ -38,6 +52,7 @@ __all__ = ["ExpressionPreprocessor"]
 
 # Neighbours whose values tell a gene's spatial autocovariance, where none are pooled.
 _NEIGHBORS = 18
+_ELSE = ", or values scaled without logarithm or centring, with require_counts=False"
 
 
 class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimator):
@@ -140,18 +155,18 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
 
     def __init__(
         self,
-        target_sum=None,
-        transformation="log",
-        n_top_genes="auto",
-        gene_selection="dispersion",
-        scale=False,
-        max_value=None,
-        n_components=None,
-        pool=None,
-        require_counts=False,
-        random_state=None,
-        layer=None,
-    ):
+        target_sum: float | None = None,
+        transformation: Literal["log", "sqrt"] | None = "log",
+        n_top_genes: int | Literal["auto"] | None = "auto",
+        gene_selection: Literal["dispersion", "spatial"] = "dispersion",
+        scale: bool = False,
+        max_value: float | None = None,
+        n_components: int | None = None,
+        pool: int | TransformerMixin | SparseMatrix | None = None,
+        require_counts: bool = False,
+        random_state: RandomState = None,
+        layer: str | None = None,
+    ) -> None:
         self.target_sum = target_sum
         self.transformation = transformation
         self.n_top_genes = n_top_genes
@@ -164,7 +179,14 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         self.random_state = random_state
         self.layer = layer
 
-    def fit(self, X, y=None, *, coords=None, sections=None):
+    def fit(
+        self,
+        X: SpotsLike,
+        y: object = None,
+        *,
+        coords: ArrayLike | None = None,
+        sections: Labels | None = None,
+    ) -> Self:
         """Learn target sum, genes, scale and components from X.
 
         Parameters
@@ -193,7 +215,14 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         self._fit(X, coords, sections)
         return self
 
-    def fit_transform(self, X, y=None, *, coords=None, sections=None):
+    def fit_transform(
+        self,
+        X: SpotsLike,
+        y: object = None,
+        *,
+        coords: ArrayLike | None = None,
+        sections: Labels | None = None,
+    ) -> FloatArray | sp.csr_matrix:
         """Fit to X and return its features; parameters as in ``fit``.
 
         Returns
@@ -204,7 +233,9 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         """
         return self._fit(X, coords, sections)
 
-    def transform(self, X, *, coords=None, sections=None):
+    def transform(
+        self, X: SpotsLike, *, coords: ArrayLike | None = None, sections: Labels | None = None
+    ) -> FloatArray | sp.csr_matrix:
         """Return the features of X by what ``fit`` learned.
 
         Parameters
@@ -220,18 +251,9 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         features : ndarray or CSR matrix of shape (n_spots, n_features_out)
             As from ``fit_transform``.
         """
-        check_is_fitted(self)
-        X, coords, sections = unpack_counts(self, X, coords, sections, reset=False)
-        X = self._check_counts(X, reset=False)
-        graph = self._recall_graph(X) if coords is None else None
-        if graph is None:
-            graph = self._build_graph(X.shape[0], coords, sections)
-        features = self._normalise(X, graph, self._measure_library(X, graph))
-        if self.scale:
-            features = self._standardise(to_dense(features))
-        return features if self.n_components is None else self._project(features)
+        return self._transform(X, coords, sections)
 
-    def get_feature_names_out(self, input_features=None):
+    def get_feature_names_out(self, input_features: object = None) -> Array:
         """Return the names of the kept genes, or pca0, pca1, ... after PCA.
 
         Parameters
@@ -253,17 +275,21 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         return names[self.highly_variable_]
 
     @_fit_context(prefer_skip_nested_validation=False)
-    def _fit(self, X, coords, sections):
+    def _fit(self, X, coords, sections, warn=True):
+        """Fit and return the features; of empty spots and genes warn or leave it to the caller."""
         X, coords, sections = unpack_counts(self, X, coords, sections, reset=True)
         X = self._check_counts(X, reset=True)
-        graph = self._build_graph(X.shape[0], coords, sections)
+        graph = build_pool(self.pool, X.shape[0], coords, sections)
         # For scorers, which bring X alone.
         self._pooled = None if graph is None else (make_keys(X), graph)
-        library = self._measure_library(X, graph)
+        library = library_sizes(X, graph)
         self.target_sum_ = find_target(library, self.target_sum)
         self.highly_variable_ = self._choose_genes(X, graph, library, coords, sections)
         features = self._normalise(X, graph, library)
-        self._warn_of_empty_genes(features)
+        if warn:
+            warn_of_zeros(library, "spots", stacklevel=5)
+            totals, kept = np.asarray(features.sum(axis=0)).ravel(), self.highly_variable_
+            warn_of_zeros(totals, "genes kept", columns=np.flatnonzero(kept), stacklevel=5)
         if self.scale:
             features = to_dense(features)
             self.scale_mean_, variance = gene_moments(features)
@@ -279,6 +305,21 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
             features = self._project(features)
         return features
 
+    def _transform(self, X, coords, sections, warn=True):
+        check_is_fitted(self)
+        X, coords, sections = unpack_counts(self, X, coords, sections, reset=False)
+        X = self._check_counts(X, reset=False)
+        keys, graph = (getattr(self, "_pooled", None) if coords is None else None) or (None, None)
+        if graph is None or not match_keys(make_keys(X), keys):
+            graph = build_pool(self.pool, X.shape[0], coords, sections)
+        library = library_sizes(X, graph)
+        if warn:
+            warn_of_zeros(library, "spots", stacklevel=5)
+        features = self._normalise(X, graph, library)
+        if self.scale:
+            features = self._standardise(to_dense(features))
+        return features if self.n_components is None else self._project(features)
+
     def _check_counts(self, X, reset):
         # Integers become the first dtype: float32 holds counts up to 2^24 exactly.
         check = {"accept_sparse": "csr", "dtype": [np.float32, np.float64]}
@@ -288,56 +329,9 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
             X = X.copy()
             X.sum_duplicates()
         check_all_finite(X, "X")
-        check_counts(X, getattr(self, "feature_names_in_", None), self.require_counts)
+        names = getattr(self, "feature_names_in_", None)
+        check_counts(X, _ELSE, whole=self.require_counts, gene_names=names)
         return X
-
-    def _recall_graph(self, X):
-        """Return the graph that the spots of ``fit``, in their order, were pooled over, or None."""
-        keys, graph = getattr(self, "_pooled", None) or (None, None)
-        return graph if graph is not None and match_keys(make_keys(X), keys) else None
-
-    def _build_graph(self, n_spots, coords, sections):
-        """Return the graph to pool over, without self edges, or None."""
-        by_number = isinstance(self.pool, Integral)
-        if self.pool is None or (by_number and self.pool == 0):
-            return None
-        if sp.issparse(self.pool):
-            return _drop_selves(check_graph(self.pool, n_spots))
-        if getattr(self.pool, "mode", None) == "distance":
-            raise ValueError(
-                "pool has mode='distance', which would give the farthest neighbours the largest "
-                "weights: use mode='connectivity' or 'gaussian'."
-            )
-        graph = SpatialKNNGraph(self.pool) if by_number else clone(self.pool)
-        return self._link(graph, n_spots, coords, sections, f"pool={self.pool!r}")
-
-    def _link(self, graph, n_spots, coords, sections, purpose):
-        """Return the adjacency by a graph transformer, without self edges, needed for a purpose."""
-        if coords is None:
-            cure = "pool=None" if purpose.startswith("pool") else "gene_selection='dispersion'"
-            raise ValueError(
-                f"{purpose} needs the spots' coordinates: pass coords=, an array of shape "
-                f"({n_spots}, 2) such as adata.obsm['spatial'], or set {cure}. (Inside a "
-                "Pipeline, first sklearn.set_config(enable_metadata_routing=True).)"
-            )
-        if len(coords) != n_spots:
-            raise ValueError(
-                f"coords has {len(coords)} rows but X has {n_spots}: pass one coordinate row per "
-                "spot (did you filter one of them?)"
-            )
-        given = {} if sections is None else {"sections": sections}
-        return _drop_selves(check_graph(graph.fit_transform(coords, **given), n_spots))
-
-    def _measure_library(self, X, graph):
-        library = library_sizes(X, graph)
-        empty = np.flatnonzero(library == 0)
-        if empty.size:
-            warnings.warn(
-                f"{empty.size} spots have no counts, the first is row {empty[0]}: their features "
-                "are those of an all-zero row; better filter them out beforehand.",
-                stacklevel=4,
-            )
-        return library
 
     def _choose_genes(self, X, graph, library, coords, sections):
         n_genes = X.shape[1]
@@ -349,9 +343,8 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
             return np.ones(n_genes, dtype=bool)
         if self.gene_selection == "spatial":
             if graph is None:
-                nearest = SpatialKNNGraph(_NEIGHBORS)
-                purpose = "gene_selection='spatial'"
-                graph = self._link(nearest, X.shape[0], coords, sections, purpose)
+                nearest, purpose = SpatialKNNGraph(_NEIGHBORS), "gene_selection='spatial'"
+                graph = link_spots(nearest, X.shape[0], coords, sections, purpose)
             return choose_spatial_genes(X, graph, n_top)
         mean, variance = gene_moments(X, graph, scale_factors(library, self.target_sum_))
         return choose_genes(mean, variance, n_top)
@@ -366,15 +359,6 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         if sp.issparse(X):
             X.sort_indices()
         return stabilise(X, self.transformation)
-
-    def _warn_of_empty_genes(self, features):
-        n_empty = int((np.asarray(features.sum(axis=0)) == 0).sum())
-        if n_empty:
-            warnings.warn(
-                f"{n_empty} of {features.shape[1]} genes kept have no counts in any spot: they "
-                "carry no information; filter them out, or lower n_top_genes.",
-                stacklevel=4,
-            )
 
     def _standardise(self, features):
         features -= self.scale_mean_.astype(features.dtype)
@@ -393,7 +377,3 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         tags.input_tags.positive_only = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-def _drop_selves(graph):
-    return graph - sp.diags(graph.diagonal(), format="csr")

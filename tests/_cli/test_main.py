@@ -178,7 +178,7 @@ def test_logarithms_of_counts_give_the_domains_of_the_counts(fit, tissue, tmp_pa
 def test_paper_preset_and_refinement_reach_the_estimator(fit, tmp_path):
     assert fit("-q", "--no-image", "--preset", "paper", "--refine", "none") == 0
     parameters = anndata.read_h5ad(tmp_path / "out.h5ad").uns["domain_pred"]["params"]
-    assert parameters["lambda_rec"] == 10 and parameters["refine_neighbors"] == "None"
+    assert parameters["lambda_rec"] == 10 and parameters["head__refine_neighbors"] == "None"
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +199,7 @@ def test_sections_are_kept_apart_each_with_its_own_image(fit, pair, tmp_path, ca
     assert fit("-q", *arguments, section=tmp_path / "pair.h5ad") == 0
     assert float(capsys.readouterr().out.splitlines()[1].split()[1]) > 0.3  # ARI
     written = anndata.read_h5ad(tmp_path / "out.h5ad")
-    assert written.uns["domain_pred"]["params"]["section_key"] == "slide"
+    assert written.uns["domain_pred"]["params"]["layout__section_key"] == "slide"
     for name in ("left", "right"):
         own = (pair.obs["slide"] == name).to_numpy()
         expected = section_image_features(pair[own].copy(), library=name)

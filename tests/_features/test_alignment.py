@@ -4,7 +4,7 @@ import scipy.sparse as sp
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
-from skiehercl import IEHERCLClusterer, SmoothedMixture
+from skiehercl import IEHERCLClusterer, SmoothedMixture, SpotFeatures
 from skiehercl._features._alignment import find_shift
 from skiehercl.datasets import make_tissue
 
@@ -65,7 +65,7 @@ def test_labels_of_sections_fitted_together_are_comparable(pair):
     genes, coords, sections, truth = pair
     scores = {}
     for align in (True, False):
-        model = SmoothedMixture(4, align_sections=align, random_state=0)
+        model = SmoothedMixture(4, features=SpotFeatures(align_sections=align), random_state=0)
         labels = model.fit(genes, coords, sections=sections).labels_
         scores[align] = adjusted_rand_score(truth, labels)
         np.testing.assert_array_equal(model.predict(genes, coords, sections=sections), labels)
@@ -98,7 +98,7 @@ def test_predict_after_a_joint_fit(pair, model, tmp_path):
 def test_alignment_leaves_a_single_section_alone(pair):
     genes, coords, _, _ = pair
     models = [
-        SmoothedMixture(4, align_sections=align, random_state=0).fit(
+        SmoothedMixture(4, features=SpotFeatures(align_sections=align), random_state=0).fit(
             genes[:400], coords[:400], sections=np.zeros(400)
         )
         for align in (True, False)

@@ -86,7 +86,7 @@ def test_blocks_are_alike_contiguous_and_of_one_section(angle):
 def fit_components(image):
     graph = SpatialKNNGraph(6).fit_transform(COORDS).astype(np.float32)
     components = ImageComponents("auto", random_state=0)
-    return components.fit(image, graph, OWN, OWN, AROUND, COORDS)
+    return components.fit(image, graph, OWN, own=OWN, around=AROUND, coords=COORDS)
 
 
 @pytest.mark.parametrize(("by_chance", "used"), [(0.1, False), (0.06, False), (0.04, True)])

@@ -7,7 +7,7 @@ import scipy.sparse as sp
 from sklearn.decomposition import PCA
 
 from skiehercl import SpatialKNNGraph, SpatialRadiusGraph
-from skiehercl._features._features import SpotFeatures
+from skiehercl._features._features import NeighborhoodFeatures
 from skiehercl._spots._spots import Spots
 from skiehercl.graph import neighbor_mean_matrix
 from skiehercl.preprocessing import ExpressionPreprocessor
@@ -39,10 +39,11 @@ def make_features(kind="counts", **changes):
         "n_components": 8,
         "pooling": "counts" if kind == "counts" else "unit",
         "smooth_target": True,
+        "align_sections": True,
         "image_prior": 0.2,
         "random_state": 0,
     }
-    return SpotFeatures(**{**options, **changes})
+    return NeighborhoodFeatures(**{**options, **changes})
 
 
 def flatten(section):

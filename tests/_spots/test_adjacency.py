@@ -140,7 +140,7 @@ def test_bad_keys_are_told(estimator):
 def test_edges_between_sections_are_refused(estimator):
     adata = make_section()
     adata.obs["slide"] = np.repeat(["left", "right"], N // 2)
-    model = with_graph(estimator, KEY).set_params(section_key="slide")
+    model = with_graph(estimator, KEY).set_params(layout__section_key="slide")
     with pytest.raises(ValueError, match=r"edges between sections, .*'left' .*library_key="):
         model.fit(adata)
     sections = adata.obs["slide"]
@@ -181,15 +181,3 @@ def test_a_saved_model_knows_its_graph(tmp_path):
         np.testing.assert_array_equal(loaded.predict(adata), model.labels_)
     with pytest.raises(ValueError, match="precomputed adjacency"):
         loaded.predict(new)
-
-
-def test_a_file_from_before_a_parameter_gets_its_default(tmp_path):
-    adata = make_section()
-    model = clone(CLUSTERERS[0]).fit(adata)
-    expected = model.labels_
-    del model.use_rep, model.model_.features.preprocessors_[0].layer, model._anndata_spots
-    del model.model_.features._with_coords
-    model.save(tmp_path / "model")
-    loaded = IEHERCLClusterer.load(tmp_path / "model")
-    np.testing.assert_array_equal(loaded.predict(adata), expected)
-    assert loaded.get_params()["use_rep"] is None

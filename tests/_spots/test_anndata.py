@@ -9,12 +9,12 @@ import pytest
 import scipy.sparse as sp
 from sklearn.base import clone
 
+import skiehercl.graph
 from skiehercl import (
     IEHERCLClusterer,
     PatchExtractor,
     ResNet50PatchFeaturizer,
     SmoothedMixture,
-    SpatialDelaunayGraph,
     SpatialKNNGraph,
     SpatialRadiusGraph,
 )
@@ -26,7 +26,7 @@ from skiehercl.preprocessing import ExpressionPreprocessor
 N, K = 200, 3
 QUICK = {"n_clusters": K, "random_state": 0}
 CLUSTERERS = [IEHERCLClusterer(n_init=1, max_iter=1, **QUICK), SmoothedMixture(**QUICK)]
-GRAPHS = [SpatialKNNGraph(), SpatialRadiusGraph(), SpatialDelaunayGraph()]
+GRAPHS = [cls() for cls in vars(skiehercl.graph).values() if isinstance(cls, type)]
 
 
 def name_class(estimator):
@@ -140,9 +140,9 @@ def test_layers_raw_and_obsm_are_the_same_as_their_arrays(estimator, adata):
     adata.layers["counts"] = adata.raw.X[:, :10].copy()
     adata.obsm["X_pca"] = features
     adata.obsm["frame"] = pd.DataFrame(features, index=adata.obs_names).add_prefix("pc")
-    np.testing.assert_array_equal(fit_labels(estimator, adata, layer="raw"), counts)
+    np.testing.assert_array_equal(fit_labels(estimator, adata, layout__layer="raw"), counts)
     for key in ("X_pca", "frame"):
-        model = clone(estimator).set_params(use_rep=key).fit(adata)
+        model = clone(estimator).set_params(layout__use_rep=key).fit(adata)
         np.testing.assert_array_equal(model.labels_, ready)
         assert model.input_ == "features"
         np.testing.assert_array_equal(model.predict(adata), ready)
@@ -160,10 +160,14 @@ def test_a_layer_called_raw_goes_before_raw(adata):
 def test_bad_keys_are_told_with_what_there_is(estimator, adata):
     adata.obsm["X_pca"], adata.layers["counts"] = np.ones((N, 3)), adata.X
     for parameters, kind, told in (
-        ({"use_rep": "X_pac"}, KeyError, r"use_rep='X_pac' is not in adata.obsm, .*'X_pca'"),
-        ({"layer": "count"}, KeyError, r"layer='count' is not in adata.layers, .*'counts'"),
-        ({"layer": "raw"}, KeyError, r"layer='raw' is not in adata.layers"),
-        ({"use_rep": "X_pca", "layer": "counts"}, ValueError, r"both name X"),
+        (
+            {"layout__use_rep": "X_pac"},
+            KeyError,
+            r"use_rep='X_pac' is not in adata.obsm, .*'X_pca'",
+        ),
+        ({"layout__layer": "count"}, KeyError, r"layer='count' is not in adata.layers, .*'counts'"),
+        ({"layout__layer": "raw"}, KeyError, r"layer='raw' is not in adata.layers"),
+        ({"layout__use_rep": "X_pca", "layout__layer": "counts"}, ValueError, r"both name X"),
     ):
         with pytest.raises(kind, match=told):
             fit_labels(estimator, adata, **parameters)
@@ -266,7 +270,7 @@ def test_batches_of_tiles_take_three_coordinates(estimator, adata):
     if isinstance(estimator, SmoothedMixture):
         pytest.skip("it has no batches")
     adata.obsm["spatial"] = np.c_[adata.obsm["spatial"], np.arange(N) % 2]
-    assert len(fit_labels(estimator, adata, batch_size=50)) == N
+    assert len(fit_labels(estimator, adata, trainer__batch_size=50)) == N
 
 
 @each_clusterer
@@ -308,9 +312,9 @@ def test_several_libraries_without_a_key_are_told_loudly(estimator, adata):
         fit_labels(estimator, adata)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fit_labels(estimator, adata, section_key="library_id")
+        fit_labels(estimator, adata, layout__section_key="library_id")
         clone(estimator).fit(adata, sections=adata.obs["library_id"])
-        fit_labels(estimator, adata, coords_key=None)  # no neighbours, no harm
+        fit_labels(estimator, adata, layout__coords_key=None)  # no neighbours, no harm
 
 
 @pytest.mark.parametrize("estimator", [*GRAPHS, ExpressionPreprocessor(pool=3)], ids=name_class)

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.decomposition import PCA
 
-from skiehercl import IEHERCLClusterer, NonSpatialClusterer, SmoothedMixture
+from skiehercl import IEHERCLClusterer, NonSpatialClusterer, SmoothedMixture, SpotFeatures
 from skiehercl._spots._recognition import KnownSpots, UnknownSpotsError, make_keys
 from skiehercl.datasets import make_tissue
 
@@ -17,7 +17,9 @@ IMAGE = np.random.RandomState(0).normal(size=(150, 4)) + np.eye(4)[TISSUE.domain
 MODELS = {
     "network": (IEHERCLClusterer(K, n_init=1, max_iter=1, random_state=0), {}),
     "network with image": (
-        IEHERCLClusterer(K, n_init=1, max_iter=1, image_prior=0.2, random_state=0),
+        IEHERCLClusterer(
+            K, n_init=1, max_iter=1, features=SpotFeatures(image_prior=0.2), random_state=0
+        ),
         {"image_features": IMAGE},
     ),
     "mixture": (SmoothedMixture(K, random_state=0), {}),

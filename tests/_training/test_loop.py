@@ -10,12 +10,14 @@ from sklearn.metrics import adjusted_rand_score
 from skiehercl import SpatialKNNGraph
 from skiehercl._domains._ward import ward_labels
 from skiehercl._features._section import SectionTensors
-from skiehercl._training import _terms
+from skiehercl._training import _loop
 from skiehercl._training._batches import cut_batch, draw_tiles
+from skiehercl._training._callbacks import Callback
 from skiehercl._training._encoding import encode, reconstruct
-from skiehercl._training._loop import TrainingOptions, _forward, train
+from skiehercl._training._loop import Trained, forward
 from skiehercl._training._losses import contrastive_loss, reconstruction_loss
-from skiehercl._training._network import IEHERCLNetwork
+from skiehercl._training._options import HybridEncoder, LossTerms, Trainer, TrainingPlan
+from skiehercl._training._placement import PlacedSection
 from skiehercl.graph import neighbor_mean_matrix
 
 CPU = torch.device("cpu")
@@ -43,42 +45,47 @@ def make_section(image=False, sections=None, coords=COORDS):
 SECTION = make_section()
 
 
-def make_options(network=(), **changes):
+def make_plan(network=(), **changes):
+    net = {"hidden_size": 16, "latent_size": 8, "activation": "elu", "init": "random"}
+    parts = {"terms": LossTerms(), "trainer": Trainer(batch_size=None, precision="float32")}
+    for name in list(changes):
+        for part in parts.values():
+            if name in part.get_params():
+                part.set_params(**{name: changes.pop(name)})
+                break
     options = {
         "n_clusters": 4,
         "lambda_rec": 1.0,
         "lambda_contrast": 0.1,
         "lambda_ot": 0.0,
         "walk_length": 3,
-        "walk_alpha": 0.5,
-        "sigma": 0.1,
-        "temperature": 0.5,
-        "ot_reg": 0.1,
-        "ot_warmup": 0.3,
         "max_iter": 4,
-        "tol": 1e-3,
-        "n_iter_no_change": 10,
-        "learning_rate": 1e-3,
-        "weight_decay": 1e-4,
-        "batch_size": None,
-        "precision": "float32",
-        "verbose": False,
     }
-    net = {
-        "views": ("ae", "sage"),
-        "ae_prior": 0.1,
-        "attention": True,
-        "hidden_size": 16,
-        "latent_size": 8,
-        "activation": "elu",
-        "init": "random",
-        "normalize_views": False,
-    }
-    return TrainingOptions(**{**options, **changes}, network={**net, **dict(network)})
+    encoder = HybridEncoder(**{**net, **dict(network)})
+    return TrainingPlan(**{**options, **changes}, network=encoder, **parts)
+
+
+def train(section, plan, seed=0, **kwargs):
+    return plan.trainer.fit(section, plan, seed, CPU, **kwargs).trained_
 
 
 def fit(section=SECTION, seed=0, network=(), **changes):
-    return train(section, make_options(network, **changes), seed, CPU)
+    return train(section, make_plan(network, **changes), seed)
+
+
+class Recorder(Callback):
+    """Notes the steps and the loss at the end of each epoch."""
+
+    def on_train_begin(self, trainer):
+        self.steps, self.losses = [0], []
+
+    def on_epoch_end(self, trainer):
+        self.steps.append(trainer.n_iter_)
+        self.losses.append(trainer.history_["total"][-1])
+
+
+def place(section, batch):
+    return next(iter(PlacedSection(section, CPU).place([(batch, None)])))
 
 
 def weights_of(trained):
@@ -151,11 +158,12 @@ def test_steps_count_whatever_the_batches_and_none_leaves_the_start():
 @pytest.mark.parametrize("batch_size", [None, 40])
 def test_history_has_a_value_per_term_and_epoch(batch_size):
     n_batches = 1 if batch_size is None else -(-N // batch_size)
-    options = make_options(batch_size=batch_size, lambda_ot=1.0, max_iter=10 * n_batches)
-    steps = []
-    section = make_section(image=True)
-    trained = train(section, options, 0, CPU, lambda loss, n_steps: steps.append(n_steps))
-    assert trained.n_iter == sum(steps) == options.max_iter
+    plan = make_plan(batch_size=batch_size, lambda_ot=1.0, max_iter=10 * n_batches)
+    recorder = Recorder()
+    trained = train(make_section(image=True), plan, callbacks=[recorder])
+    steps = np.diff(recorder.steps)
+    assert isinstance(trained, Trained)
+    assert trained.n_iter == sum(steps) == plan.max_iter
     assert set(trained.loss_history) == {
         "total",
         "reconstruction",
@@ -167,7 +175,7 @@ def test_history_has_a_value_per_term_and_epoch(batch_size):
     }
     assert {len(values) for values in trained.loss_history.values()} == {len(steps)}
     late = np.isnan(trained.loss_history.pop("transport"))
-    np.testing.assert_array_equal(late, np.cumsum(steps) <= int(0.3 * options.max_iter))
+    np.testing.assert_array_equal(late, np.cumsum(steps) <= int(0.3 * plan.max_iter))
     assert np.isfinite(list(trained.loss_history.values())).all()
 
 
@@ -196,7 +204,12 @@ def test_history_is_the_mean_over_the_spots_whatever_the_batches():
 def test_every_batch_gets_its_own_block_of_the_walk(monkeypatch):
     asked, given = [], []
 
-    class Recorder:
+    class Walk:
+        n_bytes = 0
+
+        def to(self, device):
+            return self
+
         def batch(self, index):
             asked.append(index.numpy())
             return torch.rand(len(index), len(index))
@@ -205,7 +218,7 @@ def test_every_batch_gets_its_own_block_of_the_walk(monkeypatch):
         given.append((len(z), {len(view) for view in views}, tuple(transition.shape)))
         return contrastive_loss(z, views, transition, temperature)
 
-    monkeypatch.setattr("skiehercl._training._terms.make_walk", lambda *_, **__: Recorder())
+    monkeypatch.setattr("skiehercl._training._terms.make_walk", lambda *_, **__: Walk())
     monkeypatch.setattr("skiehercl._training._terms.contrastive_loss", contrast)
     fit(batch_size=40, max_iter=-(-N // 40))
     np.testing.assert_array_equal(np.sort(np.concatenate(asked)), np.arange(N))
@@ -217,7 +230,7 @@ def test_terms_of_weight_zero_are_absent():
     history = fit(lambda_contrast=0.0, lambda_ot=0.0).loss_history
     assert set(history) == {"total", "reconstruction", "decoder", "gene_autoencoder"}
     assert "contrast" in fit(lambda_contrast=1e-3).loss_history
-    assert "gene_autoencoder" not in fit(network={"views": ("sage",)}).loss_history
+    assert "gene_autoencoder" not in fit(network={"views": "sage"}).loss_history
 
 
 @pytest.mark.parametrize("batch_size", [None, 40])
@@ -271,7 +284,7 @@ def test_wide_features_train_alike_without_their_reconstruction(init, monkeypatc
         return reconstruction_loss(x, torch.nn.functional.linear(hidden, weight, bias))
 
     unformed = fit(network=network)
-    monkeypatch.setattr(_terms, "linear_reconstruction_loss", form)
+    monkeypatch.setattr(_loop, "linear_reconstruction_loss", form)
     reference = fit(network=network)
     assert formed
     for name, values in reference.loss_history.items():
@@ -279,7 +292,7 @@ def test_wide_features_train_alike_without_their_reconstruction(init, monkeypatc
 
 
 def test_bfloat16_forms_the_reconstruction_of_wide_features(monkeypatch):
-    monkeypatch.setattr(_terms, "linear_reconstruction_loss", None)  # needs full precision
+    monkeypatch.setattr(_loop, "linear_reconstruction_loss", None)  # needs full precision
     fit(network={"hidden_size": 1, "latent_size": 1}, precision="bfloat16", max_iter=1)
 
 
@@ -288,30 +301,32 @@ def test_divergence_is_an_error_and_not_a_result():
         fit(learning_rate=1e30, max_iter=5)
 
 
-def test_progress_is_told_each_epochs_loss():
-    seen = []
-    trained = train(SECTION, make_options(), 0, CPU, lambda loss, n_steps: seen.append(loss))
-    assert seen == trained.loss_history["total"]
+def test_callbacks_are_told_each_epochs_loss():
+    recorder = Recorder()
+    assert (
+        train(SECTION, make_plan(), callbacks=[recorder]).loss_history["total"] == recorder.losses
+    )
 
 
 def test_minibatches_see_the_decoder_loss_of_the_whole_section():
     network = fit().network
     spots = np.arange(N)
     with torch.no_grad():
-        *_, whole = _forward(network, SECTION, cut_batch(spots, SECTION.neighbor_mean), CPU)
+        whole = cut_batch(spots, SECTION.neighbor_mean)
+        whole = forward(network, place(SECTION, whole)).parts
         sums = dict.fromkeys(whole, 0.0)
         for tile in draw_tiles(N, COORDS, SECTION.sections, 40, np.random.RandomState(0)):
             batch = cut_batch(tile, SECTION.neighbor_mean)
-            z, *_, parts = _forward(network, SECTION, batch, CPU)
-            assert len(z) == batch.n_core
-            for name, value in parts.items():
+            step = forward(network, place(SECTION, batch))
+            assert len(step.z) == batch.n_core
+            for name, value in step.parts.items():
                 sums[name] += float(value) * batch.n_core / N
     assert sums == pytest.approx({name: float(value) for name, value in whole.items()}, rel=1e-5)
 
 
 def test_devices_without_sparse_matrices_train_alike(monkeypatch):
     sparse = fit(batch_size=40)
-    monkeypatch.setattr("skiehercl._training._encoding._SPARSE_DEVICES", ())
+    monkeypatch.setattr("skiehercl._training._placement._SPARSE_DEVICES", ())
     scattered = fit(batch_size=40)
     torch.testing.assert_close(weights_of(sparse), weights_of(scattered), rtol=1e-3, atol=1e-5)
     assert scattered.loss_history["decoder"] == pytest.approx(sparse.loss_history["decoder"])
@@ -367,7 +382,7 @@ def test_reconstruct_is_the_decoder_of_the_training(monkeypatch):
     loss = np.mean((decoded - SECTION.target) ** 2)
     with torch.no_grad():
         batch = cut_batch(np.arange(N), SECTION.neighbor_mean)
-        *_, parts = _forward(network, SECTION, batch, CPU)
+        parts = forward(network, place(SECTION, batch)).parts
     assert loss == pytest.approx(float(parts["decoder"]), rel=1e-4)
     monkeypatch.setattr("skiehercl._training._encoding._CHUNK", 37)
     np.testing.assert_allclose(
@@ -422,7 +437,7 @@ def test_walk_sees_the_principal_components_and_not_the_first_columns():
 
 
 def test_more_spots_than_the_pairwise_losses_take(monkeypatch):
-    monkeypatch.setattr("skiehercl._training._terms._PAIR_LIMIT", 60)
+    monkeypatch.setattr("skiehercl._training._loop._PAIR_LIMIT", 60)
     trained = fit(lambda_ot=1.0, ot_warmup=0.0)
     assert np.isfinite(list(trained.loss_history.values())).all()
     assert trained.loss_history == fit(lambda_ot=1.0, ot_warmup=0.0).loss_history
@@ -433,11 +448,11 @@ def test_image_encoders_end_as_the_best_prediction_of_the_trained_genes():
     informative = section.target[:, :3] + 0.1 * section.inputs["image"][0]
     section.inputs["image"] = (informative, section.neighbor_mean @ informative)
     section.image_loadings = np.eye(D, 3, dtype=np.float32)
-    network = {"init": "pca", "activation": "linear", "image_prior": 0.3}
-    trained = train(section, make_options(network, max_iter=30), 0, CPU)
+    network = {"init": "pca", "activation": "linear"}
+    trained = train(section, make_plan(network, max_iter=30), image_prior=0.3)
     batch = cut_batch(np.arange(N), section.neighbor_mean)
     with torch.no_grad():
-        _, _, views, _ = _forward(trained.network, section, batch, CPU)
+        views = forward(trained.network, place(section, batch)).views
         genes = trained.network.encoders["gene"](
             *(torch.from_numpy(part) for part in section.inputs["gene"])
         )[0]
@@ -450,11 +465,11 @@ def test_image_encoders_end_as_the_best_prediction_of_the_trained_genes():
 
 def test_image_encoders_that_start_at_random_stay_as_trained():
     section = make_section(image=True)
-    options = make_options({"init": "random", "image_prior": 0.3}, max_iter=2)
-    first, second = (train(section, options, 0, CPU).network.state_dict() for _ in range(2))
+    plan = make_plan({"init": "random"}, max_iter=2)
+    first, second = (train(section, plan, image_prior=0.3).network.state_dict() for _ in range(2))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        fresh = IEHERCLNetwork({"gene": (D, D), "image": (3, 3)}, **options.network).state_dict()
+        fresh = plan.network.build({"gene": (D, D), "image": (3, 3)}, 0.3).state_dict()
     for name, weight in first.items():
         torch.testing.assert_close(weight, second[name])
     name = "encoders.image.sage.lin_l.weight"

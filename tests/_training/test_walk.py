@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from skiehercl._training import _walk
+from skiehercl._training import _anchors, _walk
 from skiehercl._training._walk import (
     AnchorWalk,
     ExactWalk,
@@ -221,7 +221,7 @@ def test_storage_is_linear_in_the_spots():
 def test_blocks_change_nothing(monkeypatch):
     x = make_features()
     expected = full(AnchorWalk(x, 3, n_anchors=20, random_state=0), 150)
-    monkeypatch.setattr(_walk, "_BLOCK_ENTRIES", 20 * 7)
+    monkeypatch.setattr(_anchors, "_BLOCK_ENTRIES", 20 * 7)
     assert_close(full(AnchorWalk(x, 3, n_anchors=20, random_state=0), 150), expected)
 
 

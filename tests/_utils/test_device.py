@@ -4,7 +4,12 @@ import warnings
 import pytest
 import torch
 
-from skiehercl._utils._device import autocast, choose_device, isolated_random_state
+from skiehercl._utils._device import (
+    autocast,
+    choose_device,
+    choose_precision,
+    isolated_random_state,
+)
 
 ABSENT = "cuda:99"
 
@@ -30,6 +35,28 @@ def test_an_absent_device_is_an_error_or_the_cpu_with_a_warning():
 def test_a_name_that_means_nothing_is_always_an_error(or_cpu):
     with pytest.raises(ValueError, match="device='toaster' can't be used here"):
         choose_device("toaster", or_cpu)
+
+
+@pytest.mark.parametrize("feature", ["_is_amx_tile_supported", "_is_avx512_bf16_supported"])
+def test_auto_is_bfloat16_where_it_is_native_but_in_training_on_cpus(feature, monkeypatch):
+    cpu, native = torch.device("cpu"), ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    for name in native:
+        monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
+    assert choose_precision("auto", cpu) == torch.float32
+    monkeypatch.setattr(torch.cpu, feature, lambda: True, raising=False)
+    assert choose_precision("auto", cpu) == torch.bfloat16
+    assert choose_precision("auto", cpu, training=True) == torch.float32
+    assert choose_precision("auto", torch.device("mps")) == torch.float32
+
+
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_auto_on_a_gpu_asks_the_gpu(native, training, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: native)
+    chosen = choose_precision("auto", torch.device("cuda"), training)
+    assert chosen == (torch.bfloat16 if native else torch.float32)
+    for name in ("float32", "bfloat16"):
+        assert choose_precision(name, torch.device("cuda"), training) == getattr(torch, name)
 
 
 def test_precision_is_lowered_only_where_asked():

@@ -11,9 +11,6 @@ from skiehercl import (
     IEHERCLClusterer,
     NonSpatialClusterer,
     SmoothedMixture,
-    SpatialDelaunayGraph,
-    SpatialKNNGraph,
-    SpatialRadiusGraph,
 )
 from skiehercl._utils._display import REPOSITORY
 from skiehercl.image import ColorTextureFeaturizer, PatchExtractor, ResNet50PatchFeaturizer
@@ -67,7 +64,7 @@ def test_other_parameters_are_shown_as_by_scikit_learn():
     "cls",
     [
         *(IEHERCLClusterer, SmoothedMixture, NonSpatialClusterer, ExpressionPreprocessor, *IMAGES),
-        *(SpatialDelaunayGraph, SpatialKNNGraph, SpatialRadiusGraph),
+        *(cls for cls in vars(skiehercl.graph).values() if isinstance(cls, type)),
     ],
 )
 def test_the_documentation_link_names_the_file_of_the_class(cls):

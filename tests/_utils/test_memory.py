@@ -30,8 +30,13 @@ SLIDE = TISSUE.coords[:, 0] > np.median(TISSUE.coords[:, 0])
 
 
 def make_quick(**changes):
-    options = {"n_init": 2, "max_iter": 2, "head_dimensions": (5, 10), "image_prior": 0.2}
-    return IEHERCLClusterer(K, **{**options, "random_state": 0, **changes})
+    options = {
+        "n_init": 2,
+        "max_iter": 2,
+        "head__dimensions": (5, 10),
+        "features__image_prior": 0.2,
+    }
+    return IEHERCLClusterer(K, random_state=0).set_params(**{**options, **changes})
 
 
 def assert_same_to_the_last_bit(a, b, spots=SECTION, new=NEW):
@@ -90,8 +95,12 @@ KINDS = {
     "counts and image": ({}, SECTION, NEW),
     "features": ({}, (READY, TISSUE.coords), (READY + 0.1, OTHER.coords)),
     "no coordinates": ({}, (READY,), (READY + 0.1,)),
-    "genes as they are": ({"n_components": None, "pooling": "plain"}, SECTION, NEW),
-    "transport": ({"lambda_ot": 1.0, "ot_warmup": 0.0}, SECTION, NEW),
+    "genes as they are": (
+        {"features__n_components": None, "features__pooling": "plain"},
+        SECTION,
+        NEW,
+    ),
+    "transport": ({"lambda_ot": 1.0, "terms__ot_warmup": 0.0}, SECTION, NEW),
 }
 
 
@@ -115,14 +124,14 @@ CHANGES = {
     "graph": {"graph": SpatialKNNGraph(3)},
     "graph's parameter": {"graph": SpatialKNNGraph(4)},
     "preprocessor": {"preprocessor": ExpressionPreprocessor(n_top_genes=20)},
-    "components": {"n_components": 5},
-    "pooling": {"pooling": "plain"},
-    "target": {"smooth_target": False},
-    "input": {"input": "features"},
-    "image prior": {"image_prior": 0.5},
-    "latent size": {"latent_size": 8},
+    "components": {"features__n_components": 5},
+    "pooling": {"features__pooling": "plain"},
+    "target": {"features__smooth_target": False},
+    "input": {"features__input": "features"},
+    "image prior": {"features__image_prior": 0.5},
+    "latent size": {"network__latent_size": 8},
     "lambdas": {"lambda_rec": 0.3, "lambda_contrast": 1.0, "lambda_ot": 0.1},
-    "walk": {"walk_length": 2, "sigma": 0.3, "walk_alpha": 0.1},
+    "walk": {"walk_length": 2, "terms__sigma": 0.3, "terms__walk_alpha": 0.1},
 }
 
 
@@ -175,7 +184,7 @@ GRID = {"lambda_contrast": [0.1, 1.0], "walk_length": [1, 5]}
 
 
 def search(n_jobs=None, **parameters):
-    estimator = make_quick(coords_columns=[-2, -1], **{"n_init": 1, **parameters})
+    estimator = make_quick(layout__coords_columns=[-2, -1], **{"n_init": 1, **parameters})
     return GridSearchCV(
         estimator,
         GRID,

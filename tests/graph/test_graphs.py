@@ -12,6 +12,7 @@ from sklearn.neighbors import KNeighborsTransformer, kneighbors_graph, radius_ne
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+import skiehercl.graph
 from skiehercl.graph import (
     SpatialDelaunayGraph,
     SpatialKNNGraph,
@@ -24,6 +25,7 @@ from skiehercl.graph import (
 )
 
 COORDS = np.random.RandomState(0).uniform(0, 100, (60, 2))
+GRAPHS = [cls for cls in vars(skiehercl.graph).values() if isinstance(cls, type)]
 
 
 def hexagonal(n_rows=9, n_columns=8, pitch=137.0):
@@ -33,12 +35,10 @@ def hexagonal(n_rows=9, n_columns=8, pitch=137.0):
 
 @parametrize_with_checks(
     [
-        SpatialKNNGraph(),
+        *(cls() for cls in GRAPHS),
         SpatialKNNGraph(mode="gaussian", include_self=True),
         SpatialKNNGraph(4, include_ties=True),
-        SpatialRadiusGraph(),
         SpatialRadiusGraph(1.5, mode="distance"),
-        SpatialDelaunayGraph(),
     ]
 )
 def test_scikit_learn_contract(estimator, check):

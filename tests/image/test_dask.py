@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import GridSearchCV
 
-from skiehercl import IEHERCLClusterer
+from skiehercl import IEHERCLClusterer, SpotLayout
 from skiehercl.datasets import make_tissue
 from skiehercl.metrics import make_domain_scorer
 from skiehercl.model_selection import WholeSectionSplit
@@ -21,7 +21,9 @@ def test_a_search_on_a_cluster_of_processes_finds_the_same(tmp_path):
 
     tissue = make_tissue(150, 3, n_genes=30, image=False, return_arrays=True, random_state=0)
     packed = np.hstack([tissue.X.toarray(), tissue.coords])
-    model = IEHERCLClusterer(3, n_init=1, max_iter=2, coords_columns=[-2, -1], random_state=0)
+    model = IEHERCLClusterer(
+        3, n_init=1, max_iter=2, layout=SpotLayout(coords_columns=[-2, -1]), random_state=0
+    )
     search = GridSearchCV(
         model.set_params(memory=tmp_path / "memory"),
         {"lambda_contrast": [0.1, 1.0], "walk_length": [1, 5]},

@@ -15,7 +15,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skiehercl._utils._device import choose_precision
 from skiehercl.image import (
     ColorTextureFeaturizer,
     PatchExtractor,
@@ -52,15 +51,6 @@ def _float32(monkeypatch):
     """Keep "auto" from taking bfloat16 on CPUs that have it: results are compared closely."""
     for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
-
-
-@pytest.mark.parametrize("name", ["_is_amx_tile_supported", "_is_avx512_bf16_supported"])
-def test_auto_takes_bfloat16_on_cpus_that_multiply_it(name, monkeypatch):
-    cpu = torch.device("cpu")
-    assert choose_precision("auto", cpu) == torch.float32
-    monkeypatch.setattr(torch.cpu, name, lambda: True, raising=False)
-    assert choose_precision("auto", cpu) == torch.bfloat16
-    assert choose_precision("auto", torch.device("mps")) == torch.float32
 
 
 quiet = pytest.mark.filterwarnings("ignore:weights=None")

@@ -11,6 +11,7 @@ from matplotlib.collections import EllipseCollection  # noqa: E402
 from matplotlib.colors import to_rgba  # noqa: E402
 
 from skiehercl.datasets import make_tissue  # noqa: E402
+from skiehercl.io import find_image  # noqa: E402
 from skiehercl.plotting import PALETTE, plot_attention, plot_domains, plot_loss_history, save_figure  # noqa: E402
 
 
@@ -101,6 +102,44 @@ def test_grey_images_and_real_names(adata):
     assert low.get_array().ndim == 2 and best.get_array().shape[:2] > low.get_array().shape
     with pytest.raises(ValueError, match=r"image='fullres' .* there are \['hires', 'lowres'\]"):
         plot_domains(other, key="domain", image="fullres")
+
+
+@pytest.mark.parametrize(
+    ("coarse", "fine"),
+    [
+        ("colour", "grey"),  # colour was drawn, the finer grey one cut
+        ("colour wide", "colour"),  # a larger slide was drawn, the finer one cut
+    ],
+)
+def test_the_image_drawn_is_the_image_cut(adata, coarse, fine):
+    pixels = adata.uns["spatial"]["synthetic"]["images"]["hires"]
+    looks = {"colour": pixels, "grey": pixels[..., 0], "colour wide": np.tile(pixels, (2, 2, 1))}
+    other = adata.copy()
+    other.uns["spatial"]["synthetic"] = {
+        "images": {"gray_fine" if fine == "grey" else "fine": looks[fine], "coarse": looks[coarse]},
+        "scalefactors": {
+            "tissue_gray_fine_scalef": 0.4,
+            "tissue_fine_scalef": 0.4,
+            "tissue_coarse_scalef": 0.2,
+        },
+    }
+    found = find_image(other)
+    assert found.scale == 0.4
+    (picture,) = plot_domains(other, key="domain").axes[0].images
+    height, width = found.image.shape[:2]
+    assert picture.get_array().shape == found.image.shape
+    assert picture.get_extent() == pytest.approx([0, width / 0.4, height / 0.4, 0])
+
+
+def test_a_slide_in_its_file_leaves_the_picture_to_the_next_best(adata, tmp_path):
+    other = adata.copy()
+    library = other.uns["spatial"]["synthetic"]
+    library["images"]["slide"] = str(tmp_path / "slide.tif")
+    library["scalefactors"]["tissue_slide_scalef"] = 1.0
+    (picture,) = plot_domains(other, key="domain").axes[0].images
+    assert picture.get_array().shape == library["images"]["hires"].shape
+    del library["images"]["hires"]
+    assert not plot_domains(other, key="domain").axes[0].images
 
 
 def test_predicted_domains_take_the_colours_of_their_truth(adata):

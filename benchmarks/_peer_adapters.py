@@ -1,6 +1,6 @@
-"""What peers.py runs inside a peer's environment: a section in, labels out.
+"""What _peers.py runs inside a peer's environment: a section in, labels out.
 
-    python peer_adapters.py NAME SECTION.h5ad N_CLUSTERS SEED OUT.npz
+    python _peer_adapters.py NAME SECTION.h5ad N_CLUSTERS SEED OUT.npz
 
 Each peer as its tutorial uses it, one setting for all sections, K given. Where a tutorial calls R's
 mclust (model EEE), a Gaussian mixture with a tied covariance that starts from Ward's clusters takes
@@ -14,7 +14,7 @@ import time
 import anndata
 import numpy as np
 import scipy.sparse as sp
-from resources import peak_gib
+from _harness import peak_gib
 
 
 def holds_counts(adata):
@@ -216,6 +216,7 @@ RUNS = {
 
 def main():
     """Run one peer on one section."""
+    sys.path.pop(0)  # this folder, of whose modules no peer shall take one for its own
     name, section, n_clusters, seed, out = sys.argv[1:]
     adata = anndata.read_h5ad(section)
     start = time.perf_counter()

@@ -1,0 +1,1 @@
+"""Benchmarks of skiehercl: ``python -m benchmarks`` from the repository root lists them."""

@@ -1,0 +1,256 @@
+"""What the clusterers have in common: from the user's arrays to Spots, and back to their rows."""
+
+import copy
+
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    ClusterMixin,
+    TransformerMixin,
+    _fit_context,
+    clone,
+)
+from sklearn.utils.validation import check_is_fitted
+
+from .._domains._n_clusters import list_candidates
+from .._features._options import SpotFeatures
+from .._spots._gather import gather_spots, split_second
+from .._spots._kind import restore_counts, settle_input, warn_of_empty
+from .._spots._layout import SpotLayout
+from .._spots._recognition import KnownSpots, comes_alone, make_keys
+from .._utils._display import DocumentedEstimator
+from ._stored import StoredEstimator
+
+__all__ = ["LaidOutClusterer", "SpatialClusterer"]
+
+
+class LaidOutClusterer(
+    DocumentedEstimator,
+    ClusterMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    BaseEstimator,
+):
+    """Base of clusterers that take arrays, a packed X or an AnnData, as their ``layout`` says."""
+
+    __metadata_request__fit = {"coords": True, "image_features": True, "sections": True}  # noqa: RUF012
+    __metadata_request__predict = __metadata_request__fit
+    __metadata_request__transform = __metadata_request__fit
+
+    # Parameters that are options, and what None stands for.
+    _parts: dict = {"layout": SpotLayout}  # noqa: RUF012
+    # Keys of the layout that are left out.
+    _unread: tuple[str, ...] = ()
+
+    def set_params(self, **params):
+        """Set parameters of the estimator, or by ``<part>__<name>`` those of its parts.
+
+        A part that is None, such as ``head``, becomes one with its defaults first.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameters by name.
+
+        Returns
+        -------
+        self : object of this class
+        """
+        for name in {key.partition("__")[0] for key in params if "__" in key}:
+            if name in self._parts and params.get(name, getattr(self, name)) is None:
+                params[name] = self._parts[name]()
+        return super().set_params(**params)
+
+    def fit_predict(self, X, y=None, image_features=None, *, coords=None, sections=None):
+        """Fit and return ``labels_``; parameters as in ``fit``."""
+        return self.fit(X, y, image_features, coords=coords, sections=sections).labels_
+
+    def fit_transform(self, X, y=None, image_features=None, *, coords=None, sections=None):
+        """Fit and return ``embedding_``; parameters as in ``fit``."""
+        return self.fit(X, y, image_features, coords=coords, sections=sections).embedding_
+
+    def _take_parts(self):
+        """Return the checked parts by name, those that are None with their defaults."""
+        given = {name: getattr(self, name) for name in self._parts}
+        parts = {
+            name: self._parts[name]() if part is None else clone(part)
+            for name, part in given.items()
+        }
+        for part in parts.values():
+            part.check()
+        return parts
+
+    def _gather(self, X, coords, image_features, sections, *, reset):
+        layout = SpotLayout() if self.layout is None else clone(self.layout)
+        layout.set_params(**dict.fromkeys(self._unread))
+        return gather_spots(self, layout, X, coords, image_features, sections, reset=reset)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+class SpatialClusterer(StoredEstimator, LaidOutClusterer):
+    """Base of clusterers that learn from neighbourhoods.
+
+    A subclass learns in ``_learn`` and describes spots in ``_describe`` and ``_embed``.
+    """
+
+    __metadata_request__predict_proba = {  # noqa: RUF012
+        "coords": True,
+        "image_features": True,
+        "sections": True,
+    }
+
+    _parts: dict = {"features": SpotFeatures, "layout": SpotLayout}  # noqa: RUF012
+    _takes_image = True
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y=None, image_features=None, *, coords=None, sections=None):
+        """Find the spatial domains of a section, or of several sections together.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_spots, n_genes), DataFrame or AnnData
+            Counts or ready features (see :class:`~skiehercl.SpotFeatures`). Coordinates, image
+            features and sections are read from an AnnData by their keys, unless they are passed
+            here, or from the columns of a packed X (see :class:`~skiehercl.SpotLayout`). Beside an
+            AnnData or a DataFrame, those that are DataFrames or Series are aligned by their index.
+        y : array-like of shape (n_spots, 2 or 3), default=None
+            The coordinates, when called as ``fit(X_gene, coords, image_features)``. Anything
+            1-dimensional is ignored, as scikit-learn's conventions ask for.
+        image_features : array-like of shape (n_spots, n_image_features), default=None
+            Features of the image around each spot; None: no image. SmoothedMixture leaves it out.
+        coords : array-like of shape (n_spots, 2 or 3), default=None
+            x, y, and maybe z of each spot in any one unit; None: no neighbours.
+        sections : array-like of shape (n_spots,), default=None
+            Section of each spot; spots of two sections are never neighbours.
+
+        Returns
+        -------
+        self : object of this class
+
+        Raises
+        ------
+        ValueError
+            If the blocks differ in length, hold NaN or infinite values, don't suit
+            ``n_clusters`` or ``input``, come both packed and beside X, or name columns that X
+            doesn't have or that overlap. The estimator stays as it was before.
+        KeyError
+            If an AnnData lacks what a key names.
+        TypeError
+            If the adjacency is dense, or X is a sparse matrix of ready features without
+            coordinates.
+
+        Warns
+        -----
+        UserWarning
+            If spots or genes have no counts, spots share a place, domains end without spots, or
+            an AnnData seems to hold several sections but the layout names no ``section_key``.
+        """
+        # A copy learns: a fit that fails then leaves nothing behind.
+        fitted, parts = copy.copy(self), self._take_parts()
+        spots = fitted._gather(X, split_second(y, coords), image_features, sections, reset=True)
+        candidates = list_candidates(self.n_clusters, len(spots))
+        kind = settle_input(spots.genes, parts["features"].input, spots.coords is not None)
+        fitted.input_, fitted._spot_keys = kind, make_keys(spots.genes)
+        if kind == "log1p":
+            spots.genes = restore_counts(spots.genes)
+        vars(fitted).pop("n_clusters_curve_", None)  # that of an earlier fit
+        fitted._learn(spots, candidates, parts)
+        self.__dict__ = vars(fitted)
+        return self
+
+    def predict(self, X, coords=None, image_features=None, *, sections=None):
+        """Assign spots, those of the training or of a new section, to the fitted domains.
+
+        Parameters
+        ----------
+        X, coords, image_features, sections
+            As in ``fit``. X alone is enough for the training spots, all of them or some, in any
+            order: they are known by their rows and get ``labels_`` again. Rows that several
+            training spots share get their domain if it is one, else only all training spots in
+            their order can be told apart. Of a new section, pass all spots at once, since a
+            spot's neighbours take part, with coordinates and image features exactly if ``fit``
+            had them. The genes of an AnnData are found by name, in any order and among others, if
+            ``fit`` had names.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_spots,), int
+
+        Raises
+        ------
+        ValueError
+            If X comes alone and holds rows that aren't the training's, or rows of training spots
+            in different domains; if blocks don't suit those of ``fit``.
+        """
+        return self.predict_proba(X, coords, image_features, sections=sections).argmax(axis=1)
+
+    def predict_proba(self, X, coords=None, image_features=None, *, sections=None):
+        """Return each fitted domain's probability for each spot; parameters as in ``predict``.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_spots, n_clusters)
+            Rows sum to 1.
+        """
+        spots, known = self._gather_new(X, coords, image_features, sections)
+        return self._recall(spots, self.probabilities_) if known else self._describe(spots)
+
+    def transform(self, X, coords=None, image_features=None, *, sections=None):
+        """Return the embedding of spots; parameters as in ``predict``.
+
+        Returns
+        -------
+        embedding : ndarray of shape (n_spots, n_dimensions)
+        """
+        spots, known = self._gather_new(X, coords, image_features, sections)
+        return self._recall(spots, self.embedding_) if known else self._embed(spots)
+
+    def _gather(self, X, coords, image_features, sections, *, reset):
+        spots = super()._gather(X, coords, image_features, sections, reset=reset)
+        if not self._takes_image:
+            spots.image = None
+        return spots
+
+    def _gather_new(self, X, coords, image_features, sections):
+        """Return Spots, and whether they are to be known by their rows."""
+        check_is_fitted(self)
+        spots = self._gather(X, coords, image_features, sections, reset=False)
+        features = self._fitted_features
+        if comes_alone(spots, features):
+            return spots, True
+        for name, given, used in (
+            ("coords", spots.coords is not None, features.with_coords_),
+            ("image_features", spots.image is not None, features.image_ is not None),
+        ):
+            if given != used:
+                verb = "had" if used else "had no"
+                cure = "pass them here too" if used else "leave them out here"
+                raise ValueError(f"{name}: the estimator's fit {verb} {name}, so {cure}")
+        if self.input_ != "features":
+            warn_of_empty(spots.genes, axes=((1, "spots"),))
+        if self.input_ == "log1p":
+            spots.genes = restore_counts(spots.genes)
+        if used and spots.image.shape[1] != len(features.image_.mean_):
+            raise ValueError(
+                f"image_features has {spots.image.shape[1]} columns but fit had "
+                f"{len(features.image_.mean_)}: compute them with the same transformer"
+            )
+        return spots, False
+
+    def _recall(self, spots, values):
+        known = KnownSpots(getattr(self, "_spot_keys", None), self.labels_)
+        return known.take(values, known.find(spots.genes))
+
+    def __sklearn_is_fitted__(self):
+        # Number and names of the columns are set before anything is learned.
+        return hasattr(self, "labels_")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        # Sparse features are taken with coordinates only: the tag knows no such difference.
+        tags.input_tags.sparse = False
+        return tags

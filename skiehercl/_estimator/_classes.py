@@ -1,0 +1,262 @@
+"""The classes that files hold, each with what its attributes must be: the one place to add one.
+
+The checks run when a file is read, so that one made by hand can't bring NaN, arrays that don't fit
+each other or sizes without arrays, and when it is written, so that no file is one that can't be
+read.
+"""
+
+from dataclasses import dataclass, field, fields, is_dataclass
+from inspect import signature
+from numbers import Integral
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.base import BaseEstimator
+from sklearn.decomposition import PCA
+
+from .. import graph
+from .._domains._consensus import DomainConsensus
+from .._domains._head import MixtureHead, MixtureVote
+from .._domains._mixture import DomainMixture, WhitenedMixture
+from .._features._features import NeighborhoodFeatures
+from .._features._image import ImageComponents
+from .._features._options import SpotFeatures
+from .._spots._layout import SpotLayout
+from .._training._loop import Trained
+from .._training._network import IEHERCLNetwork
+from .._training._options import HybridEncoder, LossTerms, Trainer, TrainingPlan
+from ..preprocessing import ExpressionPreprocessor
+from ._model import DomainModel
+from ._rebuilding import (
+    build_network,
+    build_random_state,
+    build_sparse,
+    take_network,
+    take_random_state,
+    take_sparse,
+)
+from ._relations import (
+    relate_axes,
+    relate_consensus,
+    relate_domain_mixture,
+    relate_features,
+    relate_graph,
+    relate_iehercl,
+    relate_image,
+    relate_mixture,
+    relate_model,
+    relate_preprocessor,
+    relate_smoothed,
+    relate_vote,
+)
+from ._schema import (
+    anything,
+    array,
+    check_attributes,
+    each,
+    instance,
+    lacking,
+    mapping,
+    number,
+    one_of,
+    or_none,
+    size,
+)
+
+__all__ = ["CLASSES", "ESTIMATORS", "Stored", "check_object"]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """How objects of a class are stored.
+
+    Attributes
+    ----------
+    attributes : dict of str to specification
+        What fitted objects have, besides their parameters.
+    relate : callable or None
+        Object -> None; raises where attributes of several objects don't fit each other.
+    take, build : callable or None
+        Object -> state and state -> object, of those that aren't their attributes.
+    """
+
+    attributes: dict = field(default_factory=dict)
+    relate: object = None
+    take: object = None
+    build: object = None
+
+
+def check_object(value, stored):
+    """Raise a ValueError or TypeError if an object isn't one that its class makes."""
+    cls = type(value)
+    if stored.build is not None:
+        return
+    check_attributes(value, stored.attributes)
+    if isinstance(value, BaseEstimator):
+        value.get_params(deep=False)  # raises where one is missing
+        value._validate_params()
+    elif missing := signature(cls).parameters.keys() - vars(value).keys():
+        raise ValueError(f"{cls.__name__} lacks {min(missing)}")
+    if is_dataclass(value) and len(vars(value)) != len(fields(value)):
+        raise ValueError(f"{cls.__name__} has fields of another class")
+    if stored.relate is not None:
+        try:
+            stored.relate(value)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{cls.__name__}: {error}") from None
+
+
+_TINY = np.finfo(float).tiny
+_CURVE = mapping(array("iuf", "candidates", finite=False))
+_SPARSE = Stored(take=take_sparse, build=build_sparse)
+# All graphs of the public face, so that a new one is stored without an entry here.
+_GRAPHS = {
+    cls: Stored(relate=relate_graph)
+    for cls in (getattr(graph, name) for name in graph.__all__)
+    if isinstance(cls, type) and issubclass(cls, BaseEstimator)
+}
+# What is itself and its parameters only needs no specification.
+CLASSES = {
+    **_GRAPHS,
+    **{cls: Stored() for cls in (SpotFeatures, HybridEncoder, LossTerms, Trainer)},
+    **{cls: Stored() for cls in (MixtureHead, SpotLayout)},
+    ExpressionPreprocessor: Stored(relate=relate_preprocessor),
+    np.random.RandomState: Stored(take=take_random_state, build=build_random_state),
+    sp.csr_array: _SPARSE,
+    sp.csr_matrix: _SPARSE,
+    IEHERCLNetwork: Stored(take=take_network, build=build_network),
+    Trained: Stored(
+        {
+            "network": instance(IEHERCLNetwork),
+            "loss_history": mapping(anything),
+            "n_iter": number(0, kind=Integral),
+        }
+    ),
+    PCA: Stored(
+        {
+            "n_components_": size("components"),
+            "n_features_in_": size("columns"),
+            "components_": array("f", "components", "columns"),
+            "mean_": array("f", "columns"),
+        },
+        relate_axes,
+    ),
+    ImageComponents: Stored(
+        {
+            "mean_": array("f", "columns"),
+            "inverse_deviation_": array("f", "columns"),
+            "axes_": instance(PCA),
+            "scale_": number(_TINY),
+            "loadings_": array("f", "genes", "components"),
+            "evidence_": number(),
+            "evidence_error_": number(),
+            "prior_": number(0.0, 1.0),
+        },
+        relate_image,
+    ),
+    NeighborhoodFeatures: Stored(
+        {
+            "kind": one_of("counts", "features"),
+            "pooling": one_of("counts", "unit", "plain"),
+            "n_components": or_none(number(1, kind=Integral)),
+            "graphs_": anything,
+            "n_pooled_": number(1.0),
+            "shifts_": mapping(array("f", "genes")),
+            "reference_": or_none(array("f", "spots", "genes")),
+            "center_": array("f", "genes"),
+            "scale_": number(_TINY),
+            "image_": or_none(instance(ImageComponents)),
+        },
+        relate_features,
+    ),
+    WhitenedMixture: Stored(
+        {
+            "n_features_in_": size("d"),
+            "weights_": array("f", "components"),
+            "means_": array("f", "components", "d"),
+        },
+        relate_mixture,
+    ),
+    DomainMixture: Stored(
+        {
+            "n_clusters": number(1, kind=Integral),
+            "n_components": size("components"),
+            "center_": array("f", "latent"),
+            "axes_": array("f", "latent", "d"),
+            "scale_": number(_TINY),
+            "mixture_": instance(WhitenedMixture),
+            "domains_": array("iu", "components"),
+        },
+        relate_domain_mixture,
+    ),
+    DomainConsensus: Stored(
+        {"n_clusters": size("domains"), "matches_": each(array("iu", "domains"))},
+        relate_consensus,
+    ),
+    MixtureVote: Stored(
+        {
+            "n_clusters_": number(1, kind=Integral),
+            "n_clusters_curve_": lacking(_CURVE),
+            "mixtures_": each(each(instance(DomainMixture))),
+            "consensus_": instance(DomainConsensus),
+            "n_refine_neighbors_": or_none(number(1, kind=Integral)),
+        },
+        relate_vote,
+    ),
+    TrainingPlan: Stored(
+        {
+            "network": instance(HybridEncoder),
+            "terms": instance(LossTerms),
+            "trainer": instance(Trainer),
+        }
+    ),
+    DomainModel: Stored(
+        {
+            "features": instance(NeighborhoodFeatures),
+            "plan": instance(TrainingPlan),
+            "head": instance(MixtureVote),
+            "trained_": each(instance(Trained)),
+        },
+        relate_model,
+    ),
+}
+_CLUSTERER = {
+    "labels_": array("iu", "spots"),
+    "probabilities_": array("f", "spots", "domains"),
+    "embedding_": array("f", "spots", "latent"),
+    "n_clusters_": size("domains"),
+    "n_pooled_": number(1.0),
+    "n_features_in_": size("columns"),
+    "feature_names_in_": lacking(array("O", "columns")),
+    "input_": one_of("counts", "log1p", "features"),
+    "n_clusters_curve_": lacking(_CURVE),
+    "_spot_keys": array("f", "spots", None),
+    "_n_features_out": size("latent"),
+    "_blocks": lacking(mapping(array("iu", None), "genes")),
+    "_anndata_genes": or_none(array("O", None)),
+}
+# The estimators themselves, by name, since they stand above this module; subclasses go with them.
+ESTIMATORS = {
+    "IEHERCLClusterer": Stored(
+        {
+            **_CLUSTERER,
+            "model_": instance(DomainModel),
+            "graph_": instance(sp.csr_matrix, sp.csr_array),
+            "cluster_centers_": array("f", "domains", "latent"),
+            "attention_": mapping(array("f", "spots", None)),
+            "loss_history_": each(mapping(anything)),
+            "n_iter_": number(1, kind=Integral),
+            "image_evidence_": or_none(number()),
+            "image_evidence_error_": or_none(number()),
+        },
+        relate_iehercl,
+    ),
+    "SmoothedMixture": Stored(
+        {
+            **_CLUSTERER,
+            "features_": instance(NeighborhoodFeatures),
+            "mixture_": instance(DomainMixture),
+        },
+        relate_smoothed,
+    ),
+}

@@ -1,0 +1,133 @@
+"""What may be done around the epochs of a training, as skorch has it; without torch."""
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from .._utils._options import Options
+
+__all__ = ["Callback", "EarlyStopping", "ProgressBar"]
+
+
+class Callback(Options):
+    """Base of what a training calls: override what you need.
+
+    Each method gets the :class:`~skiehercl.Trainer` at work, whose attributes tell where it is:
+    ``epoch_``, ``n_iter_`` (steps taken), ``max_iter_``, ``history_`` (a list per loss),
+    ``network_``; ``stop()`` ends the training after this epoch.
+
+    A subclass whose decisions depend on earlier epochs says so by ``state_dict`` and
+    ``load_state_dict``, so that a training that was interrupted goes on as if it hadn't been.
+
+    Examples
+    --------
+    >>> from skiehercl import Callback, IEHERCLClusterer, Trainer
+    >>> class StopBelow(Callback):
+    ...     def __init__(self, loss=0.1):
+    ...         self.loss = loss
+    ...
+    ...     def on_epoch_end(self, trainer):
+    ...         if trainer.history_["total"][-1] < self.loss:
+    ...             trainer.stop()
+    >>> IEHERCLClusterer(7, trainer=Trainer(callbacks=[StopBelow(0.2)]))
+    IEHERCLClusterer(n_clusters=7, trainer=Trainer(callbacks=[StopBelow(loss=0.2)]))
+    """
+
+    def on_train_begin(self, trainer):
+        """Before the first epoch."""
+
+    def on_epoch_begin(self, trainer):
+        """Before each epoch."""
+
+    def on_epoch_end(self, trainer):
+        """After each epoch; its losses are the last of ``trainer.history_``."""
+
+    def on_train_end(self, trainer):
+        """After the last epoch."""
+
+    def state_dict(self):
+        """Return what later epochs depend on, as plain values by name."""
+        return {}
+
+    def load_state_dict(self, state):
+        """Go on from what `state_dict` returned."""
+
+
+class EarlyStopping(Callback):
+    """Ends a training whose loss no longer falls.
+
+    Parameters
+    ----------
+    tol : float, default=1e-3
+        Least relative improvement of the loss that counts.
+    n_iter_no_change : int, default=10
+        Passes over the spots without such an improvement that end a training.
+    """
+
+    def __init__(self, tol=1e-3, n_iter_no_change=10):
+        self.tol = tol
+        self.n_iter_no_change = n_iter_no_change
+
+    def on_train_begin(self, trainer):
+        self.best_, self.stale_ = np.inf, 0
+
+    def on_epoch_end(self, trainer):
+        loss = trainer.history_["total"][-1]
+        self.stale_ = 0 if loss < self.best_ * (1 - self.tol) else self.stale_ + 1
+        self.best_ = min(self.best_, loss)
+        if trainer.waits_:  # a term joins late: the loss before and after can't be compared
+            self.best_, self.stale_ = np.inf, 0
+        if self.stale_ >= self.n_iter_no_change:
+            trainer.stop()
+
+    def state_dict(self):
+        return {"best": self.best_, "stale": self.stale_}
+
+    def load_state_dict(self, state):
+        self.best_, self.stale_ = state["best"], state["stale"]
+
+
+class ProgressBar(Callback):
+    """One bar for all trainings of a fit, in steps, with the loss.
+
+    A context: the bar closes at its end, however that comes.
+
+    Parameters
+    ----------
+    n_trainings : int, default=1
+    disable : bool, default=False
+
+    Examples
+    --------
+    >>> with ProgressBar(3, disable=True) as bar:
+    ...     pass  # three times trainer.fit(..., callbacks=[bar])
+    """
+
+    def __init__(self, n_trainings=1, disable=False):
+        self.n_trainings = n_trainings
+        self.disable = disable
+
+    def __enter__(self):
+        self._bar, self._round = None, 0
+        return self
+
+    def __exit__(self, *exception):
+        if self._bar is not None:
+            self._bar.close()
+
+    def on_train_begin(self, trainer):
+        if self._bar is None:
+            total = self.n_trainings * trainer.max_iter_
+            self._bar = tqdm(total=total, desc="training", unit="step", disable=self.disable)
+        self._round, self._seen = self._round + 1, 0
+        self._bar.set_description(f"training {self._round}/{self.n_trainings}")
+
+    def on_epoch_end(self, trainer):
+        self._advance(trainer.n_iter_)
+        self._bar.set_postfix(loss=f"{trainer.history_['total'][-1]:.4g}")
+
+    def on_train_end(self, trainer):
+        self._advance(trainer.max_iter_)
+
+    def _advance(self, n_steps):
+        self._bar.update(n_steps - self._seen)
+        self._seen = n_steps

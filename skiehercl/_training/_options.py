@@ -1,0 +1,139 @@
+"""What a training is asked for: the network's parts, the losses' constants, the plan of it all."""
+
+from dataclasses import dataclass
+from numbers import Integral, Real
+
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from .._utils._options import Options
+from ._trainer import Trainer
+
+__all__ = ["HybridEncoder", "LossTerms", "Trainer", "TrainingPlan"]
+
+
+class HybridEncoder(Options):
+    """The network: autoencoders, GraphSAGE, attention and the gene decoder, (1)-(8).
+
+    A parameter of :class:`~skiehercl.IEHERCLClusterer`, ``network=HybridEncoder(...)``.
+
+    Parameters
+    ----------
+    views : {"both", "ae", "sage"}, default="both"
+        Views of each modality; one alone is an ablation of the paper's.
+    attention : bool, default=True
+        Whether attention (4)-(6) is learned, or stays at its start.
+    hidden_size : int, default=128
+        Hidden units of the autoencoders.
+    latent_size : int, default=64
+        Units of the embedding.
+    activation : {"linear", "relu", "elu"}, default="linear"
+        Activation of the GraphSAGE encoders (3).
+    init : {"pca", "random"}, default="pca"
+        Start of the network's linear maps: the projection on the neighbourhoods' principal
+        components, or random weights.
+    ae_prior : float, default=0.1
+        Attention that the autoencoder's view starts with, in (0, 1).
+    normalize_views : bool, default=False
+        Whether latents are scaled to unit length before the attention.
+
+    Examples
+    --------
+    >>> from skiehercl import HybridEncoder, IEHERCLClusterer
+    >>> IEHERCLClusterer(7, network=HybridEncoder(latent_size=32))
+    IEHERCLClusterer(n_clusters=7, network=HybridEncoder(latent_size=32))
+    """
+
+    _parameter_constraints: dict = {  # noqa: RUF012
+        "views": [StrOptions({"both", "ae", "sage"})],
+        "attention": ["boolean"],
+        "hidden_size": [Interval(Integral, 1, None, closed="left")],
+        "latent_size": [Interval(Integral, 1, None, closed="left")],
+        "activation": [StrOptions({"linear", "relu", "elu"})],
+        "init": [StrOptions({"pca", "random"})],
+        "ae_prior": [Interval(Real, 0, 1, closed="neither")],
+        "normalize_views": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        views="both",
+        *,
+        attention=True,
+        hidden_size=128,
+        latent_size=64,
+        activation="linear",
+        init="pca",
+        ae_prior=0.1,
+        normalize_views=False,
+    ):
+        self.views = views
+        self.attention = attention
+        self.hidden_size = hidden_size
+        self.latent_size = latent_size
+        self.activation = activation
+        self.init = init
+        self.ae_prior = ae_prior
+        self.normalize_views = normalize_views
+
+    def build(self, sizes, image_prior=0.5):
+        """Return the untrained network for modalities of these sizes, {name: (own, pooled)}."""
+        from ._network import IEHERCLNetwork
+
+        arguments = self.get_params(deep=False)
+        arguments["views"] = ("ae", "sage") if self.views == "both" else (self.views,)
+        return IEHERCLNetwork(sizes, image_prior=image_prior, **arguments)
+
+
+class LossTerms(Options):
+    """Constants of the losses: the walk (10)-(12), the contrast (13), the transport (14)-(17).
+
+    A parameter of :class:`~skiehercl.IEHERCLClusterer`, ``terms=LossTerms(...)``; the terms'
+    weights are its ``lambda_rec``, ``lambda_contrast`` and ``lambda_ot``.
+
+    Parameters
+    ----------
+    walk_alpha : float, default=0.5
+        Weight alpha of staying in (12).
+    sigma : float, default=0.1
+        Width of the affinity (10) between unit vectors.
+    temperature : float, default=0.5
+        tau of (13).
+    ot_reg : float, default=0.1
+        Strength of the entropy in (16), in units of the distance between rows of Q.
+    ot_warmup : float, default=0.3
+        Share of ``max_iter`` before the divergence joins and pseudo-labels are drawn.
+    """
+
+    _parameter_constraints: dict = {  # noqa: RUF012
+        "walk_alpha": [Interval(Real, 0, 1, closed="both")],
+        "sigma": [Interval(Real, 0, None, closed="neither")],
+        "temperature": [Interval(Real, 0, None, closed="neither")],
+        "ot_reg": [Interval(Real, 0, None, closed="neither")],
+        "ot_warmup": [Interval(Real, 0, 1, closed="both")],
+    }
+
+    def __init__(self, walk_alpha=0.5, *, sigma=0.1, temperature=0.5, ot_reg=0.1, ot_warmup=0.3):
+        self.walk_alpha = walk_alpha
+        self.sigma = sigma
+        self.temperature = temperature
+        self.ot_reg = ot_reg
+        self.ot_warmup = ot_warmup
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """All that decides on a training besides the spots and the seed.
+
+    The names are those of IEHERCLClusterer's parameters.
+    """
+
+    n_clusters: int
+    lambda_rec: float
+    lambda_contrast: float
+    lambda_ot: float
+    walk_length: int
+    max_iter: int
+    network: HybridEncoder
+    terms: LossTerms
+    trainer: Trainer
+    verbose: bool = False
