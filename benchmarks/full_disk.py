@@ -4,7 +4,7 @@ Each disk is a tmpfs, mounted in namespaces of its own where the user may not mo
 small the older file must stand, the exit status be 2, stderr hold one line, and nothing else be
 left; else the fit must be whole:
 
-    python benchmarks/full_disk.py [--n-sizes 20]
+    python -m benchmarks full_disk [--n-sizes 20]
 """
 
 import argparse
@@ -30,10 +30,10 @@ umount "$folder"; exit $status
 """
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--n-sizes", type=int, default=20)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         section, disk = folder / "section.h5ad", folder / "disk"
@@ -48,7 +48,8 @@ def main():
         shares = np.r_[np.linspace(0.1, 0.8, 4), np.linspace(0.85, 1.1, args.n_sizes - 4)]
         verdicts = [try_disk(int(share * whole), disk, command) for share in shares]
     print(f"{sum(verdicts)} of {len(verdicts)} as they must be")
-    return 0 if all(verdicts) else 1
+    if not all(verdicts):
+        sys.exit(1)
 
 
 def try_disk(size, disk, command):
@@ -74,4 +75,4 @@ def try_disk(size, disk, command):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,5 +1,6 @@
 """What a command owes its process: streams that may break, signals that may come."""
 
+import _thread
 import contextlib
 import os
 import signal
@@ -15,23 +16,44 @@ class Ended(BaseException):
 
 @contextlib.contextmanager
 def raised_signals():
-    """Raise `Ended` on SIGTERM and SIGHUP, unless somebody handles or ignores them; once."""
+    """Raise `Ended` on SIGTERM and SIGHUP, unless somebody handles or ignores them.
+
+    The second one ends all at once. Neither they nor Ctrl-C get lost in a callback, where Python
+    prints what is raised and goes on.
+    """
     names = ("SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     numbers = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    hook, timers = sys.unraisablehook, []
 
     def end(number, frame):
-        for each in numbers:
-            signal.signal(each, signal.SIG_DFL)  # the next one ends all at once
+        handle(signal.SIG_DFL)
         raise Ended(number)
 
-    for number in numbers:
-        signal.signal(number, end)
+    def handle(handler):
+        for number in numbers:
+            signal.signal(number, handler)
+
+    def repeat(lost):
+        if not issubclass(lost.exc_type, (KeyboardInterrupt, Ended)):
+            return hook(lost)
+        number = signal.SIGINT
+        if issubclass(lost.exc_type, Ended):
+            number = lost.exc_value.args[0]
+            handle(end)
+        timers.append(threading.Timer(0.1, _thread.interrupt_main, (number,)))
+        timers[-1].daemon = True
+        timers[-1].start()
+
+    handle(end)
+    sys.unraisablehook = repeat
     try:
         yield
     finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
+        sys.unraisablehook = hook
+        for timer in timers:
+            timer.cancel()
+        handle(signal.SIG_DFL)
 
 
 def open_missing_descriptors():

@@ -100,8 +100,8 @@ def check_target(path, n_bytes=0):
     temporary = _name_temporary(target)
     with _explained(name), _removed(temporary):
         _create(temporary, status)
-        free = shutil.disk_usage(os.path.dirname(target)).free
-        if free < n_bytes:
+        total, _, free = shutil.disk_usage(os.path.dirname(target))
+        if total and free < n_bytes:  # some network drives tell nothing but zeros
             told = f"it takes at least {n_bytes / 1e6:.1f} MB and {free / 1e6:.1f} MB are free"
             raise OSError(errno.ENOSPC, told)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import skiehercl
-from skiehercl._cli._process import LastingStream
+from skiehercl._cli._process import LastingStream, lasting_streams, raised_signals
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and shells are POSIX's")
 
@@ -127,6 +127,21 @@ def test_a_signal_is_one_line_and_leaves_nothing(name, status, told, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_that_comes_in_a_callback_is_not_lost(name, status, tmp_path):
+    code = f"""import signal
+    class Lost:
+        def __del__(self):
+            signal.raise_signal(signal.{name})
+    Lost()
+    for _ in range(600):
+        time.sleep(0.1)"""
+    process = start(STAND_IN.format(code), tmp_path)
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == status
+    assert told.startswith("skiehercl: error: ") and told.count("\n") == 1
+
+
 def test_ctrl_c_while_importing_is_one_line(tmp_path):
     process = start(IMPORT, tmp_path)
     assert process.stdout.readline() == "ready\n"
@@ -139,6 +154,16 @@ def test_the_door_opens_before_anything_heavy_is_imported():
     code = "import sys, skiehercl.__main__; print({'numpy', 'sklearn', 'torch'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_hooks_and_handlers_are_as_before():
+    def look():
+        return sys.unraisablehook, signal.getsignal(signal.SIGTERM), sys.stdout, sys.stderr
+
+    before = look()
+    with raised_signals(), lasting_streams():
+        assert not {*look()} & {*before}
+    assert look() == before
 
 
 # ------------------------------------------------------------------ the stream

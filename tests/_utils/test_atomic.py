@@ -208,6 +208,12 @@ def test_a_disk_too_small_is_found_before_writing(path):
     assert os.listdir(path.parent) == ["result.txt"]
 
 
+def test_a_drive_that_tells_no_size_is_trusted(path, monkeypatch):
+    nothing = _atomic.shutil.disk_usage(path.parent)._replace(total=0, used=0, free=0)
+    monkeypatch.setattr(_atomic.shutil, "disk_usage", lambda folder: nothing)
+    check_target(path, 10**18)
+
+
 # ------------------------------------------------------------------ errors of the disk
 
 
