@@ -45,7 +45,7 @@ examples:
 
 exit status: 0 done; 2 bad input, told in one line on stderr, nothing written; 1 a bug; 130 Ctrl-C.
 """
-_BAD_INPUT = (ValueError, TypeError, KeyError, OSError, ImportError)
+_BAD_INPUT = (ValueError, TypeError, KeyError, OSError, ImportError, MemoryError)
 
 
 def main(argv=None):
