@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from .._utils._types import Array, ImageLike
 
 WHOLE_BYTES = 2**28  # images up to this size are read into memory
+# Most that known codecs make of a byte (deflate 1,032, LZW some 2,700); a header may claim more.
+_MOST_FROM_A_BYTE = 4000
+_SMALL = 2**24  # bytes that any header may claim
 
 
 def open_image(image: ImageLike) -> tuple[Array | RegionImage, float | None]:
@@ -62,6 +66,8 @@ def open_image(image: ImageLike) -> tuple[Array | RegionImage, float | None]:
             mpp = regions.mpp
             if np.prod(regions.shape, dtype=float) * regions.dtype.itemsize > WHOLE_BYTES:
                 return regions, mpp
+            if os.path.isfile(path):
+                check_claim(path, regions.shape, regions.dtype.itemsize)
             h, w, _ = regions.shape
             return check_pixels(regions.read(0, h, 0, w), name), mpp
         except ImportError as error:
@@ -79,8 +85,28 @@ def read_image(image: ImageLike) -> Array:
     """Return an image as an array (h, w, c), large ones too; otherwise as :func:`open_image`."""
     pixels, _ = open_image(image)
     if isinstance(pixels, RegionImage):
+        if os.path.isfile(pixels.path):
+            check_claim(pixels.path, pixels.shape, pixels.dtype.itemsize)
         pixels = check_pixels(pixels.read(0, pixels.shape[0], 0, pixels.shape[1]), "image")
     return pixels
+
+
+def check_claim(path, shape, itemsize):
+    """Make sure that a file is large enough for the image that its header claims.
+
+    Raises
+    ------
+    ValueError
+        If no codec could unpack so many pixels from it.
+    """
+    n_bytes = itemsize * np.prod(shape, dtype=float)
+    size = os.path.getsize(path)
+    if n_bytes > _SMALL + _MOST_FROM_A_BYTE * size:
+        claimed = " x ".join(map(str, shape))
+        raise ValueError(
+            f"image {path!r} claims {claimed} pixels, {n_bytes / 2**30:.3g} GiB, of a file of "
+            f"{size} bytes: it is damaged; copy or write it again"
+        )
 
 
 def check_pixels(image, name):
@@ -119,7 +145,12 @@ def _decode(path):
     from PIL import Image
 
     try:
-        with Image.open(path) as picture:
+        with warnings.catch_warnings():
+            # Half of what is refused as a bomb is warned of, but not too large for memory.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture = Image.open(path)
+        with picture:
+            check_claim(path, (picture.height, picture.width, len(picture.getbands())), 1)
             if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
                 white = Image.new("RGBA", picture.size, "white")
                 picture = Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
@@ -135,9 +166,17 @@ def _decode(path):
             f"image {path!r} is too large to decode safely ({error}). If you trust the file, {cure}"
             "raise PIL.Image.MAX_IMAGE_PIXELS, or pass a downsampled image with its scale"
         ) from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except MemoryError as error:
+        raise MemoryError(
+            f"image {path!r} needs more memory than there is ({error or 'for its pixels'}): pass a "
+            "downsampled image with its scale, or a tiled TIFF, which is read by region"
+        ) from error
+    except Exception as error:  # each decoder has its own kinds
+        if str(error).startswith(f"image {path!r}"):  # told above
+            raise
+        told = " ".join(str(error).split())
         raise ValueError(
-            f"image {path!r} cannot be read ({error}): expected a whole PNG, JPEG or TIFF file"
+            f"image {path!r} cannot be read ({told}): expected a whole PNG, JPEG or TIFF file"
         ) from error
 
 

@@ -119,6 +119,11 @@ class RegionImage:
             place[self._axes["C"]] = slice(None)
         try:
             tile = np.asarray(self._array[tuple(place)], dtype=self.dtype)
+        except MemoryError as error:
+            raise MemoryError(
+                f"image {self.path!r} has tiles of {h} x {w} pixels, too large for memory: write "
+                "it anew in tiles of 512 x 512, say by tifffile.imwrite(..., tile=(512, 512))"
+            ) from error
         except Exception as error:  # each codec has its own kinds
             raise ValueError(
                 f"image {self.path!r} cannot be read at rows {row * h} on, columns {column * w} on "
