@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import eigsh
 from sklearn.decomposition import PCA
 from sklearn.utils import gen_batches
+from sklearn.utils.sparsefuncs import incr_mean_variance_axis
 
 from .._utils._admission import admit
 from .._utils._checks import are_whole
@@ -169,7 +170,7 @@ def gene_moments(X, graph=None, factors=None, transform=None):
     pooling many genes would cost their sparsity. ``transform`` has to map 0 to 0.
     """
     n_spots, n_genes = X.shape
-    total, squares = np.zeros(n_genes), np.zeros(n_genes)
+    mean, variance, seen, squares = np.zeros((4, n_genes))
     for rows in gen_batches(n_spots, max(1, _BLOCK_ENTRIES // n_genes)):
         block = X[rows]
         if graph is not None:
@@ -179,13 +180,14 @@ def gene_moments(X, graph=None, factors=None, transform=None):
         values = block.data if sp.issparse(block) else block
         values = np.asarray(values if transform is None else transform(values), dtype=np.float64)
         if sp.issparse(block):
-            total += np.bincount(block.indices, values, n_genes)
-            squares += np.bincount(block.indices, values**2, n_genes)
+            block = sp.csr_matrix((values, block.indices, block.indptr), shape=block.shape)
+            before = {"last_mean": mean, "last_var": variance, "last_n": seen}
+            mean, variance, seen = incr_mean_variance_axis(block, axis=0, **before)
         else:
-            total += values.sum(axis=0)
+            mean += values.sum(axis=0) / n_spots
             squares += np.einsum("ij,ij->j", values, values)
-    mean = total / n_spots
-    variance = squares / n_spots - mean**2
+    if not sp.issparse(X):
+        variance = squares / n_spots - mean**2
     # What is left of a constant gene is rounding noise.
     variance[variance <= 1e-12 * mean**2] = 0.0
     return mean, variance * n_spots / max(n_spots - 1, 1)
@@ -307,15 +309,10 @@ def principal_components(X, n_components, rng):
             wanted = [n_genes - n_components, n_genes - 1]
             variances, axes = scipy.linalg.eigh(covariance, subset_by_index=wanted)
         components, variances = axes.T[::-1], np.maximum(variances[::-1], 0)
-    elif few:
-        pca = PCA(n_components, svd_solver="arpack", random_state=rng)
-        pca.fit(to_dense(X) if crowded else X)
-        components, variances = pca.components_, pca.explained_variance_
     else:
-        centred = to_dense(X) - mean.astype(X.dtype)
-        _, singular, components = scipy.linalg.svd(centred, full_matrices=False)
-        components = components[:n_components]
-        variances = singular[:n_components] ** 2 / max(n_spots - 1, 1)
+        pca = PCA(n_components, svd_solver="arpack" if few else "full", random_state=rng)
+        pca.fit(X if few and not crowded else to_dense(X))
+        components, variances = pca.components_, pca.explained_variance_
     # Signs are free: make the largest loading of each component positive.
     largest = np.abs(components).argmax(axis=1)
     components = components * np.sign(components[np.arange(len(components)), largest])[:, None]

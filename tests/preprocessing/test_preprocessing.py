@@ -462,3 +462,18 @@ def test_square_roots_and_untransformed_values():
     raw = ExpressionPreprocessor(transformation=None, n_top_genes=50).fit_transform(COUNTS)
     root = ExpressionPreprocessor(transformation="sqrt", n_top_genes=50).fit_transform(COUNTS)
     np.testing.assert_allclose(root**2, raw, rtol=1e-5)
+
+
+@pytest.mark.parametrize("container", [np.asarray, sp.csr_matrix])
+@pytest.mark.parametrize("entries", [400, 3000, 2**24])
+def test_moments_are_those_of_the_whole_whatever_the_blocks(container, entries, monkeypatch):
+    monkeypatch.setattr(_expression, "_BLOCK_ENTRIES", entries)
+    counts = COUNTS.astype(np.float32)
+    graph = SpatialKNNGraph(5).fit_transform(COORDS).astype(np.float32)
+    factors = np.linspace(0.1, 2.0, len(counts))
+    mean, variance = _expression.gene_moments(container(counts), graph, factors, np.log1p)
+    whole = np.log1p(factors[:, None] * (counts + graph @ counts))
+    np.testing.assert_allclose(mean, whole.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(variance, whole.var(axis=0, ddof=1), rtol=1e-4, atol=1e-7)
+    constant = np.full((50, 3), np.float32(1000.1))
+    assert not _expression.gene_moments(container(constant))[1].any()
