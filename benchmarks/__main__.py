@@ -45,7 +45,7 @@ def main(arguments=None):
         return 2
     import_this_checkout()
     importlib.import_module(f"benchmarks.{name}").main(options)
-    return 0
+    return 1 if importlib.import_module("benchmarks._harness").FAILED else 0
 
 
 if __name__ == "__main__":

@@ -77,6 +77,7 @@ PAIRS = {  # sections of one kind of tissue that have genes in common
 SCORES = ("ARI", "NMI", "AMI", "FMI", "HS")
 # What each row says of where it comes from.
 RUN = ("commit", "versions", "machine", "threads")
+FAILED = []  # runs of this process that failed: python -m benchmarks then ends with status 1
 
 
 def find_section(name):
@@ -217,6 +218,7 @@ def run_missing(path, table, jobs, work, apart=True):
             reason = str(error).strip() or "no message"
             text = f"{' '.join(key)} failed: {type(error).__name__}: {reason}"
             print(text, file=sys.stderr, flush=True)
+            FAILED.append(key)
             continue
         if figures is None:
             continue

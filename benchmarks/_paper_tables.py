@@ -192,6 +192,7 @@ def report_backbones(results):
         for n, v in PAPER_BACKBONES.items()
     ]
     rows += [[s, "", *(results.cell(x, s) for x in sections)] for s in (PRETRAINED, PRESET)]
+    rows = rows if sections else []
     gain = PAPER_FULL["hbc"] - PAPER_PRESET["hbc_blockA_sec1_pca200"]
     sentences = ["Of the paper's image networks none was run, for want of their weights."]
     for section in sections:

@@ -18,8 +18,10 @@ def _checkout_first(monkeypatch):
 
 
 @pytest.fixture
-def harness():
-    return importlib.import_module("benchmarks._harness")
+def harness(monkeypatch):
+    harness = importlib.import_module("benchmarks._harness")
+    monkeypatch.setattr(harness, "FAILED", [])
+    return harness
 
 
 @pytest.fixture
@@ -110,6 +112,16 @@ def test_a_run_that_fails_is_named_and_the_others_run(harness, table, tmp_path, 
     )
     assert [row["seed"] for row in rows] == ["1"]
     assert capsys.readouterr().err == "a 0 failed: ValueError: no spots\n"
+
+
+def test_the_exit_status_tells_of_failed_runs(harness, door, tmp_path, monkeypatch, capsys):
+    graphs = importlib.import_module("benchmarks.graphs")
+    options = ["graphs", "--graphs", "Delaunay", "--spots", "1", "--out", str(tmp_path / "r.csv")]
+    assert door.main([*options, "--report"]) == 0
+    monkeypatch.setattr(harness, "_run_apart", lambda work, job: work(*job))
+    monkeypatch.setattr(graphs, "measure", refuse)
+    assert door.main(options) == 1
+    assert "Delaunay 1 failed" in capsys.readouterr().err
 
 
 def test_what_cannot_be_measured_has_no_row(harness, table, tmp_path):
