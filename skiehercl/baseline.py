@@ -21,7 +21,7 @@ from ._spots._kind import restore_counts, settle_input
 from ._spots._recognition import KnownSpots, make_keys
 from ._utils._settings import clone_plain, standard_settings
 from .preprocessing import ExpressionPreprocessor
-from .preprocessing._preprocessor import N_TOP_GENES
+from .preprocessing._genes import N_TOP_GENES
 
 __all__ = ["NonSpatialClusterer"]
 

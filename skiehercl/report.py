@@ -12,6 +12,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
+from ._spots._layout import SpotLayout
 from ._utils._anndata import is_anndata, unpack_anndata, warn_of_libraries
 from ._utils._checks import check_sections
 from ._utils._settings import standard_settings
@@ -204,20 +205,20 @@ def image_report(
 def _gather(X, coords, image, sections, estimator):
     """Return genes, coordinates, image features and sections, an AnnData's by the keys."""
     if is_anndata(X):
-        adata = X
+        adata, layout = X, estimator.layout or SpotLayout()
         X, *found = unpack_anndata(
             adata,
-            layer=estimator.layer,
-            use_rep=estimator.use_rep,
-            coords_key=estimator.coords_key,
-            image_key=estimator.image_key,
-            section_key=estimator.section_key,
+            layer=layout.layer,
+            use_rep=layout.use_rep,
+            coords_key=layout.coords_key,
+            image_key=layout.image_key,
+            section_key=layout.section_key,
         )
         given = zip((coords, image, sections), found, strict=True)
         coords, image, sections = (other if own is None else own for own, other in given)
         if sections is None:
             cure = "name each spot's section by the estimator's section_key={column!r}"
-            warn_of_libraries(adata, cure, stacklevel=3)
+            warn_of_libraries(adata, cure)
     for name, given in (("coords", coords), ("image_features", image)):
         if given is None:
             raise ValueError(f"image_report compares with and without image: it needs {name}")

@@ -7,7 +7,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.metrics import adjusted_rand_score
 
-from skiehercl import IEHERCLClusterer
+from skiehercl import IEHERCLClusterer, SpotLayout
 from skiehercl.datasets import make_tissue
 from skiehercl.image import ColorTextureFeaturizer
 from skiehercl.metrics import pas_score
@@ -124,17 +124,20 @@ def pair():
 
 
 def test_sections_reach_every_run(pair):
-    quick = IEHERCLClusterer(3, n_init=1, max_iter=1, section_key="slide")
+    quick = IEHERCLClusterer(3, n_init=1, max_iter=1, layout=SpotLayout(section_key="slide"))
     report = image_report(pair, estimator=quick, seeds=[0])
     here = np.asarray(pair.obs["slide"])
     np.testing.assert_array_equal(report.sections, here)
-    own = clone(quick).set_params(random_state=0, image_key=None).fit(pair)
+    own = clone(quick).set_params(random_state=0, layout__image_key=None).fit(pair)
     np.testing.assert_array_equal(report.labels["genes"][0], own.labels_)
     pas = pas_score(own.labels_, pair.obsm["spatial"], sections=here)
     assert report.scores.set_index("run").loc["genes", "PAS"] == pas
     arrays = pair.X, pair.obsm["spatial"], pair.obsm["X_image"]
     by_hand = image_report(
-        *arrays, estimator=clone(quick).set_params(section_key=None), sections=here, seeds=[0]
+        *arrays,
+        estimator=clone(quick).set_params(layout__section_key=None),
+        sections=here,
+        seeds=[0],
     )
     pd.testing.assert_frame_equal(by_hand.scores, report.scores)
     with pytest.raises(ValueError, match=r"sections has shape \(5,\)"):
@@ -142,8 +145,8 @@ def test_sections_reach_every_run(pair):
 
 
 def test_sections_without_a_name_are_told_of(pair):
-    named = IEHERCLClusterer(3, n_init=1, max_iter=1, section_key="slide")
-    nameless = clone(named).set_params(section_key=None)
+    named = IEHERCLClusterer(3, n_init=1, max_iter=1, layout=SpotLayout(section_key="slide"))
+    nameless = clone(named).set_params(layout__section_key=None)
     pair.uns["spatial"] = {"b": {}, "a": {}}
     with pytest.warns(UserWarning, match="section_key='slide'"):
         taken_for_one = image_report(pair, estimator=nameless, seeds=[0])
@@ -166,7 +169,7 @@ def test_the_image_is_shuffled_within_sections():
 def test_figure_lays_sections_side_by_side(pair):
     import matplotlib.pyplot as plt
 
-    quick = IEHERCLClusterer(3, n_init=1, max_iter=1, section_key="slide")
+    quick = IEHERCLClusterer(3, n_init=1, max_iter=1, layout=SpotLayout(section_key="slide"))
     report = image_report(pair, estimator=quick, seeds=[0])
     figure = plot_image_report(report)
     x = figure.axes[0].collections[0].get_offsets()[:, 0]

@@ -327,3 +327,12 @@ def _covariance(X, mean):
         block = to_dense(X[rows]) - mean
         covariance += block.T @ block
     return covariance / (n_spots - 1)
+
+
+def standardise(features, mean, deviation, max_value):
+    """Shift and scale the columns of dense features in place, clipped if there is a max_value."""
+    features -= mean.astype(features.dtype)
+    features /= deviation.astype(features.dtype)
+    if max_value is not None:
+        np.clip(features, -max_value, max_value, out=features)
+    return features

@@ -4,8 +4,9 @@ import copy
 
 from .._utils._settings import clone_plain
 from ._counts import find_target, library_sizes, to_dense
+from ._genes import N_TOP_GENES
 from ._pooling import drop_selves
-from ._preprocessor import N_TOP_GENES, ExpressionPreprocessor
+from ._preprocessor import ExpressionPreprocessor
 
 __all__ = ["fit_scales", "transform_scales"]
 

@@ -17,10 +17,7 @@ from .._utils._admission import validate_numbers
 from .._utils._anndata import unpack_counts
 from .._utils._checks import check_all_finite, check_counts, warn_of_zeros
 from .._utils._display import DocumentedEstimator
-from ..graph import SpatialKNNGraph
 from ._counts import (
-    choose_genes,
-    choose_spatial_genes,
     find_target,
     gene_moments,
     library_sizes,
@@ -29,9 +26,11 @@ from ._counts import (
     principal_components,
     scale_factors,
     stabilise,
+    standardise,
     to_dense,
 )
-from ._pooling import build_pool, link_spots
+from ._genes import select_genes
+from ._pooling import build_pool
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -46,13 +45,8 @@ if TYPE_CHECKING:
         SpotsLike,
     )
 
-# Genes that n_top_genes="auto" keeps where it chooses.
-N_TOP_GENES = 3000
-
 __all__ = ["ExpressionPreprocessor"]
 
-# Neighbours whose values tell a gene's spatial autocovariance, where none are pooled.
-_NEIGHBORS = 18
 _ELSE = ", or values scaled without logarithm or centring, with require_counts=False"
 
 
@@ -285,7 +279,7 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         self._pooled = None if graph is None else (make_keys(X), graph)
         library = library_sizes(X, graph)
         self.target_sum_ = find_target(library, self.target_sum)
-        self.highly_variable_ = self._choose_genes(X, graph, library, coords, sections)
+        self.highly_variable_ = select_genes(self, X, graph, library, coords, sections)
         features = self._normalise(X, graph, library)
         if warn:
             warn_of_zeros(library, "spots")
@@ -295,7 +289,7 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
             features = to_dense(features)
             self.scale_mean_, variance = gene_moments(features)
             self.scale_std_ = np.sqrt(np.where(variance > 0, variance, 1.0))
-            features = self._standardise(features)
+            features = standardise(features, self.scale_mean_, self.scale_std_, self.max_value)
         if self.n_components is not None:
             self.n_components_ = min(self.n_components, *features.shape)
             rng = check_random_state(self.random_state)
@@ -318,7 +312,9 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
             warn_of_zeros(library, "spots")
         features = self._normalise(X, graph, library)
         if self.scale:
-            features = self._standardise(to_dense(features))
+            features = standardise(
+                to_dense(features), self.scale_mean_, self.scale_std_, self.max_value
+            )
         return features if self.n_components is None else self._project(features)
 
     def _check_counts(self, X, reset):
@@ -333,22 +329,6 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         check_counts(X, _ELSE, whole=self.require_counts, gene_names=names)
         return X
 
-    def _choose_genes(self, X, graph, library, coords, sections):
-        n_genes = X.shape[1]
-        n_top = self.n_top_genes
-        if isinstance(n_top, str):
-            chooses = self.gene_selection == "spatial" or self.n_components is not None
-            n_top = N_TOP_GENES if chooses or self.scale or graph is not None else None
-        if n_top is None or n_top >= n_genes:
-            return np.ones(n_genes, dtype=bool)
-        if self.gene_selection == "spatial":
-            if graph is None:
-                nearest, purpose = SpatialKNNGraph(_NEIGHBORS), "gene_selection='spatial'"
-                graph = link_spots(nearest, X.shape[0], coords, sections, purpose)
-            return choose_spatial_genes(X, graph, n_top)
-        mean, variance = gene_moments(X, graph, scale_factors(library, self.target_sum_))
-        return choose_genes(mean, variance, n_top)
-
     def _normalise(self, X, graph, library):
         """Return the pooled, normalised and transformed kept genes, always a new matrix."""
         if not self.highly_variable_.all():
@@ -359,13 +339,6 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         if sp.issparse(X):
             X.sort_indices()
         return stabilise(X, self.transformation)
-
-    def _standardise(self, features):
-        features -= self.scale_mean_.astype(features.dtype)
-        features /= self.scale_std_.astype(features.dtype)
-        if self.max_value is not None:
-            np.clip(features, -self.max_value, self.max_value, out=features)
-        return features
 
     def _project(self, features):
         components = self.components_.astype(features.dtype, copy=False)

@@ -9,7 +9,14 @@ import pytest
 import torch
 from scipy import sparse
 
-from skiehercl import IEHERCLClusterer, NonSpatialClusterer, SmoothedMixture, image, metrics
+from skiehercl import (
+    IEHERCLClusterer,
+    NonSpatialClusterer,
+    SmoothedMixture,
+    SpotLayout,
+    image,
+    metrics,
+)
 from skiehercl._utils._admission import admit, check_sparse
 from skiehercl.graph import SpatialKNNGraph, neighbor_mean
 from skiehercl.preprocessing import ExpressionPreprocessor, looks_like_counts, normalize_log
@@ -96,7 +103,7 @@ def test_every_door_refuses_damage(kind, form):
     X = damage(kind, form)
     doors = [
         *(model.fit for model in (IEHERCLClusterer(2), SmoothedMixture(2), NonSpatialClusterer())),
-        lambda X: IEHERCLClusterer(2, coords_columns=[0, 1]).fit(X),
+        lambda X: IEHERCLClusterer(2, layout=SpotLayout(coords_columns=[0, 1])).fit(X),
         lambda X: IEHERCLClusterer(2).fit(COUNTS, COORDS, X),
         ExpressionPreprocessor().fit,
         normalize_log,
@@ -133,7 +140,7 @@ def test_parts_of_an_anndata_are_named(kind):
     view = whole[:30]  # anndata itself cuts a raw by compiled code: before it has one
     whole.raw = anndata.AnnData(damage(kind), var=whole.var)
     with pytest.raises(ValueError, match=r"^adata\.raw\.X .*damaged"):
-        IEHERCLClusterer(2, layer="raw").fit(whole)
+        IEHERCLClusterer(2, layout=SpotLayout(layer="raw")).fit(whole)
     for adata in (whole, view):
         for where, name in (
             ({"layer": "counts"}, r"adata.layers\['counts'\]"),

@@ -6,7 +6,7 @@ import anndata
 import numpy as np
 import pytest
 
-from skiehercl import IEHERCLClusterer, NonSpatialClusterer, SmoothedMixture
+from skiehercl import IEHERCLClusterer, NonSpatialClusterer, SmoothedMixture, SpotFeatures
 from skiehercl.graph import SpatialKNNGraph
 from skiehercl.preprocessing import ExpressionPreprocessor
 
@@ -51,4 +51,4 @@ def test_fractions_beyond_logarithms_are_told_with_the_cure():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         kept = abundances[np.arange(40) != 5]
-        SmoothedMixture(2, input="features").fit(kept, COORDS[:39])
+        SmoothedMixture(2, features=SpotFeatures(input="features")).fit(kept, COORDS[:39])

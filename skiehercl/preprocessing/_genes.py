@@ -1,0 +1,43 @@
+"""Which genes a preprocessor keeps."""
+
+import numpy as np
+
+from ..graph import SpatialKNNGraph
+from ._counts import choose_genes, choose_spatial_genes, gene_moments, scale_factors
+from ._pooling import link_spots
+
+__all__ = ["N_TOP_GENES", "select_genes"]
+
+# Genes that n_top_genes="auto" keeps where it chooses.
+N_TOP_GENES = 3000
+# Neighbours whose values tell a gene's spatial autocovariance, where none are pooled.
+_NEIGHBORS = 18
+
+
+def select_genes(preprocessor, X, graph, library, coords, sections):
+    """Return a mask (d,) of the genes of counts X (n, d) that a preprocessor keeps.
+
+    Parameters
+    ----------
+    preprocessor : ExpressionPreprocessor
+        Its parameters and ``target_sum_``.
+    X : ndarray or csr_matrix of shape (n, d)
+    graph : csr_matrix of shape (n, n) or None
+        That counts are pooled over.
+    library : ndarray of shape (n,)
+    coords, sections
+        Of the spots, for neighbours where none are pooled.
+    """
+    p, n_top = preprocessor, preprocessor.n_top_genes
+    if isinstance(n_top, str):
+        reduces = p.scale or graph is not None or p.n_components is not None
+        n_top = N_TOP_GENES if p.gene_selection == "spatial" or reduces else None
+    if n_top is None or n_top >= X.shape[1]:
+        return np.ones(X.shape[1], dtype=bool)
+    if p.gene_selection == "spatial":
+        if graph is None:
+            nearest, purpose = SpatialKNNGraph(_NEIGHBORS), "gene_selection='spatial'"
+            graph = link_spots(nearest, X.shape[0], coords, sections, purpose)
+        return choose_spatial_genes(X, graph, n_top)
+    mean, variance = gene_moments(X, graph, scale_factors(library, p.target_sum_))
+    return choose_genes(mean, variance, n_top)
