@@ -9,7 +9,7 @@ from ._classes import CLASSES, check_object
 
 __all__ = ["ReadTensors", "WrittenTensors", "decode", "encode", "open_object", "rebuild"]
 
-# Objects in objects: a fitted model needs 16.
+# Of values in values: a fitted model needs about 12.
 _MOST_DEPTH = 40
 # Longer lists of floats, such as losses, are stored as tensors.
 _SHORT = 16

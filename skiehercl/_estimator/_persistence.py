@@ -24,7 +24,7 @@ __all__ = ["FORMAT_VERSION", "load_estimator", "save_estimator"]
 # Raised whenever a file of before would be read wrongly. 2: a digest, and texts as tensors.
 FORMAT_VERSION = 2
 _FORMAT = "skiehercl-estimator"
-# A header of a fitted model takes about 1 MB; Python objects take far more than their JSON.
+# A header of a fitted model takes less than 1 MB; Python objects take far more than their JSON.
 _MOST_HEADER, _MOST_NODES = 64 * 2**20, 2_000_000
 # In place of the digest while it is computed. No text of the header but its own entry holds this:
 # quotation marks within texts are escaped.
@@ -115,7 +115,7 @@ def _read_estimator(file, cls):
     _check_origin(metadata, cls)
     file.seek(0)
     content = file.read(n_bytes)
-    _check_digest(content, end, metadata["sha256"])
+    _check_digest(content, end, metadata.get("sha256", ""))
     stored = json.loads(metadata["estimator"])
     if stored["class"] != cls.__name__:
         name = _quote(stored["class"])

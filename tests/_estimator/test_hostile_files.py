@@ -162,7 +162,7 @@ def test_what_is_opened_and_sealed_again_is_the_same(opened, content, tmp_path):
 def test_a_digest_is_needed(opened, tmp_path):
     header = {**opened.header, "estimator": json.dumps(opened.estimator)}
     del header["sha256"]
-    refused(save(opened.tensors, header), tmp_path / "m")
+    refused(save(opened.tensors, header), tmp_path / "m", "no digest")
     header["sha256"] = "0" * 64
     refused(save(opened.tensors, header), tmp_path / "m", "digest")
 
