@@ -2,11 +2,8 @@
 
 import json
 import os
-import random
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -300,7 +297,7 @@ def test_states_are_plain_values_and_tensors(tmp_path):
     assert again["empty"] == {}
     with safe_open(path, framework="pt") as file:
         assert json.loads(file.metadata()["content"])["identity"] == {"seed": 1}
-    with pytest.raises(TypeError, match="state.rng is a RandomState"):
+    with pytest.raises(TypeError, match=r"state\.rng is a RandomState"):
         write_state(path, {}, {"rng": np.random.RandomState(0)})
 
 
@@ -312,43 +309,68 @@ def test_a_checkpoint_is_named_without_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+# Forks before torch has begun anything: a process for each training, killed or left alone.
 KILLED = """
-import sys
-import numpy as np, torch
+import json, os, random, signal, sys, time
+import numpy as np, scipy.sparse as sp, torch
+import skiehercl._training._loop
 from skiehercl._features._section import SectionTensors
 from skiehercl._training._checkpoint import Checkpoint
 from skiehercl._training._options import HybridEncoder, LossTerms, Trainer, TrainingPlan
-import scipy.sparse as sp
 
+folder = sys.argv[1]
 rng = np.random.RandomState(0)
-x = rng.normal(size=(300, 20)).astype(np.float32)
-mean = sp.random(300, 300, 0.02, "csr", np.float32, random_state=rng)
+x = rng.normal(size=(200, 10)).astype(np.float32)
+mean = sp.random(200, 200, 0.02, "csr", np.float32, random_state=rng)
 section = SectionTensors(
-    {"gene": (x, mean @ x)}, x, mean, rng.uniform(size=(300, 2)), np.zeros(300, dtype=int)
+    {"gene": (x, mean @ x)}, x, mean, rng.uniform(size=(200, 2)), np.zeros(200, dtype=int)
 )
 trainer = Trainer(batch_size=50, tol=0.0, n_iter_no_change=1000)
-plan = TrainingPlan(4, 1.0, 0.1, 1.0, 3, 300, HybridEncoder(), LossTerms(), trainer)
-callbacks = [Checkpoint(sys.argv[1], 1)] if len(sys.argv) > 1 else []
-print("begins", flush=True)
-for seed in (0, 1):
-    trained = trainer.fit(section, plan, seed, torch.device("cpu"), callbacks=callbacks).trained_
-    print(trained.loss_history["total"][-1], float(sum(p.sum() for p in trained.network.parameters())))
+plan = TrainingPlan(4, 1.0, 0.1, 1.0, 3, 100, HybridEncoder(), LossTerms(), trainer)
+
+
+def start(folder, result):
+    child = os.fork()
+    if child:
+        return child
+    callbacks = [] if folder is None else [Checkpoint(folder, 1)]
+    found = []
+    for seed in (0, 1):
+        trainer.fit(section, plan, seed, torch.device("cpu"), callbacks=callbacks)
+        total = sum(p.double().sum() for p in trainer.network_.parameters())
+        found.append([trainer.history_["total"], float(total)])
+    with open(result, "w") as file:
+        json.dump(found, file)
+    os._exit(0)
+
+
+def finish(child):
+    assert os.waitpid(child, 0)[1] == 0
+
+
+began = time.perf_counter()
+finish(start(None, folder + ".whole"))
+took = time.perf_counter() - began
+draw, kills, n_files = random.Random(0), 0, 0
+for _ in range(12):
+    child = start(folder, folder + ".killed")
+    time.sleep(took * draw.uniform(0.05, 0.3))
+    os.kill(child, signal.SIGKILL)
+    kills += os.waitpid(child, 0)[1] == signal.SIGKILL
+    n_files = max(n_files, len(os.listdir(folder)) if os.path.isdir(folder) else 0)
+finish(start(folder, folder + ".last"))
+print(json.dumps([kills, n_files]))
 """
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_killed_at_any_moment(tmp_path):
-    command = [sys.executable, "-c", KILLED]
-    whole = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    draw, n_kills = random.Random(0), 0
-    for _ in range(8):
-        with subprocess.Popen([*command, tmp_path], stdout=subprocess.PIPE) as process:
-            process.stdout.readline()  # torch is loaded
-            time.sleep(draw.uniform(0.1, 1.0))
-            n_kills += process.poll() is None
-            os.kill(process.pid, signal.SIGKILL)
-    assert n_kills > 2
-    assert list(tmp_path.glob("training-*.safetensors"))
-    last = subprocess.run([*command, tmp_path], capture_output=True, text=True, check=True)
-    assert last.stdout == whole and "damaged" not in last.stderr
-    assert not list(tmp_path.glob(".*"))
+    command = [sys.executable, "-W", "error:.*damaged", "-c", KILLED, str(tmp_path / "run")]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    n_kills, n_files = json.loads(run.stdout)
+    assert n_kills > 1 and n_files > 0
+    whole, last = ((tmp_path / f"run.{name}").read_text() for name in ("whole", "last"))
+    assert whole == last
+    assert len(list((tmp_path / "run").iterdir())) == 2  # nothing half-written is left
