@@ -95,11 +95,6 @@ class ProgressBar(Callback):
     ----------
     n_trainings : int, default=1
     disable : bool, default=False
-
-    Examples
-    --------
-    >>> with ProgressBar(3, disable=True) as bar:
-    ...     pass  # three times trainer.fit(..., callbacks=[bar])
     """
 
     def __init__(self, n_trainings=1, disable=False):

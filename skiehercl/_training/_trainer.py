@@ -226,14 +226,14 @@ class Trainer(Options):
         """Return all that the coming epochs depend on, besides the arguments of `fit`.
 
         A training that starts with the same arguments and loads this goes on to the same weights,
-        to the last bit, as if it had never stopped. Tensors and arrays are those in use: copy
-        what must outlive the next epoch.
+        to the last bit, as if it had never stopped. Tensors are those in use: copy what must
+        outlive the next epoch.
         """
         kind, keys, position, has_gauss, gauss = self.random_state_.get_state()
         return {
             "network": self.network_.state_dict(),
             "optimizer": self.optimizer_.state_dict(),
-            "random_state": [kind, keys, position, has_gauss, gauss],
+            "random_state": [kind, keys.tolist(), position, has_gauss, gauss],
             "terms": {term.name: term.state_dict() for term in self.terms_},
             "callbacks": [callback.state_dict() for callback in self.callbacks_],
             "history": {name: list(values) for name, values in self.history_.items()},

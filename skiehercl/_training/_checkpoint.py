@@ -1,0 +1,183 @@
+"""Checkpoints: a training's state in a folder, from which it goes on; torch is loaded by use."""
+
+import hashlib
+import os
+import time
+import warnings
+from numbers import Integral
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.utils._param_validation import Interval
+
+from .._utils._memory import list_versions
+from ._callbacks import Callback
+
+__all__ = ["Checkpoint"]
+
+# Most of the time so far that writing may have taken.
+_SHARE = 0.02
+# What the first write is guessed to take, in seconds.
+_FIRST_GUESS = 0.01
+
+
+class Checkpoint(Callback):
+    """Writes each training's state to a folder now and then, and goes on from there.
+
+    A training that was interrupted at any moment, and is started again in the same way with the
+    same folder, ends as if it hadn't been, to the last bit; finished ones aren't repeated. There
+    is one file per training, named by its seed, without pickle, replaced as a whole.
+
+    Put it behind callbacks that start something anew in ``on_train_begin``.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        Made where it is missing.
+    every : int or None, default=None
+        Epochs between two writes; None: as many as keep writing below 2 % of the time.
+
+    Examples
+    --------
+    >>> from skiehercl import Checkpoint, IEHERCLClusterer, Trainer
+    >>> IEHERCLClusterer(7, trainer=Trainer(callbacks=[Checkpoint("run")]), random_state=0)
+    IEHERCLClusterer(n_clusters=7, random_state=0,
+                     trainer=Trainer(callbacks=[Checkpoint(folder='run')]))
+    """
+
+    _parameter_constraints: dict = {  # noqa: RUF012
+        "folder": [str, os.PathLike],
+        "every": [Interval(Integral, 1, None, closed="left"), None],
+    }
+
+    def __init__(self, folder, every=None):
+        self.folder = folder
+        self.every = every
+
+    def on_train_begin(self, trainer):
+        """Go on from the training's file, if there is one.
+
+        Raises
+        ------
+        ValueError
+            If that file is of other data, parameters or versions.
+        OSError
+            If the folder can't be made.
+        """
+        from ._checkpoint_file import DamagedError, read_state, remove_leftovers
+
+        if not hasattr(self, "_began"):
+            self.check()
+            self._began, self._spent, self._cost = time.perf_counter(), 0.0, _FIRST_GUESS
+        began = time.perf_counter()
+        folder = Path(self.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
+        self._path = folder / f"training-{trainer.seed_}.safetensors"
+        self._identity, self._written = _identify(trainer), None
+        try:
+            identity, state = read_state(self._path)
+        except FileNotFoundError:
+            pass
+        except DamagedError as error:
+            warnings.warn(
+                f"{self._path} is damaged, so its training starts anew ({error})",
+                UserWarning,
+                stacklevel=2,
+            )
+        else:
+            _check_identity(identity, self._identity, self._path)
+            trainer.load_state_dict(state)
+            self._written = trainer.epoch_
+        self._spent += time.perf_counter() - began
+
+    def on_epoch_end(self, trainer):
+        if self.every is None:
+            affordable = _SHARE * (time.perf_counter() - self._began)
+            due = self._spent + self._cost <= affordable
+        else:
+            due = trainer.epoch_ - (self._written or 0) >= self.every
+        if due:
+            self._write(trainer)
+
+    def on_train_end(self, trainer):
+        if self._written != trainer.epoch_:
+            self._write(trainer)
+
+    def _write(self, trainer):
+        from ._checkpoint_file import write_state
+
+        began = time.perf_counter()
+        try:
+            write_state(self._path, self._identity, trainer.state_dict())
+        except OSError as error:  # a long training is worth more than its checkpoint
+            warnings.warn(
+                f"can't write to {self._path} ({error.strerror or error}): the training goes on "
+                "without this checkpoint",
+                UserWarning,
+                stacklevel=2,
+            )
+        self._written = trainer.epoch_
+        self._cost = time.perf_counter() - began
+        self._spent += self._cost
+
+
+def _identify(trainer):
+    """Return all that decides on a training, as plain values by name."""
+    plan, parts = trainer.plan_, (trainer.plan_.network, trainer.plan_.terms, trainer)
+    names = ("n_clusters", "lambda_rec", "lambda_contrast", "lambda_ot", "walk_length", "max_iter")
+    parameters = {name: getattr(plan, name) for name in names}
+    for part in parts:
+        parameters.update(part.get_params(deep=False))
+    parameters["callbacks"] = [_name(callback) for callback in trainer.callbacks or ()]
+    parameters["image_prior"] = trainer.image_prior_
+    return {
+        "data": _digest_section(trainer.section_),
+        "seed": int(trainer.seed_),
+        "device": trainer.device_.type,
+        **{name: _to_plain(value) for name, value in parameters.items()},
+        **{f"{name}'s version": version for name, version in list_versions().items()},
+    }
+
+
+def _name(callback):
+    if isinstance(callback, Checkpoint):
+        return Checkpoint.__name__  # where and how often changes nothing
+    return repr(callback)
+
+
+def _to_plain(value):
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _digest_section(section):
+    digest = hashlib.sha256()
+
+    def add(name, value):
+        if isinstance(value, dict):
+            for key in sorted(value):
+                add(f"{name}.{key}", value[key])
+        elif isinstance(value, tuple):
+            for number, part in enumerate(value):
+                add(f"{name}.{number}", part)
+        elif sp.issparse(value):
+            add(name, (value.data, value.indices, value.indptr))
+        elif value is not None:
+            array = np.ascontiguousarray(value)
+            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+            digest.update(array.data)
+
+    add("section", vars(section))
+    return digest.hexdigest()
+
+
+def _check_identity(found, expected, path):
+    for name in [*expected, *found]:
+        was, now = found.get(name), expected.get(name)
+        if was == now:
+            continue
+        what = "of other data" if name == "data" else f"of {name}={was!r}, not {now!r}"
+        raise ValueError(
+            f"{path} holds a training {what}: fit as it was begun, or pass another folder"
+        )
