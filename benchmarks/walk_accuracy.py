@@ -20,8 +20,8 @@ import time
 import numpy as np
 import torch
 
-from skiehercl._training._losses import contrastive_loss
-from skiehercl._training._walk import AnchorWalk, ExactWalk
+from skiehercl._objective._losses import contrastive_loss
+from skiehercl._objective._walk import AnchorWalk, ExactWalk
 
 from . import _harness as harness
 

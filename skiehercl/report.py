@@ -12,9 +12,9 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
+from ._data._anndata import is_anndata, unpack_anndata, warn_of_libraries
+from ._data._checks import check_sections
 from ._spots._layout import SpotLayout
-from ._utils._anndata import is_anndata, unpack_anndata, warn_of_libraries
-from ._utils._checks import check_sections
 from ._utils._settings import standard_settings
 from .graph import SpatialKNNGraph
 from .metrics import chaos_score, domain_scores, morans_i_labels, pas_score

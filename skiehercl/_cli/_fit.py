@@ -5,11 +5,11 @@ import warnings
 import numpy as np
 
 from .. import IEHERCLClusterer, io
+from .._data._anndata import unpack_anndata
 from .._spots._checks import check_spots
 from .._spots._kind import recognise_input
 from .._spots._layout import IMAGE_KEY
 from .._spots._section_image import find_picture
-from .._utils._anndata import unpack_anndata
 from .._utils._atomic import check_target
 from ..image import ResNet50PatchFeaturizer
 from ..io._h5ad import measure_h5ad

@@ -3,7 +3,7 @@
 import numpy as np
 import scipy.sparse as sp
 
-from .._utils._anndata import load_part
+from .._data._anndata import load_part
 from ..graph._means import check_graph
 from ._recognition import make_keys, match_keys
 

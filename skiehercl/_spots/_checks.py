@@ -3,8 +3,8 @@
 import numpy as np
 import scipy.sparse as sp
 
-from .._utils._admission import admit, check_present, validate_numbers
-from .._utils._checks import check_all_finite, check_sections, find_first
+from .._data._admission import admit, check_present, validate_numbers
+from .._data._checks import check_all_finite, check_sections, find_first
 from .._utils._warnings import warn_user
 from ._spots import Spots
 

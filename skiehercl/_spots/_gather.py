@@ -4,8 +4,8 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.utils.validation import check_array, validate_data
 
-from .._utils._admission import admit
-from .._utils._anndata import (
+from .._data._admission import admit
+from .._data._anndata import (
     align_rows,
     digest_names,
     find_genes,

@@ -3,7 +3,7 @@
 import numpy as np
 import scipy.sparse as sp
 
-from .._utils._checks import are_whole, check_counts, find_first, warn_of_empty
+from .._data._checks import are_whole, check_counts, find_first, warn_of_empty
 from .._utils._warnings import warn_user
 
 __all__ = ["recognise_input", "restore_counts", "settle_input", "warn_of_empty"]

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 
 from .._utils._device import isolated_random_state
-from ._torch_state import own_torch_state
+from .._utils._settings import standard_settings
 
 # Encoding runs in chunks of this many spots.
 _CHUNK = 16384
 
 
-@own_torch_state()
+@standard_settings()
 def encode(network, section, device):
     """Return the embedding (n, k) of all spots and the attention weights (n, V) by name.
 
@@ -38,7 +38,7 @@ def _copy(network):
         return copy.deepcopy(network)
 
 
-@own_torch_state()
+@standard_settings()
 def reconstruct(network, z, neighbor_mean, device):
     """Return the decoder's genes (n, d) for the embedding z (n, k), equation (7)."""
     network = _copy(network).to(device, torch.float32).eval()

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from .._features._image import regress
+from .._objective._losses import linear_reconstruction_loss, objective, reconstruction_loss
 from .._utils._device import autocast, isolated_random_state
 from ._batches import cut_batch
 from ._encoding import _CHUNK
-from ._losses import linear_reconstruction_loss, objective, reconstruction_loss
 from ._network import IEHERCLNetwork
 from ._placement import multiply
 from ._terms import StepState, weight_of

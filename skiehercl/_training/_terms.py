@@ -8,17 +8,17 @@ import torch
 from sklearn.decomposition import PCA
 
 from .._domains._ward import ward_labels
-from .._utils._memory import recall
-from ._encoding import encode
-from ._losses import (
+from .._objective._losses import (
     contrastive_loss,
     soft_assignment,
     target_distribution,
     total_reconstruction_loss,
 )
+from .._objective._transport import sinkhorn_divergence
+from .._objective._walk import EXACT_LIMIT, make_walk, place_anchors
+from .._utils._memory import recall
+from ._encoding import encode
 from ._placement import PlacedBatch, fits
-from ._transport import sinkhorn_divergence
-from ._walk import EXACT_LIMIT, make_walk, place_anchors
 
 __all__ = ["TERMS", "LossTerm", "StepState", "make_terms"]
 

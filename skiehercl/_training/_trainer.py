@@ -8,6 +8,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._utils._memory import NO_MEMORY
 from .._utils._options import Options
+from .._utils._settings import standard_settings
 from ._batches import draw_tiles
 from ._callbacks import Callback, EarlyStopping
 
@@ -122,9 +123,9 @@ class Trainer(Options):
         ValueError
             If the training diverges.
         """
-        from ._torch_state import own_torch_state
+        import torch  # noqa: F401  # before the settings are set aside: they are torch's too
 
-        with own_torch_state():
+        with standard_settings():
             self.start(section, plan, seed, device, memory=memory, image_prior=image_prior)
             return self._run(callbacks)
 

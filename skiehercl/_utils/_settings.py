@@ -62,9 +62,10 @@ def _enter_torch(stack):
 
     stack.enter_context(torch.inference_mode(False))
     stack.enter_context(torch.enable_grad())
-    stack.enter_context(torch.autocast("cpu", enabled=False))
+    # Without its cache: blocks inside would meet the weights of earlier steps in it.
+    stack.enter_context(torch.autocast("cpu", enabled=False, cache_enabled=False))
     if torch.cuda.is_available():
-        stack.enter_context(torch.autocast("cuda", enabled=False))
+        stack.enter_context(torch.autocast("cuda", enabled=False, cache_enabled=False))
     if torch.empty(0).device.type != "cpu":
         stack.enter_context(torch.device("cpu"))
     stack.enter_context(_single_precision(torch))

@@ -17,9 +17,9 @@ from sklearn.base import (
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .._utils._admission import admit
-from .._utils._anndata import is_anndata, take_coords, warn_of_libraries
-from .._utils._checks import check_all_finite, check_sections
+from .._data._admission import admit
+from .._data._anndata import is_anndata, take_coords, warn_of_libraries
+from .._data._checks import check_all_finite, check_sections
 from .._utils._display import DocumentedEstimator
 from ._search import symmetrise
 

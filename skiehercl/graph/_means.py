@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from .._utils._admission import check_sparse
-from .._utils._checks import check_all_finite
+from .._data._admission import check_sparse
+from .._data._checks import check_all_finite
 
 if TYPE_CHECKING:
     from .._utils._types import Array, FloatArray, SparseMatrix

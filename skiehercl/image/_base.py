@@ -17,8 +17,8 @@ from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .._utils._admission import admit
-from .._utils._anndata import is_anndata, take_coords
+from .._data._admission import admit
+from .._data._anndata import is_anndata, take_coords
 from .._utils._display import ImageEstimator
 from .._utils._validation import fit_context
 from ._cutting import MIN_AUTO_PATCH, cut_patches, locate_spots, order_by_tile, spot_spacing

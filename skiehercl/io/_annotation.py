@@ -10,9 +10,9 @@ import pandas as pd
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
+from .._data._anndata import digest_names
 from .._spots._kind import recognise_input
 from .._spots._recognition import make_keys, match_keys
-from .._utils._anndata import digest_names
 from .._utils._version import __version__
 from ..plotting._drawing import name_colours, sort_labels
 

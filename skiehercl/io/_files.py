@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from scipy import sparse
 
+from .._data._admission import check_sparse
 from .._spots._section_image import check_spatial
-from .._utils._admission import check_sparse
 from .._utils._atomic import check_target, replace_file
 from ._h5ad import write_h5ad
 from ._hdf5 import check_hdf5

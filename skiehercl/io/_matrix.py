@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import sparse
 from scipy.io import mmread
 
-from .._utils._admission import check_sparse
+from .._data._admission import check_sparse
 from ._hdf5 import check_hdf5, naming
 
 __all__ = ["MATRIX", "list_names", "read_counts"]

@@ -11,9 +11,9 @@ from sklearn.metrics import silhouette_score
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array, check_random_state
 
-from .._utils._admission import admit, check_sparse
-from .._utils._checks import check_sections
-from .._utils._labels import encode_labels
+from .._data._admission import admit, check_sparse
+from .._data._checks import check_sections
+from .._data._labels import encode_labels
 from .._utils._settings import standard_settings
 
 if TYPE_CHECKING:

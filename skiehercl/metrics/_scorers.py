@@ -10,11 +10,11 @@ from scipy import sparse
 from sklearn.utils.metadata_routing import MetadataRequest
 from sklearn.utils.validation import _num_samples
 
+from .._data._admission import admit
+from .._data._anndata import align_rows, find_labels, is_anndata
+from .._data._labels import UNLABELLED
 from .._spots._packed import find_columns, take_block
 from .._spots._recognition import UnknownSpotsError
-from .._utils._admission import admit
-from .._utils._anndata import align_rows, find_labels, is_anndata
-from .._utils._labels import UNLABELLED
 from .._utils._settings import standard_settings
 from ..graph import SpatialKNNGraph
 from ._coherence import chaos_score, morans_i_labels, pas_score, silhouette_embedding

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sklearn import metrics as _sk
 
-from .._utils._labels import UNLABELLED, encode_labels
+from .._data._labels import UNLABELLED, encode_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

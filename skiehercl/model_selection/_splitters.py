@@ -9,7 +9,7 @@ from sklearn.model_selection import BaseCrossValidator
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import _num_samples
 
-from .._utils._admission import admit
+from .._data._admission import admit
 from ..metrics._scorers import take_coords
 
 if TYPE_CHECKING:

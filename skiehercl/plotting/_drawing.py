@@ -6,9 +6,9 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
+from .._data._admission import admit
+from .._data._labels import UNLABELLED, encode_labels
 from .._spots._section_image import find_picture
-from .._utils._admission import admit
-from .._utils._labels import UNLABELLED, encode_labels
 
 # Seven colours of Okabe & Ito, then colours chosen one by one to be as far as possible from
 # those before them (CIELAB) for normal, protanopic and deuteranopic vision and from light grey.

@@ -16,8 +16,8 @@ from sklearn.decomposition import PCA
 from sklearn.utils import gen_batches
 from sklearn.utils.sparsefuncs import incr_mean_variance_axis
 
-from .._utils._admission import admit
-from .._utils._checks import are_whole
+from .._data._admission import admit
+from .._data._checks import are_whole
 from ..graph._means import neighbor_sum
 
 if TYPE_CHECKING:
@@ -110,7 +110,8 @@ def looks_like_counts(X: MatrixLike) -> bool:
     answer : bool
         False for NaN and infinity, too.
     """
-    values = X.data if sp.issparse(X) else np.asarray(X)  # type: ignore[union-attr]
+    X = admit(X, "X")
+    values = X.data if sp.issparse(X) else np.asarray(X)
     legal = not values.size or (values.min() >= 0 and np.isfinite(values.max()))
     return bool(legal and are_whole(X))
 
@@ -329,10 +330,10 @@ def _covariance(X, mean):
     return covariance / (n_spots - 1)
 
 
-def standardise(features, mean, deviation, max_value):
-    """Shift and scale the columns of dense features in place, clipped if there is a max_value."""
-    features -= mean.astype(features.dtype)
-    features /= deviation.astype(features.dtype)
-    if max_value is not None:
-        np.clip(features, -max_value, max_value, out=features)
+def standardise(features, model):
+    """Shift, scale and clip the columns of dense features in place, as a preprocessor learned."""
+    features -= model.scale_mean_.astype(features.dtype)
+    features /= model.scale_std_.astype(features.dtype)
+    if model.max_value is not None:
+        np.clip(features, -model.max_value, model.max_value, out=features)
     return features

@@ -12,10 +12,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
+from .._data._admission import validate_numbers
+from .._data._anndata import unpack_counts
+from .._data._checks import check_all_finite, check_counts, warn_of_zeros
 from .._spots._recognition import make_keys, match_keys
-from .._utils._admission import validate_numbers
-from .._utils._anndata import unpack_counts
-from .._utils._checks import check_all_finite, check_counts, warn_of_zeros
 from .._utils._display import DocumentedEstimator
 from ._counts import (
     find_target,
@@ -289,7 +289,7 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
             features = to_dense(features)
             self.scale_mean_, variance = gene_moments(features)
             self.scale_std_ = np.sqrt(np.where(variance > 0, variance, 1.0))
-            features = standardise(features, self.scale_mean_, self.scale_std_, self.max_value)
+            features = standardise(features, self)
         if self.n_components is not None:
             self.n_components_ = min(self.n_components, *features.shape)
             rng = check_random_state(self.random_state)
@@ -312,9 +312,7 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
             warn_of_zeros(library, "spots")
         features = self._normalise(X, graph, library)
         if self.scale:
-            features = standardise(
-                to_dense(features), self.scale_mean_, self.scale_std_, self.max_value
-            )
+            features = standardise(to_dense(features), self)
         return features if self.n_components is None else self._project(features)
 
     def _check_counts(self, X, reset):

@@ -7,9 +7,9 @@ import pytest
 import scipy.sparse as sp
 
 from skiehercl import IEHERCLClusterer
+from skiehercl._data._anndata import is_anndata, unpack_anndata
 from skiehercl._spots._checks import check_spots
 from skiehercl._spots._kind import recognise_input, restore_counts
-from skiehercl._utils._anndata import is_anndata, unpack_anndata
 
 N, D = 12, 5
 RNG = np.random.RandomState(0)

@@ -10,12 +10,12 @@ from sklearn.metrics import adjusted_rand_score
 from skiehercl import SpatialKNNGraph
 from skiehercl._domains._ward import ward_labels
 from skiehercl._features._section import SectionTensors
+from skiehercl._objective._losses import contrastive_loss, reconstruction_loss
 from skiehercl._training import _loop
 from skiehercl._training._batches import cut_batch, draw_tiles
 from skiehercl._training._callbacks import Callback
 from skiehercl._training._encoding import encode, reconstruct
 from skiehercl._training._loop import Trained, forward
-from skiehercl._training._losses import contrastive_loss, reconstruction_loss
 from skiehercl._training._options import HybridEncoder, LossTerms, Trainer, TrainingPlan
 from skiehercl._training._placement import PlacedSection
 from skiehercl.graph import neighbor_mean_matrix

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from skiehercl._training._losses import (
+from skiehercl._objective._losses import (
     contrastive_loss,
     linear_reconstruction_loss,
     objective,

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from skiehercl._training import _anchors, _walk
-from skiehercl._training._walk import (
+from skiehercl._objective import _anchors, _walk
+from skiehercl._objective._walk import (
     AnchorWalk,
     ExactWalk,
     affinity,

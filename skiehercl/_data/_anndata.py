@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import numpy as np
 import scipy.sparse as sp
 
+from .._utils._warnings import warn_user
 from ._admission import admit, check_sparse
-from ._warnings import warn_user
 
 __all__ = [
     "align_rows",

@@ -3,8 +3,8 @@
 import numpy as np
 import scipy.sparse as sp
 
+from .._utils._warnings import warn_user
 from ._admission import admit
-from ._warnings import warn_user
 
 # Entries that are looked at before it is decided whether to look at more.
 _BLOCK_ENTRIES = 2**24

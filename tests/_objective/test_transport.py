@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from skiehercl._training import _transport
-from skiehercl._training._transport import sinkhorn_divergence, solve_transport
+from skiehercl._objective import _transport
+from skiehercl._objective._transport import sinkhorn_divergence, solve_transport
 
 PRECISE = {"max_iter": 1000, "tol": 1e-7}
 

@@ -8,7 +8,6 @@ import torch
 from numpy.testing import assert_array_equal
 
 from skiehercl._training._encoding import encode, reconstruct
-from skiehercl._training._torch_state import own_torch_state
 
 CPU = torch.device("cpu")
 
@@ -72,16 +71,3 @@ def test_training_and_encoding_are_the_same_under_any_setting(
     assert_array_equal(other_decoded, decoded)
     assert_array_equal(other_attention["modality"], attention["modality"])
     assert not any(p.is_inference() for p in other.network.parameters())
-
-
-def test_own_state_is_this_threads_and_ends_with_the_block():
-    with default_dtype(torch.float64), torch.no_grad(), default_device("meta"):
-        with own_torch_state():
-            assert torch.zeros(2).dtype == torch.float32
-            assert torch.zeros(2, dtype=torch.float16).dtype == torch.float16
-            assert torch.zeros(2).device.type == "cpu"
-            assert torch.is_grad_enabled()
-            assert torch.get_default_dtype() == torch.float64  # the process's own
-        assert torch.zeros(2).dtype == torch.float64
-        assert torch.zeros(2).device.type == "meta"
-        assert not torch.is_grad_enabled()

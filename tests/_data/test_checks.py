@@ -5,8 +5,8 @@ import pytest
 import scipy.sparse as sp
 
 from skiehercl import SmoothedMixture
+from skiehercl._data._checks import are_whole, check_counts, warn_of_empty, warn_of_zeros
 from skiehercl._spots._kind import recognise_input
-from skiehercl._utils._checks import are_whole, check_counts, warn_of_empty, warn_of_zeros
 from skiehercl.preprocessing import ExpressionPreprocessor
 
 COUNTS = np.random.RandomState(0).poisson(2.0, (30, 8)).astype(np.float32)

@@ -17,7 +17,7 @@ from skiehercl import (
     image,
     metrics,
 )
-from skiehercl._utils._admission import admit, check_sparse
+from skiehercl._data._admission import admit, check_sparse
 from skiehercl.graph import SpatialKNNGraph, neighbor_mean
 from skiehercl.preprocessing import ExpressionPreprocessor, looks_like_counts, normalize_log
 
@@ -148,7 +148,7 @@ def test_parts_of_an_anndata_are_named(kind):
             ({"image_key": "rep"}, r"adata.obsm\['rep'\]"),
         ):
             with pytest.raises(ValueError, match=f"^{name} .*damaged"):
-                IEHERCLClusterer(2, **where).fit(adata)
+                IEHERCLClusterer(2, layout=SpotLayout(**where)).fit(adata)
     with pytest.raises(ValueError, match=r"^adata\.X .*damaged"):
         SmoothedMixture(2).fit(anndata.AnnData(damage(kind), obsm={"spatial": COORDS}))
 

@@ -1,0 +1,1 @@
+"""What the user brings, checked: containers, numbers, labels."""

@@ -1,0 +1,1 @@
+"""The equations: losses, walk and transport, as functions of tensors."""
