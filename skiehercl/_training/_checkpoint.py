@@ -95,7 +95,7 @@ class Checkpoint(Callback):
     def on_epoch_end(self, trainer):
         if self.every is None:
             affordable = _SHARE * (time.perf_counter() - self._began)
-            due = self._spent + self._cost <= affordable
+            due = self._spent + 2 * self._cost <= affordable  # this one and the last one
         else:
             due = trainer.epoch_ - (self._written or 0) >= self.every
         if due:
