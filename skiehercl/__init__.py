@@ -7,6 +7,7 @@ from ._utils._version import __version__
 
 __all__ = [
     "Callback",
+    "Checkpoint",
     "HybridEncoder",
     "IEHERCLClusterer",
     "LossTerms",
@@ -35,6 +36,7 @@ _HOMES = {
     "_features._options": ("SpotFeatures",),
     "_spots._layout": ("SpotLayout",),
     "_training._callbacks": ("Callback",),
+    "_training._checkpoint": ("Checkpoint",),
     "_training._options": ("HybridEncoder", "LossTerms", "Trainer"),
     "baseline": ("NonSpatialClusterer",),
     "clusterer": ("IEHERCLClusterer",),
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
     from ._features._options import SpotFeatures
     from ._spots._layout import SpotLayout
     from ._training._callbacks import Callback
+    from ._training._checkpoint import Checkpoint
     from ._training._options import HybridEncoder, LossTerms, Trainer
     from .baseline import NonSpatialClusterer
     from .clusterer import IEHERCLClusterer

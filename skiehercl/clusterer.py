@@ -94,6 +94,11 @@ class IEHERCLClusterer(SpatialClusterer):
         predictions of the same spots compute it once, in all processes of a search. Needs a
         ``random_state``, else no two fits have it in common. joblib reads the folder by
         unpickling: name one that only you can write to.
+    checkpoint : str, path or None, default=None
+        Folder that keeps the state of each training. A fit that was interrupted, even killed, and
+        is repeated goes on from there and finds the labels that it would have found undisturbed;
+        finished trainings aren't repeated. What is there of other data or parameters is an error.
+        Needs a ``random_state``.
     random_state : int, RandomState instance or None, default=None
         Seed of weights, batches and samples. An int gives the same labels on every run.
     verbose : bool or int, default=False
@@ -202,6 +207,7 @@ class IEHERCLClusterer(SpatialClusterer):
         max_iter=50,
         device="auto",
         memory=None,
+        checkpoint=None,
         random_state=None,
         verbose=False,
     ):
@@ -222,6 +228,7 @@ class IEHERCLClusterer(SpatialClusterer):
         self.max_iter = max_iter
         self.device = device
         self.memory = memory
+        self.checkpoint = checkpoint
         self.random_state = random_state
         self.verbose = verbose
 
@@ -251,7 +258,8 @@ class IEHERCLClusterer(SpatialClusterer):
         memory = open_memory(self.memory, self.random_state)
         seeds = check_random_state(self.random_state).randint(2**31 - 1, size=self.n_init)
         model = self._build_model(candidates, int(seeds[0]), parts)
-        results = model.fit(spots, candidates, seeds, self.device, memory)
+        kept = {"memory": memory, "checkpoint": self.checkpoint}
+        results = model.fit(spots, candidates, seeds, self.device, **kept)
         self.probabilities_, self.embedding_, self.attention_, section = results
         self.model_ = model
         self.n_clusters_, self.n_pooled_ = model.head.n_clusters_, model.features.n_pooled_

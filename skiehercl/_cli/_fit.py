@@ -127,6 +127,7 @@ def _make_estimator(args):
         layout__layer=args.layer,
         layout__section_key=args.sections,
         device=args.device,
+        checkpoint=args.checkpoint,
         random_state=args.seed,
         verbose=not args.quiet,
         **chosen,

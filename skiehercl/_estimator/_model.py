@@ -5,6 +5,7 @@ from sklearn.base import clone
 
 from .._features._features import NeighborhoodFeatures
 from .._training._callbacks import ProgressBar
+from .._training._checkpoint import Checkpoint
 from .._training._encoding import encode, reconstruct
 from .._utils._device import choose_device
 from .._utils._memory import NO_MEMORY, recall
@@ -29,7 +30,7 @@ class DomainModel:
         self.plan = plan
         self.head = head
 
-    def fit(self, spots, candidates, seeds, device, memory=NO_MEMORY):
+    def fit(self, spots, candidates, seeds, device, *, memory=NO_MEMORY, checkpoint=None):
         """Learn from Spots, with one training per seed; return what `describe` returns."""
         device = choose_device(device)
         self.features = recall(memory, NeighborhoodFeatures.fit, self.features, spots)
@@ -42,10 +43,10 @@ class DomainModel:
         image_prior = self.features.image_.prior_ if "image" in section.inputs else 0.5
         self.trained_ = []
         with ProgressBar(len(seeds), disable=not self.plan.verbose) as bar:
+            callbacks = [bar] if checkpoint is None else [bar, Checkpoint(checkpoint)]
+            options = {"callbacks": callbacks, "memory": memory, "image_prior": image_prior}
             for seed in map(int, seeds):
-                trainer = clone(self.plan.trainer)
-                options = {"memory": memory, "image_prior": image_prior}
-                trainer.fit(section, self.plan, seed, device, callbacks=[bar], **options)
+                trainer = clone(self.plan.trainer).fit(section, self.plan, seed, device, **options)
                 self.trained_.append(trainer.trained_)
         latents, attention = self._encode(section, device)
         voters, n_pooled = self._voters(latents), self.features.n_pooled_

@@ -66,6 +66,7 @@ CONSTRAINTS = {
     "max_iter": [Interval(Integral, 0, None, closed="left")],
     "device": [str],
     "memory": [None, str, os.PathLike, HasMethods("cache")],
+    "checkpoint": [None, str, os.PathLike],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
 }
@@ -97,6 +98,11 @@ def check_parameters(estimator, network):
         raise ValueError(
             f"lambda_ot={estimator.lambda_ot} needs a training, but max_iter=0 has no steps: set "
             "max_iter to their number, such as 50, or lambda_ot=0"
+        )
+    if estimator.checkpoint is not None and estimator.random_state is None:
+        raise ValueError(
+            f"checkpoint={str(estimator.checkpoint)!r} needs a random_state, such as 0: without it "
+            "no two fits are alike, and none could go on where another stopped"
         )
     if not (estimator.lambda_rec or estimator.lambda_contrast or estimator.lambda_ot):
         raise ValueError(

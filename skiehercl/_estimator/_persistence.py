@@ -29,6 +29,7 @@ _MOST_HEADER, _MOST_NODES = 64 * 2**20, 2_000_000
 # In place of the digest while it is computed. No text of the header but its own entry holds this:
 # quotation marks within texts are escaped.
 _DIGEST = b'"sha256":"%s"'
+_FOLDERS = ("memory", "checkpoint")
 _NO_DIGEST = b"0" * 64
 _NO_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
@@ -37,7 +38,7 @@ def save_estimator(estimator, path):
     """Write a fitted estimator, whole or not at all; see ``StoredEstimator.save``."""
     check_is_fitted(estimator)
     tensors = WrittenTensors()
-    state = _forget_memory(open_object(estimator))
+    state = _forget_folders(open_object(estimator))
     state = {name: encode(value, name, tensors) for name, value in state.items()}
     check_object(estimator, _find_stored(type(estimator)))
     metadata = {
@@ -61,9 +62,9 @@ def _find_stored(cls):
     return next((stored for stored in named if stored is not None), Stored())
 
 
-def _forget_memory(state):
-    """Where the memory is means nothing elsewhere, and a fit would trust what lies there."""
-    return {name: None if name == "memory" else value for name, value in state.items()}
+def _forget_folders(state):
+    """Folders mean nothing elsewhere, and a fit would trust what lies there."""
+    return {name: None if name in _FOLDERS else value for name, value in state.items()}
 
 
 def load_estimator(path, cls):
@@ -122,7 +123,7 @@ def _read_estimator(file, cls):
         raise _WrongFileError(f"holds a {name}, not a {cls.__name__}: load it with that")
     tensors = ReadTensors(load(content), len(content))
     state = {name: decode(item, tensors) for name, item in stored["state"].items()}
-    return rebuild(cls, _find_stored(cls), _forget_memory(state))
+    return rebuild(cls, _find_stored(cls), _forget_folders(state))
 
 
 def _end_of_header(start):

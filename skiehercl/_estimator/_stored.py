@@ -22,8 +22,8 @@ class StoredEstimator(DocumentedEstimator):
 
         The file is in safetensors format: arrays as tensors, all else as text, and a digest
         (SHA-256) of it all. An existing file is replaced only once the new one is complete, and
-        keeps its mode; a link leads to the file that is written. All is stored but ``memory``;
-        sparse adjacencies become CSR, pandas' indices and series arrays.
+        keeps its mode; a link leads to the file that is written. All is stored but ``memory`` and
+        ``checkpoint``; sparse adjacencies become CSR, pandas' indices and series arrays.
 
         Parameters
         ----------

@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.utils._param_validation import Interval
 
+from .._utils._atomic import remove_stale
 from .._utils._memory import list_versions
 from ._callbacks import Callback
 
@@ -65,7 +66,7 @@ class Checkpoint(Callback):
         OSError
             If the folder can't be made.
         """
-        from ._checkpoint_file import DamagedError, read_state, remove_leftovers
+        from ._checkpoint_file import DamagedError, read_state
 
         if not hasattr(self, "_began"):
             self.check()
@@ -73,8 +74,8 @@ class Checkpoint(Callback):
         began = time.perf_counter()
         folder = Path(self.folder)
         folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(folder)
         self._path = folder / f"training-{trainer.seed_}.safetensors"
+        remove_stale(self._path)
         self._identity, self._written = _identify(trainer), None
         try:
             identity, state = read_state(self._path)

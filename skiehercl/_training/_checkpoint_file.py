@@ -1,16 +1,15 @@
 """A training's state <-> one safetensors file, without pickle and whole or not at all."""
 
-import contextlib
 import hashlib
 import json
-import os
-import secrets
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
-__all__ = ["DamagedError", "read_state", "remove_leftovers", "write_state"]
+from .._utils._atomic import replace_file
+
+__all__ = ["DamagedError", "read_state", "write_state"]
 
 _FORMAT = "skiehercl-checkpoint-1"
 _PLAIN = (type(None), bool, int, float, str)
@@ -25,16 +24,8 @@ def write_state(path, identity, state):
     tensors = {}
     text = json.dumps({"identity": identity, "state": _pack(state, "", tensors)})
     metadata = {"format": _FORMAT, "content": text, "digest": _digest(text, tensors)}
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(save(tensors, metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    with replace_file(path) as temporary, open(temporary, "wb") as file:
+        file.write(save(tensors, metadata))
 
 
 def read_state(path):
@@ -59,13 +50,6 @@ def read_state(path):
     # The header is anybody's text: whatever goes wrong in reading it is the file's fault.
     except Exception as error:
         raise DamagedError(str(error).split("\n")[0]) from error
-
-
-def remove_leftovers(folder):
-    """Remove what writes that were killed have left in a folder."""
-    for leftover in folder.glob(".training-*.safetensors.*.tmp"):
-        with contextlib.suppress(OSError):
-            leftover.unlink()
 
 
 def _digest(text, tensors):

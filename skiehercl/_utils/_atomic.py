@@ -13,7 +13,7 @@ import threading
 import time
 import zlib
 
-__all__ = ["check_target", "replace_file"]
+__all__ = ["check_target", "remove_stale", "replace_file"]
 
 _SUFFIX = ".skiehercl-tmp"
 _DAY = 86400.0
@@ -70,7 +70,7 @@ def replace_file(path):
     target, status = _resolve(name)
     temporary = _name_temporary(target)
     with _explained(name), _removed(temporary):
-        _remove_stale(target)
+        remove_stale(target)
         _create(temporary, status)
         yield temporary
         with open(temporary, "rb+") as file:
@@ -223,7 +223,7 @@ def _create(temporary, status):
         os.chmod(temporary, stat.S_IMODE(status.st_mode))
 
 
-def _remove_stale(target):
+def remove_stale(target):
     """Remove the temporary files of `target` whose processes have ended."""
     folder, start = _start_of_name(target)
     owner = re.compile(rf"{re.escape(start)}([0-9a-f]{{8}})-(\d+)-[0-9a-f]{{8}}{_SUFFIX}")
