@@ -95,11 +95,7 @@ def sinkhorn_divergence(q, p, reg=0.1, max_iter=100, tol=3e-3):
     >>> float(sinkhorn_divergence(q, q.flip(0))) < 1e-6
     True
     """
-    if q.ndim != 2 or p.ndim != 2 or q.shape[1] != p.shape[1]:
-        raise ValueError(
-            f"q has shape {tuple(q.shape)} and p {tuple(p.shape)}: "
-            "pass two matrices with one column per domain each"
-        )
+    _check_clouds(q, p)
     with torch.no_grad():
         x = q.detach()
         if x.dtype in (torch.float16, torch.bfloat16):
@@ -112,6 +108,14 @@ def sinkhorn_divergence(q, p, reg=0.1, max_iter=100, tol=3e-3):
         value = cross - 0.5 * (within_q + within_p)
     # The first term is 0 in value and `gradient` in derivative.
     return ((q - q.detach()) * gradient.to(q)).sum() + value
+
+
+def _check_clouds(q, p):
+    if q.ndim != 2 or p.ndim != 2 or q.shape[1] != p.shape[1]:
+        raise ValueError(
+            f"q has shape {tuple(q.shape)} and p {tuple(p.shape)}: "
+            "pass two matrices with one column per domain each"
+        )
 
 
 @torch.no_grad()
