@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from skiehercl import Callback, IEHERCLClusterer, Trainer
+from skiehercl import Callback, IEHERCLClusterer
 from skiehercl.datasets import make_tissue
 
 TISSUE = make_tissue(150, n_domains=3, n_genes=40, return_arrays=True, random_state=0)

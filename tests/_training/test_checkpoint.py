@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from sklearn.base import clone
 
 from skiehercl._training import _checkpoint, _checkpoint_file
-from skiehercl._utils import _atomic
 from skiehercl._training._callbacks import Callback
 from skiehercl._training._checkpoint import Checkpoint
 from skiehercl._training._checkpoint_file import read_state, write_state
+from skiehercl._utils import _atomic
 
 CPU = torch.device("cpu")
 
@@ -237,7 +237,7 @@ def test_a_write_that_fails_leaves_the_file_before_and_the_training_alone(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(_checkpoint_file.os, "fsync", fail)
+        patch.setattr(_atomic.os, "fsync", fail)
         with pytest.warns(UserWarning, match="No space left.*goes on"):
             trained = train(section, plan, [Checkpoint(tmp_path, 1)])
     assert_same_training(trained, train(section, plan))
@@ -246,7 +246,10 @@ def test_a_write_that_fails_leaves_the_file_before_and_the_training_alone(
 
 
 def test_leftovers_of_killed_writes_are_removed(make_section, make_plan, tmp_path):
-    left = tmp_path / f".training-7.safetensors.{_atomic._identify_machine()}-{2**22 + 1}-0123abcd.skiehercl-tmp"
+    left = (
+        tmp_path
+        / f".training-7.safetensors.{_atomic._identify_machine()}-{2**22 + 1}-0123abcd.skiehercl-tmp"
+    )
     left.write_bytes(b"half")
     others = tmp_path / "notes.tmp"
     others.write_text("mine")
