@@ -246,10 +246,8 @@ def test_a_write_that_fails_leaves_the_file_before_and_the_training_alone(
 
 
 def test_leftovers_of_killed_writes_are_removed(make_section, make_plan, tmp_path):
-    left = (
-        tmp_path
-        / f".training-7.safetensors.{_atomic._identify_machine()}-{2**22 + 1}-0123abcd.skiehercl-tmp"
-    )
+    owner = f"{_atomic._identify_machine()}-{2**22 + 1}-0123abcd"  # no process has that number
+    left = tmp_path / f".training-0.safetensors.{owner}.skiehercl-tmp"
     left.write_bytes(b"half")
     others = tmp_path / "notes.tmp"
     others.write_text("mine")
