@@ -13,6 +13,7 @@ from sklearn.utils.validation import _num_samples
 from .._data._admission import admit
 from .._data._anndata import align_rows, find_labels, is_anndata
 from .._data._labels import UNLABELLED
+from .._spots._layout import SpotLayout
 from .._spots._packed import find_columns, take_block
 from .._spots._recognition import UnknownSpotsError
 from .._utils._settings import standard_settings
@@ -160,31 +161,41 @@ class _ScoredSpots:
         labels = find_labels(X)
         self.metadata = {name: align_rows(value, name, labels) for name, value in metadata.items()}
         self.last = _last_step(estimator)
+        layout = getattr(self.last, "layout", None)
+        self.layout = layout if isinstance(layout, SpotLayout) else SpotLayout()
         self.coords_columns = coords_columns
 
     @property
     def coords(self):
-        coords, columns = self.metadata.get("coords"), self.coords_columns
-        if columns is None:
-            columns = getattr(self.last, "coords_columns", None)
+        coords = self.metadata.get("coords")
         if coords is None and is_anndata(self.X):
-            coords = self.X.obsm.get(getattr(self.last, "coords_key", "spatial"))
-        if coords is None and columns is not None:
-            coords = take_coords(self.X, columns)
+            coords = self.X.obsm.get(self.layout.coords_key)
+        if coords is None and self.coords_columns is not None:
+            coords = take_coords(self.X, self.coords_columns)
+        if coords is None and self.layout.coords_columns is not None:
+            coords = take_coords(self.seen, self.layout.coords_columns)
         if coords is None:
             raise ValueError(
                 "blind scores of coherence need the spots' coordinates: enable metadata routing "
                 "and pass coords= to the search's fit, pack them into X and name them by "
-                "coords_columns=, or pass an AnnData"
+                "coords_columns=, here or in the estimator's SpotLayout, or pass an AnnData"
             )
         return np.asarray(coords, dtype=np.float64)
 
     @property
     def sections(self):
-        key = getattr(self.last, "section_key", None)
-        if "sections" not in self.metadata and key is not None and is_anndata(self.X):
-            return self.X.obs[key].to_numpy()
-        return self.metadata.get("sections")
+        key, column = self.layout.section_key, self.layout.section_column
+        if "sections" in self.metadata:
+            return self.metadata["sections"]
+        if is_anndata(self.X):
+            return None if key is None else self.X.obs[key].to_numpy()
+        return None if column is None else take_columns(self.seen, column, "section_column")[:, 0]
+
+    @property
+    def seen(self):
+        """What the last step sees of X: the layout is about its columns."""
+        steps = getattr(self.estimator, "steps", [])
+        return self.estimator[:-1].transform(self.X) if len(steps) > 1 else self.X
 
     @property
     def graph(self):
@@ -195,9 +206,7 @@ class _ScoredSpots:
     def embedding(self):
         if hasattr(self.last, "embedding_"):
             return self.estimator.transform(self.X, **self.metadata)
-        X = self.X.X if is_anndata(self.X) else self.X
-        steps = getattr(self.estimator, "steps", [])
-        return self.estimator[:-1].transform(X) if len(steps) > 1 else X
+        return self.seen.X if is_anndata(self.seen) else self.seen
 
 
 _BLIND_SCORES = {
@@ -270,6 +279,11 @@ def _last_step(estimator):
 
 def take_coords(X, columns):
     """Return the coordinates (n, k) in the columns of a packed X that ``coords_columns`` names."""
+    return take_columns(X, columns, "coords_columns")
+
+
+def take_columns(X, columns, parameter):
+    """Return the columns (n, k) of a packed X that a parameter of this name names."""
     X = admit(X if hasattr(X, "shape") else np.asarray(X), "X")
-    block = take_block(X, find_columns(X, columns, "coords_columns"))
+    block = take_block(X, find_columns(X, columns, parameter))
     return block.toarray() if sparse.issparse(block) else np.asarray(block)

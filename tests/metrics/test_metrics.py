@@ -1,6 +1,7 @@
 import pickle
 import warnings
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,10 +11,12 @@ from scipy.spatial.distance import cdist
 from sklearn import metrics as sk
 from sklearn.base import BaseEstimator, ClusterMixin, clone
 from sklearn.cluster import AgglomerativeClustering, KMeans
+from sklearn.compose import ColumnTransformer
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from skiehercl import NonSpatialClusterer, SpotLayout
 from skiehercl.graph import SpatialKNNGraph
 from skiehercl.metrics import (
     chaos_score,
@@ -261,6 +264,27 @@ def test_blind_scores_find_the_coordinates_in_every_way(blobs):
     assert len(set(scores)) == 1
     with pytest.raises(ValueError, match="need the spots' coordinates"):
         make_domain_scorer("blind_morans_i")(model, packed)
+
+
+def test_blind_scores_read_the_layout_of_the_estimator(blobs):
+    X = blobs[0]
+    coords, sections = X + np.random.RandomState(1).normal(size=X.shape) * 5, np.arange(60) % 2
+    table = pd.DataFrame(np.column_stack([X, coords, sections]), columns=[*"ghxy", "slide"])
+    layout = SpotLayout(coords_columns=[0, 1], section_column=-1)
+    inside = NonSpatialClusterer(KMeans(3, random_state=0), input="features", layout=layout)
+    order = ColumnTransformer([("xy", "passthrough", ["x", "y"])], remainder="passthrough")
+    turned = table[["x", "y", "g", "h", "slide"]]
+    adata = anndata.AnnData(X)
+    adata.obs["slide"], adata.obsm["here"] = sections, coords
+    keys = SpotLayout(coords_key="here", section_key="slide")
+    scorer = make_domain_scorer("blind_neg_pas")
+    labels = clone(inside).fit(turned).labels_
+    expected = -pas_score(labels, coords, sections=sections)
+    assert expected != -pas_score(labels, coords)
+    assert scorer(clone(inside).fit(turned), turned) == expected
+    # In a pipeline the layout is about what the clusterer sees, not about the table.
+    assert scorer(make_pipeline(order, inside).fit(table), table) == expected
+    assert scorer(clone(inside).set_params(layout=keys).fit(adata), adata) == expected
 
 
 @pytest.mark.filterwarnings("error")
