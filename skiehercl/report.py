@@ -217,7 +217,7 @@ def _gather(X, coords, image, sections, estimator):
         given = zip((coords, image, sections), found, strict=True)
         coords, image, sections = (other if own is None else own for own, other in given)
         if sections is None:
-            cure = "name each spot's section by the estimator's section_key={column!r}"
+            cure = "tell sections apart by the estimator's layout__section_key={column!r}"
             warn_of_libraries(adata, cure)
     for name, given in (("coords", coords), ("image_features", image)):
         if given is None:

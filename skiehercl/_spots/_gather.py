@@ -58,7 +58,7 @@ def gather_spots(estimator, layout, X, coords, image_features, sections, *, rese
         if selections:
             raise ValueError(
                 f"{PARAMETERS[next(iter(selections))]} names columns of a packed X, but X is an "
-                "AnnData: use coords_key, image_key and section_key for its parts"
+                "AnnData: name its parts by SpotLayout(coords_key=, image_key=, section_key=)"
             )
         genes = find_genes(adata, layout.layer, layout.use_rep)
         X, given = _unpack_by_keys(layout, adata, given)
@@ -106,16 +106,18 @@ def _unpack_by_keys(layout, adata, given):
     given = {name: own if own is not None else other for (name, own), other in parts}
     if given["coords"] is None and layout.coords_key is not None:
         raise KeyError(
-            f"coords_key={layout.coords_key!r} is not in adata.obsm: name the entry that "
-            "holds the coordinates, pass coords=, or set coords_key=None to do without"
+            f"coords_key={layout.coords_key!r} is not in adata.obsm: name the entry that holds the "
+            "coordinates by layout=SpotLayout(coords_key=...), pass coords=, or set "
+            "coords_key=None there to do without"
         )
     if given["image_features"] is None and layout.image_key not in (None, IMAGE_KEY):
         raise KeyError(
-            f"image_key={layout.image_key!r} is not in adata.obsm: name the entry that holds "
-            "the image features, pass image_features=, or set image_key=None to do without"
+            f"image_key={layout.image_key!r} is not in adata.obsm: name the entry that holds the "
+            "image features by layout=SpotLayout(image_key=...), pass image_features=, or set "
+            "image_key=None there to do without"
         )
     if given["sections"] is None and given["coords"] is not None:
-        cure = "name each spot's section by section_key={column!r}, or pass sections="
+        cure = "tell sections apart by layout=SpotLayout(section_key={column!r}), or sections="
         warn_of_libraries(adata, cure)
     return X, given
 

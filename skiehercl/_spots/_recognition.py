@@ -15,8 +15,8 @@ _TOLERANCE = 1e-5
 _EXACT = 1e-12
 _BLOCK_ENTRIES = 2**22
 _BRING_ALL = (
-    "to predict others, pass coords= (and image_features=), pack them into X (coords_columns=), or "
-    "pass an AnnData"
+    "to predict others, pass coords= (and image_features=), pack them into X "
+    "(layout=SpotLayout(coords_columns=...)), or pass an AnnData"
 )
 
 
