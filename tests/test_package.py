@@ -1,4 +1,6 @@
 import ast
+import inspect
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -54,6 +56,62 @@ def test_smoothed_mixture_needs_no_torch():
         "print([name for name in ('torch', 'torch_geometric', 'ot') if name in sys.modules])"
     )
     assert run(code) == "[]"
+
+
+# -- what docstrings say of parameters ----------------------------------------------------------
+
+
+def list_public():
+    homes = [skiehercl, *(getattr(skiehercl, name) for name in SUBMODULES)]
+    found = {name: getattr(home, name) for home in homes for name in home.__all__}
+    return {name: thing for name, thing in found.items() if callable(thing)}
+
+
+def list_documented(thing, title="Parameters"):
+    """Return {parameter: what follows its name}; "" where it is "as in" another class."""
+    section = rf"^{title}\n-+\n(.*?)(?=^\S[^\n]*\n-{{3,}}\n|\Z)"
+    match = re.search(section, inspect.getdoc(thing) or "", re.DOTALL | re.MULTILINE)
+    lines = match[1].splitlines() if match else []
+    heads = [line.partition(" : ") for line in lines if line and not line.startswith(" ")]
+    return {name.strip(" *"): kind for names, _, kind in heads for name in names.split(",")}
+
+
+def find_wrong_defaults(thing):
+    documented, wrong = list_documented(thing), []
+    for name, parameter in inspect.signature(thing).parameters.items():
+        kind, default = documented.get(name, ""), parameter.default
+        stated = re.search(r"default=(.+)$", kind)
+        if not kind:
+            continue
+        if default is inspect.Parameter.empty or kind.endswith("optional"):
+            good = stated is None and default in (None, inspect.Parameter.empty)
+        else:
+            good = stated is not None and ast.literal_eval(stated[1]) == default
+        wrong += [] if good else [f"{name} : {kind} (is {default!r})"]
+    return wrong
+
+
+def test_wrong_defaults_are_found():
+    def documented(a, b=1, c=None):
+        """Do.
+
+        Parameters
+        ----------
+        a : int, default=3
+        b : int, default=2
+        c : int, optional
+        """
+
+    assert [line[0] for line in find_wrong_defaults(documented)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", list_public())
+def test_docstrings_name_all_parameters_with_their_defaults(name):
+    thing = list_public()[name]
+    # Results of a function, which users read and don't make, list attributes.
+    documented = list_documented(thing) or list_documented(thing, "Attributes")
+    assert set(inspect.signature(thing).parameters) <= set(documented)
+    assert find_wrong_defaults(thing) == []
 
 
 # -- size of the rooms -------------------------------------------------------------------------

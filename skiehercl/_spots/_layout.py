@@ -24,9 +24,12 @@ class SpotLayout(Options):
         :class:`sklearn.compose.ColumnTransformer`. All other columns are the genes.
     section_column : str, int or None, default=None
         Where a packed X has the sections.
-    coords_key, image_key : str or None, default="spatial", "X_image"
-        Where an AnnData has coordinates and image features, in ``obsm``; None leaves them out.
-        What isn't there is an error, but for image features under the default key.
+    coords_key : str or None, default="spatial"
+        Where an AnnData has the coordinates, in ``obsm``; None leaves them out. What isn't there
+        is an error.
+    image_key : str or None, default="X_image"
+        Where an AnnData has image features, in ``obsm``; None leaves them out. What isn't there is
+        an error, but under the default key.
     section_key : str or None, default=None
         Where an AnnData has the sections, in ``obs``. Without it, an AnnData that seems to hold
         several is warned of.
