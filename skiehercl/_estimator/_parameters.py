@@ -6,7 +6,7 @@ from numbers import Integral, Real
 import numpy as np
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
-from .._domains._head import MixtureHead
+from .._domains._head import Head, MixtureHead
 from .._features._options import SpotFeatures
 from .._spots._layout import SpotLayout
 from .._training._options import HybridEncoder, LossTerms, Trainer
@@ -60,7 +60,7 @@ CONSTRAINTS = {
     "network": [HybridEncoder, None],
     "terms": [LossTerms, None],
     "trainer": [Trainer, None],
-    "head": [HasMethods(["check", "build"]), None],
+    "head": [Head, None],
     "layout": [SpotLayout, None],
     "n_init": [Interval(Integral, 1, None, closed="left")],
     "max_iter": [Interval(Integral, 0, None, closed="left")],
