@@ -1,7 +1,10 @@
 """How embeddings become domains: mixtures that vote, and neighbours that vote after them."""
 
+from __future__ import annotations
+
 from itertools import product
 from numbers import Integral
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -12,6 +15,12 @@ from ..graph import SpatialKNNGraph, neighbor_mean_matrix
 from ._consensus import DomainConsensus, refine_probabilities
 from ._mixture import DomainMixture
 from ._n_clusters import choose_n_clusters, measure_curve
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from typing_extensions import Self
+
 
 __all__ = ["Head", "MixtureHead", "MixtureVote"]
 
@@ -186,20 +195,20 @@ class MixtureHead(Head):
 
     def __init__(
         self,
-        dimensions=(10, 15, 20, 30, 40),
+        dimensions: Sequence[int] = (10, 15, 20, 30, 40),
         *,
-        components=(1, 3),
-        n_starts=4,
-        covariance_type="tied",
-        refine_neighbors="auto",
-    ):
+        components: Sequence[int] = (1, 3),
+        n_starts: int = 4,
+        covariance_type: Literal["tied", "full", "diag", "spherical"] = "tied",
+        refine_neighbors: int | Literal["auto"] | None = "auto",
+    ) -> None:
         self.dimensions = dimensions
         self.components = components
         self.n_starts = n_starts
         self.covariance_type = covariance_type
         self.refine_neighbors = refine_neighbors
 
-    def check(self):
+    def check(self) -> Self:
         """Raise a ValueError that names the parameter, the rule and what came, if one is bad."""
         super().check()
         for name, example in (("dimensions", (10, 15, 20, 30, 40)), ("components", (1, 3))):

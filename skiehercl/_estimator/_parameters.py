@@ -2,6 +2,7 @@
 
 import os
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
@@ -15,7 +16,7 @@ from ..preprocessing import ExpressionPreprocessor
 
 __all__ = ["CONSTRAINTS", "PRESETS", "check_parameters"]
 
-PRESETS = {
+PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     # Settings of the paper and its supplement. Silent there, read here: latents of unit length,
     # equal attention at the start, 200 epochs, the whole section as one batch.
