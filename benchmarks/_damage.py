@@ -107,7 +107,8 @@ def _write_mtx(folder, counts, barcodes, genes, packed):
     entries = zip(counts.col, counts.row, counts.data, strict=True)
     lines += [f"{gene + 1} {spot + 1} {int(count)}" for gene, spot, count in entries]
     features = [f"{gene}\t{gene}\tGene Expression" for gene in genes]
-    for name, rows in (("matrix.mtx", lines), ("barcodes.tsv", barcodes), ("features.tsv", features)):
+    tables = {"matrix.mtx": lines, "barcodes.tsv": barcodes, "features.tsv": features}
+    for name, rows in tables.items():
         content = ("\n".join(rows) + "\n").encode()
         if packed:
             (folder / f"{name}.gz").write_bytes(gzip.compress(content, mtime=0))
@@ -224,6 +225,8 @@ _CHANGES = (_flip, _flip, _truncate, _append, _fill, _fill, _swap, _remove)
 
 def find_target(kind, folder):
     """Return what a user would pass to open a kind's folder."""
-    return Path(folder) if "section.h5ad" not in FILES[kind] and kind in SECTIONS else (
-        Path(folder) / FILES[kind][0]
+    return (
+        Path(folder)
+        if "section.h5ad" not in FILES[kind] and kind in SECTIONS
+        else (Path(folder) / FILES[kind][0])
     )
