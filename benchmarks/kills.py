@@ -14,6 +14,7 @@ Needs fork.
 import contextlib
 import itertools
 import multiprocessing
+import os
 import re
 import shutil
 import signal
@@ -140,6 +141,7 @@ def start_fit(folder, checkpoint, log):
 
 def fit(adata, path, checkpoint, log):
     """Fit the section and write what is compared."""
+    tempfile.tempdir = str(log.parent)  # torch_geometric's files outlive the killed
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model = make_model(4, checkpoint, n_init=2, max_iter=MAX_ITER["fit"])
@@ -176,8 +178,9 @@ def start_command(folder, checkpoint, log):
     command += ["--out", folder / "out" / OUTPUTS["command"]]
     if checkpoint is not None:
         command += ["--checkpoint", checkpoint]
+    places = {"cwd": harness.HERE.parent, "env": {**os.environ, "TMPDIR": str(folder)}}
     with log.open("w") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, cwd=harness.HERE.parent)
+        process = subprocess.Popen(command, stdout=file, stderr=file, **places)
     return process, process.wait
 
 
@@ -317,18 +320,12 @@ def summarise(rows):
         line = [run, len(own), len(saved), told]
         steps = f"{min(saved)}, {np.median(saved):.0f}, {max(saved)} of {most}"
         lines.append([*line, steps, counts[0], *good, counts[1]])
-    header = [
-        "run",
-        "fits",
-        "kills",
-        "before, in, after the trainings",
-        "steps saved (least, median, most)",
-    ]
-    header += ["half-written at a kill", "identical", "output whole or absent", "leftovers"]
-    text = f"{SECTION}, two trainings each; the numbers of kills are those of SIGKILLs that came in time.\n\n"
+    header = ["run", "fits", "kills", "before, in, after the trainings"]
+    header += ["steps saved (least, median, most)", "half-written at a kill"]
+    header += ["identical", "output whole or absent", "leftovers"]
+    text = f"{SECTION}, two trainings each; kills are those that came before a fit's end.\n\n"
     text += _tables.markdown(header, lines)
-    costs = median_costs(rows)
-    if costs:
+    if costs := median_costs(rows):
         n_pairs = sum(row["run"] == "cost" for row in rows)
         told = "; ".join(f"{share:+.1%} of {name}" for name, share in costs.items())
         text += f"\n\nCheckpoints add, medians of {n_pairs} pairs of fits of {LARGE}: {told}."
