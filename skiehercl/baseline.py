@@ -1,11 +1,14 @@
 """NonSpatialClusterer: scikit-learn's clusterers on the same data objects, as baselines."""
 
+from __future__ import annotations
+
 import copy
 from numbers import Integral
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.base import MetaEstimatorMixin, _fit_context, clone
+from sklearn.base import MetaEstimatorMixin, clone
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
@@ -20,8 +23,23 @@ from ._spots._gather import split_second
 from ._spots._kind import restore_counts, settle_input
 from ._spots._recognition import KnownSpots, make_keys
 from ._utils._settings import clone_plain, standard_settings
+from ._utils._validation import fit_context
 from .preprocessing import ExpressionPreprocessor
 from .preprocessing._genes import N_TOP_GENES
+
+if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator
+    from typing_extensions import Self
+
+    from ._spots._layout import SpotLayout
+    from ._utils._types import (
+        ArrayLike,
+        FloatArray,
+        IntArray,
+        Labels,
+        RandomState,
+        SpotsLike,
+    )
 
 __all__ = ["NonSpatialClusterer"]
 
@@ -91,14 +109,14 @@ class NonSpatialClusterer(MetaEstimatorMixin, LaidOutClusterer):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: BaseEstimator | None = None,
         *,
-        n_components=30,
-        input="auto",
-        preprocessor=None,
-        layout=None,
-        random_state=None,
-    ):
+        n_components: int | None = 30,
+        input: Literal["auto", "counts", "log1p", "features"] = "auto",
+        preprocessor: ExpressionPreprocessor | None = None,
+        layout: SpotLayout | None = None,
+        random_state: RandomState = None,
+    ) -> None:
         self.estimator = estimator
         self.n_components = n_components
         self.input = input
@@ -107,8 +125,16 @@ class NonSpatialClusterer(MetaEstimatorMixin, LaidOutClusterer):
         self.random_state = random_state
 
     # The clusterer inside is validated by its own fit.
-    @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None, image_features=None, *, coords=None, sections=None):
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(
+        self,
+        X: SpotsLike,
+        y: object = None,
+        image_features: ArrayLike | None = None,
+        *,
+        coords: ArrayLike | None = None,
+        sections: Labels | None = None,
+    ) -> Self:
         """Cluster the spots by their expression.
 
         Parameters
@@ -134,7 +160,7 @@ class NonSpatialClusterer(MetaEstimatorMixin, LaidOutClusterer):
         spots = fitted._gather(X, split_second(y, coords), image_features, sections, reset=True)
         with standard_settings():
             fitted._learn(spots.genes.astype(np.float64))
-        self.__dict__ = vars(fitted)
+        self.__dict__ = fitted.__dict__
         return self
 
     def _learn(self, genes):
@@ -150,7 +176,14 @@ class NonSpatialClusterer(MetaEstimatorMixin, LaidOutClusterer):
         labels = getattr(self.estimator_, "labels_", None)
         self.labels_ = self.estimator_.predict(self.embedding_) if labels is None else labels
 
-    def predict(self, X, coords=None, image_features=None, *, sections=None):
+    def predict(
+        self,
+        X: SpotsLike,
+        coords: ArrayLike | None = None,
+        image_features: ArrayLike | None = None,
+        *,
+        sections: Labels | None = None,
+    ) -> IntArray:
         """Assign spots to the clusters; parameters as in ``fit``.
 
         A clusterer without ``predict``, such as AgglomerativeClustering, knows the training spots
@@ -175,7 +208,14 @@ class NonSpatialClusterer(MetaEstimatorMixin, LaidOutClusterer):
         known = KnownSpots(self._spot_keys, self.labels_, cure)
         return known.take(self.labels_[:, None], known.find(genes))[:, 0]
 
-    def transform(self, X, coords=None, image_features=None, *, sections=None):
+    def transform(
+        self,
+        X: SpotsLike,
+        coords: ArrayLike | None = None,
+        image_features: ArrayLike | None = None,
+        *,
+        sections: Labels | None = None,
+    ) -> FloatArray:
         """Return what the clusterer sees of spots; parameters as in ``fit``.
 
         Returns

@@ -1,19 +1,38 @@
 """IEHERCLClusterer: the estimator in front of the engine."""
 
-import copy
+from __future__ import annotations
 
-import numpy as np
+import copy
+from typing import TYPE_CHECKING, Any, Literal
+
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ._domains._head import MixtureHead
 from ._estimator._base import SpatialClusterer
 from ._estimator._parameters import CONSTRAINTS, PRESETS, check_parameters
+from ._estimator._summary import group_means, warn_of_missing_domains
 from ._spots._adjacency import name_graphs
 from ._training._options import HybridEncoder, LossTerms, Trainer, TrainingPlan
 from ._utils._memory import open_memory
 from ._utils._settings import standard_settings
-from ._utils._warnings import warn_user
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from typing_extensions import Self
+
+    from ._domains._head import Head
+    from ._features._options import SpotFeatures
+    from ._spots._layout import SpotLayout
+    from ._utils._types import (
+        FloatArray,
+        GraphLike,
+        MemoryLike,
+        PathLike,
+        RandomState,
+    )
+    from .preprocessing import ExpressionPreprocessor
 
 __all__ = ["IEHERCLClusterer"]
 
@@ -189,28 +208,28 @@ class IEHERCLClusterer(SpatialClusterer):
 
     def __init__(
         self,
-        n_clusters=8,
+        n_clusters: int | Sequence[int] | Literal["auto"] = 8,
         *,
-        lambda_rec=1.0,
-        lambda_contrast=0.1,
-        lambda_ot=0.0,
-        walk_length=5,
-        graph=None,
-        preprocessor=None,
-        features=None,
-        network=None,
-        terms=None,
-        trainer=None,
-        head=None,
-        layout=None,
-        n_init=1,
-        max_iter=50,
-        device="auto",
-        memory=None,
-        checkpoint=None,
-        random_state=None,
-        verbose=False,
-    ):
+        lambda_rec: float = 1.0,
+        lambda_contrast: float = 0.1,
+        lambda_ot: float = 0.0,
+        walk_length: int = 5,
+        graph: GraphLike | Sequence[GraphLike] | None = None,
+        preprocessor: ExpressionPreprocessor | None = None,
+        features: SpotFeatures | None = None,
+        network: HybridEncoder | None = None,
+        terms: LossTerms | None = None,
+        trainer: Trainer | None = None,
+        head: Head | None = None,
+        layout: SpotLayout | None = None,
+        n_init: int = 1,
+        max_iter: int = 50,
+        device: str = "auto",
+        memory: MemoryLike | None = None,
+        checkpoint: PathLike | None = None,
+        random_state: RandomState = None,
+        verbose: bool | int = False,
+    ) -> None:
         self.n_clusters = n_clusters
         self.lambda_rec = lambda_rec
         self.lambda_contrast = lambda_contrast
@@ -233,7 +252,7 @@ class IEHERCLClusterer(SpatialClusterer):
         self.verbose = verbose
 
     @classmethod
-    def from_preset(cls, preset, **parameters):
+    def from_preset(cls, preset: Literal["paper", "default"], **parameters: Any) -> Self:
         """Return an estimator with a preset's parameters, some of them overridden.
 
         Parameters
@@ -267,7 +286,7 @@ class IEHERCLClusterer(SpatialClusterer):
             self.n_clusters_curve_ = model.head.n_clusters_curve_
         self.graph_ = section.neighbor_mean
         self.labels_ = self.probabilities_.argmax(axis=1)
-        self.cluster_centers_ = _group_means(self.embedding_, self.probabilities_)
+        self.cluster_centers_ = group_means(self.embedding_, self.probabilities_)
         image = model.features.image_
         self.image_evidence_ = None if image is None else image.evidence_
         self.image_evidence_error_ = None if image is None else image.evidence_error_
@@ -275,7 +294,7 @@ class IEHERCLClusterer(SpatialClusterer):
         # 1 is the least that scikit-learn's convention allows.
         self.n_iter_ = max(1, max(trained.n_iter for trained in model.trained_))
         self._n_features_out = self.embedding_.shape[1]
-        _warn_of_missing_domains(self.labels_, self.probabilities_.shape[1])
+        warn_of_missing_domains(self.labels_, self.probabilities_.shape[1])
 
     def _build_model(self, candidates, seed, parts):
         # Imported here: a user who only reads or plots a section needn't load torch.
@@ -315,26 +334,8 @@ class IEHERCLClusterer(SpatialClusterer):
         return self.model_.embed(spots, self.device, memory)
 
     @property
-    def reconstruction_(self):
+    def reconstruction_(self) -> FloatArray:
         """Denoised genes (n_spots, n_genes_kept) of the training spots, decoded at each call."""
         check_is_fitted(self)
         with standard_settings():
             return self.model_.reconstruct(self.embedding_, self.graph_, self.device)
-
-
-def _warn_of_missing_domains(labels, n_clusters):
-    n_found = len(np.unique(labels))
-    if n_found < n_clusters:
-        warn_user(
-            f"only {n_found} of n_clusters={n_clusters} domains have spots, since trainings and "
-            f"neighbours agree on no more: ask for n_clusters={n_found}, or smooth less with "
-            "refine_neighbors=None in MixtureHead"
-        )
-
-
-def _group_means(embedding, probabilities):
-    """Return the mean embedding of each domain's spots; of an empty one, by its probabilities."""
-    weights = np.eye(probabilities.shape[1])[probabilities.argmax(axis=1)]
-    empty = ~weights.any(axis=0)
-    weights[:, empty] = probabilities[:, empty]
-    return weights.T @ embedding / weights.sum(axis=0)[:, None]

@@ -1,6 +1,9 @@
 """SmoothedMixture: principal components of neighbourhoods and a Gaussian mixture, no network."""
 
+from __future__ import annotations
+
 from numbers import Integral
+from typing import TYPE_CHECKING, Literal
 
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -11,6 +14,17 @@ from ._estimator._base import SpatialClusterer
 from ._estimator._parameters import CONSTRAINTS
 from ._spots._adjacency import name_graphs
 from ._utils._threads import map_small
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ._features._options import SpotFeatures
+    from ._spots._layout import SpotLayout
+    from ._utils._types import (
+        GraphLike,
+        RandomState,
+    )
+    from .preprocessing import ExpressionPreprocessor
 
 __all__ = ["SmoothedMixture"]
 
@@ -82,16 +96,16 @@ class SmoothedMixture(SpatialClusterer):
 
     def __init__(
         self,
-        n_clusters=8,
+        n_clusters: int | Sequence[int] | Literal["auto"] = 8,
         *,
-        n_components=15,
-        graph=None,
-        preprocessor=None,
-        features=None,
-        layout=None,
-        covariance_type="tied",
-        random_state=None,
-    ):
+        n_components: int = 15,
+        graph: GraphLike | Sequence[GraphLike] | None = None,
+        preprocessor: ExpressionPreprocessor | None = None,
+        features: SpotFeatures | None = None,
+        layout: SpotLayout | None = None,
+        covariance_type: Literal["tied", "full", "diag", "spherical"] = "tied",
+        random_state: RandomState = None,
+    ) -> None:
         self.n_clusters = n_clusters
         self.n_components = n_components
         self.graph = graph

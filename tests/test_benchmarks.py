@@ -177,6 +177,51 @@ def test_a_folder_without_git_has_no_commit(harness, tmp_path):
     assert harness.find_commit(tmp_path) == ""
 
 
+GOOD_KILL = {"run": "fit", "number": "0", "identical": "1", "whole": "1", "leftovers": "0"}
+
+
+@pytest.fixture
+def kills():
+    return importlib.import_module("benchmarks.kills")
+
+
+@pytest.mark.parametrize(("name", "bad"), [("identical", "0"), ("whole", "0"), ("leftovers", "1")])
+def test_a_killed_fit_that_ends_otherwise_is_a_fault(name, bad, kills):
+    assert kills.find_faults([GOOD_KILL]) == []
+    (fault,) = kills.find_faults([GOOD_KILL, GOOD_KILL | {"number": "7", name: bad}])
+    assert "fit 7" in fault
+
+
+@pytest.mark.parametrize("name", ["cpu_with", "seconds_with", "checkpoint_seconds"])
+def test_checkpoints_that_cost_too_much_are_a_fault(name, kills):
+    cheap = dict.fromkeys(kills.COST, "100") | {"run": "cost", "checkpoint_seconds": "1"}
+    assert kills.find_faults([cheap] * 3) == []
+    dear = cheap | {name: "103" if name != "checkpoint_seconds" else "3"}
+    assert len(kills.find_faults([cheap, dear, dear])) == 1
+    assert kills.find_faults([cheap, cheap, dear]) == []
+
+
+@pytest.mark.parametrize("n_kills", [1, 5, 6, 50])
+def test_kills_are_as_many_as_asked_for(n_kills, kills):
+    runs = kills.list_runs(n_kills)
+    assert 0 <= sum(kills.count_kills(number) for _, number in runs) - n_kills <= 1
+    assert len(set(runs)) == len(runs)
+
+
+@pytest.mark.parametrize("run", ["fit", "command"])
+def test_all_but_checkpoints_and_the_result_is_left_over(run, kills, tmp_path):
+    for name in ("checkpoint", "out"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "checkpoint" / "training-12.safetensors").touch()
+    (tmp_path / "out" / kills.OUTPUTS[run]).touch()
+    assert kills.list_leftovers(run, tmp_path) == []
+    left = [tmp_path / "checkpoint" / ".training-12.safetensors.0-1-2.skiehercl-tmp"]
+    left.append(tmp_path / "out" / f".{kills.OUTPUTS[run]}.0-1-2.skiehercl-tmp")
+    for path in left:
+        path.touch()
+    assert sorted(kills.list_leftovers(run, tmp_path)) == sorted(left)
+
+
 @pytest.mark.data
 def test_sections_are_described_as_they_are(harness, data_dir, read_section):
     find_image = importlib.import_module("skiehercl.io").find_image

@@ -1,7 +1,10 @@
 """How embeddings become domains: mixtures that vote, and neighbours that vote after them."""
 
+from __future__ import annotations
+
 from itertools import product
 from numbers import Integral
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -13,7 +16,13 @@ from ._consensus import DomainConsensus, refine_probabilities
 from ._mixture import DomainMixture
 from ._n_clusters import choose_n_clusters, measure_curve
 
-__all__ = ["MixtureHead", "MixtureVote"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from typing_extensions import Self
+
+
+__all__ = ["Head", "MixtureHead", "MixtureVote"]
 
 # "auto" refinement asks one neighbour for this many spots of a section; fewer than the least are
 # worse than none (benchmarks/decisions.md).
@@ -25,79 +34,21 @@ _SPOTS_PER_DIMENSION = 20
 _SPOTS_PER_COMPONENT = 50
 
 
-class MixtureHead(Options):
-    """Gaussian mixtures that vote on the domains.
+class Head(Options):
+    """Base of how embeddings become domains.
 
-    A parameter of :class:`~skiehercl.IEHERCLClusterer`, ``head=MixtureHead(...)``.
-
-    Parameters
-    ----------
-    dimensions : sequence of int, default=(10, 15, 20, 30, 40)
-        Leading principal directions of the embedding that the mixtures see: some mixtures for
-        each number, and at most one direction for 20 spots.
-    components : sequence of int, default=(1, 3)
-        Components of the mixtures for each domain: some mixtures for each number, and at most one
-        component for 50 spots. Of more than one, Ward's method merges them into the domains, which
-        then needn't be Gaussian.
-    n_starts : int, default=4
-        Mixtures for each number of directions and components, each started from Ward's clusters of
-        another random sample of spots; 1: one mixture, started from Ward's clusters of all spots.
-    covariance_type : {"tied", "full", "diag", "spherical"}, default="tied"
-        Covariance of the mixtures; "tied" is mclust's EEE.
-    refine_neighbors : int, "auto" or None, default="auto"
-        Nearest spots that vote on a spot's domain at the end. "auto": one for every 200 spots of
-        the section, at most 50, none below 800 spots. None: no refinement.
-
-    Examples
-    --------
-    >>> from skiehercl import IEHERCLClusterer, MixtureHead
-    >>> IEHERCLClusterer(7, head=MixtureHead(n_starts=1, refine_neighbors=None))
-    IEHERCLClusterer(head=MixtureHead(n_starts=1, refine_neighbors=None),
-                     n_clusters=7)
+    A subclass holds the parameters. ``fitted`` is the class of what learns: made with the same
+    parameters, it has ``fit(voters, spots, candidates, n_pooled, seed)``, which returns the
+    domains' probabilities (n, K), ``predict_proba(voters, spots)``, ``n_clusters_`` and, if there
+    were several candidates, ``n_clusters_curve_``; see :class:`MixtureVote`. Files store its
+    attributes.
     """
 
-    _parameter_constraints: dict = {  # noqa: RUF012
-        "dimensions": ["array-like"],
-        "components": ["array-like"],
-        "n_starts": [Interval(Integral, 1, None, closed="left")],
-        "covariance_type": [StrOptions({"tied", "full", "diag", "spherical"})],
-        "refine_neighbors": [
-            Interval(Integral, 1, None, closed="left"),
-            StrOptions({"auto"}),
-            None,
-        ],
-    }
-
-    def __init__(
-        self,
-        dimensions=(10, 15, 20, 30, 40),
-        *,
-        components=(1, 3),
-        n_starts=4,
-        covariance_type="tied",
-        refine_neighbors="auto",
-    ):
-        self.dimensions = dimensions
-        self.components = components
-        self.n_starts = n_starts
-        self.covariance_type = covariance_type
-        self.refine_neighbors = refine_neighbors
-
-    def check(self):
-        """Raise a ValueError that names the parameter, the rule and what came, if one is bad."""
-        super().check()
-        for name, example in (("dimensions", (10, 15, 20, 30, 40)), ("components", (1, 3))):
-            given = getattr(self, name)
-            sizes = np.asarray(given)
-            if sizes.ndim != 1 or not sizes.size or sizes.dtype.kind not in "iu" or sizes.min() < 1:
-                raise ValueError(
-                    f"{name}={given!r} must be one or more integers >= 1, such as {example}"
-                )
-        return self
+    fitted: type
 
     def build(self):
         """Return what learns from embeddings."""
-        return MixtureVote(**self.get_params(deep=False))
+        return self.fitted(**self.get_params(deep=False))
 
 
 class MixtureVote:
@@ -196,3 +147,75 @@ class MixtureVote:
         graph = SpatialKNNGraph(self.n_refine_neighbors_, include_ties=True)
         graph = graph.fit_transform(spots.coords, sections=spots.sections)
         return refine_probabilities(probabilities, neighbor_mean_matrix(graph))
+
+
+class MixtureHead(Head):
+    """Gaussian mixtures that vote on the domains.
+
+    A parameter of :class:`~skiehercl.IEHERCLClusterer`, ``head=MixtureHead(...)``.
+
+    Parameters
+    ----------
+    dimensions : sequence of int, default=(10, 15, 20, 30, 40)
+        Leading principal directions of the embedding that the mixtures see: some mixtures for
+        each number, and at most one direction for 20 spots.
+    components : sequence of int, default=(1, 3)
+        Components of the mixtures for each domain: some mixtures for each number, and at most one
+        component for 50 spots. Of more than one, Ward's method merges them into the domains, which
+        then needn't be Gaussian.
+    n_starts : int, default=4
+        Mixtures for each number of directions and components, each started from Ward's clusters of
+        another random sample of spots; 1: one mixture, started from Ward's clusters of all spots.
+    covariance_type : {"tied", "full", "diag", "spherical"}, default="tied"
+        Covariance of the mixtures; "tied" is mclust's EEE.
+    refine_neighbors : int, "auto" or None, default="auto"
+        Nearest spots that vote on a spot's domain at the end. "auto": one for every 200 spots of
+        the section, at most 50, none below 800 spots. None: no refinement.
+
+    Examples
+    --------
+    >>> from skiehercl import IEHERCLClusterer, MixtureHead
+    >>> IEHERCLClusterer(7, head=MixtureHead(n_starts=1, refine_neighbors=None))
+    IEHERCLClusterer(head=MixtureHead(n_starts=1, refine_neighbors=None),
+                     n_clusters=7)
+    """
+
+    fitted = MixtureVote
+    _parameter_constraints: dict = {  # noqa: RUF012
+        "dimensions": ["array-like"],
+        "components": ["array-like"],
+        "n_starts": [Interval(Integral, 1, None, closed="left")],
+        "covariance_type": [StrOptions({"tied", "full", "diag", "spherical"})],
+        "refine_neighbors": [
+            Interval(Integral, 1, None, closed="left"),
+            StrOptions({"auto"}),
+            None,
+        ],
+    }
+
+    def __init__(
+        self,
+        dimensions: Sequence[int] = (10, 15, 20, 30, 40),
+        *,
+        components: Sequence[int] = (1, 3),
+        n_starts: int = 4,
+        covariance_type: Literal["tied", "full", "diag", "spherical"] = "tied",
+        refine_neighbors: int | Literal["auto"] | None = "auto",
+    ) -> None:
+        self.dimensions = dimensions
+        self.components = components
+        self.n_starts = n_starts
+        self.covariance_type = covariance_type
+        self.refine_neighbors = refine_neighbors
+
+    def check(self) -> Self:
+        """Raise a ValueError that names the parameter, the rule and what came, if one is bad."""
+        super().check()
+        for name, example in (("dimensions", (10, 15, 20, 30, 40)), ("components", (1, 3))):
+            given = getattr(self, name)
+            sizes = np.asarray(given)
+            if sizes.ndim != 1 or not sizes.size or sizes.dtype.kind not in "iu" or sizes.min() < 1:
+                raise ValueError(
+                    f"{name}={given!r} must be one or more integers >= 1, such as {example}"
+                )
+        return self

@@ -1,13 +1,15 @@
 """What the clusterers have in common: from the user's arrays to Spots, and back to their rows."""
 
+from __future__ import annotations
+
 import copy
+from typing import TYPE_CHECKING, Any
 
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
     ClusterMixin,
     TransformerMixin,
-    _fit_context,
     clone,
 )
 from sklearn.utils.validation import check_is_fitted
@@ -20,7 +22,19 @@ from .._spots._layout import SpotLayout
 from .._spots._recognition import KnownSpots, comes_alone, make_keys
 from .._utils._display import DocumentedEstimator
 from .._utils._settings import standard_settings
+from .._utils._validation import fit_context
 from ._stored import StoredEstimator
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from .._utils._types import (
+        ArrayLike,
+        FloatArray,
+        IntArray,
+        Labels,
+        SpotsLike,
+    )
 
 __all__ = ["LaidOutClusterer", "SpatialClusterer"]
 
@@ -43,7 +57,7 @@ class LaidOutClusterer(
     # Keys of the layout that are left out.
     _unread: tuple[str, ...] = ()
 
-    def set_params(self, **params):
+    def set_params(self, **params: Any) -> Self:
         """Set parameters of the estimator, or by ``<part>__<name>`` those of its parts.
 
         A part that is None, such as ``head``, becomes one with its defaults first.
@@ -62,11 +76,27 @@ class LaidOutClusterer(
                 params[name] = self._parts[name]()
         return super().set_params(**params)
 
-    def fit_predict(self, X, y=None, image_features=None, *, coords=None, sections=None):
+    def fit_predict(
+        self,
+        X: SpotsLike,
+        y: object = None,
+        image_features: ArrayLike | None = None,
+        *,
+        coords: ArrayLike | None = None,
+        sections: Labels | None = None,
+    ) -> IntArray:
         """Fit and return ``labels_``; parameters as in ``fit``."""
         return self.fit(X, y, image_features, coords=coords, sections=sections).labels_
 
-    def fit_transform(self, X, y=None, image_features=None, *, coords=None, sections=None):
+    def fit_transform(
+        self,
+        X: SpotsLike,
+        y: object = None,
+        image_features: ArrayLike | None = None,
+        *,
+        coords: ArrayLike | None = None,
+        sections: Labels | None = None,
+    ) -> FloatArray:
         """Fit and return ``embedding_``; parameters as in ``fit``."""
         return self.fit(X, y, image_features, coords=coords, sections=sections).embedding_
 
@@ -107,8 +137,16 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
     _parts: dict = {"features": SpotFeatures, "layout": SpotLayout}  # noqa: RUF012
     _takes_image = True
 
-    @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None, image_features=None, *, coords=None, sections=None):
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(
+        self,
+        X: SpotsLike,
+        y: object = None,
+        image_features: ArrayLike | None = None,
+        *,
+        coords: ArrayLike | None = None,
+        sections: Labels | None = None,
+    ) -> Self:
         """Find the spatial domains of a section, or of several sections together.
 
         Parameters
@@ -158,13 +196,20 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
         fitted.input_, fitted._spot_keys = kind, make_keys(spots.genes)
         if kind == "log1p":
             spots.genes = restore_counts(spots.genes)
-        vars(fitted).pop("n_clusters_curve_", None)  # that of an earlier fit
+        fitted.__dict__.pop("n_clusters_curve_", None)  # that of an earlier fit
         with standard_settings():
             fitted._learn(spots, candidates, parts)
-        self.__dict__ = vars(fitted)
+        self.__dict__ = fitted.__dict__
         return self
 
-    def predict(self, X, coords=None, image_features=None, *, sections=None):
+    def predict(
+        self,
+        X: SpotsLike,
+        coords: ArrayLike | None = None,
+        image_features: ArrayLike | None = None,
+        *,
+        sections: Labels | None = None,
+    ) -> IntArray:
         """Assign spots, those of the training or of a new section, to the fitted domains.
 
         Parameters
@@ -190,7 +235,14 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
         """
         return self.predict_proba(X, coords, image_features, sections=sections).argmax(axis=1)
 
-    def predict_proba(self, X, coords=None, image_features=None, *, sections=None):
+    def predict_proba(
+        self,
+        X: SpotsLike,
+        coords: ArrayLike | None = None,
+        image_features: ArrayLike | None = None,
+        *,
+        sections: Labels | None = None,
+    ) -> FloatArray:
         """Return each fitted domain's probability for each spot; parameters as in ``predict``.
 
         Returns
@@ -204,7 +256,14 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
         with standard_settings():
             return self._describe(spots)
 
-    def transform(self, X, coords=None, image_features=None, *, sections=None):
+    def transform(
+        self,
+        X: SpotsLike,
+        coords: ArrayLike | None = None,
+        image_features: ArrayLike | None = None,
+        *,
+        sections: Labels | None = None,
+    ) -> FloatArray:
         """Return the embedding of spots; parameters as in ``predict``.
 
         Returns

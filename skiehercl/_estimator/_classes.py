@@ -6,6 +6,7 @@ read.
 """
 
 from dataclasses import dataclass, field, fields, is_dataclass
+from importlib import import_module
 from inspect import signature
 from numbers import Integral
 
@@ -14,9 +15,9 @@ import scipy.sparse as sp
 from sklearn.base import BaseEstimator
 from sklearn.decomposition import PCA
 
-from .. import graph
+from .. import _HOMES, graph
 from .._domains._consensus import DomainConsensus
-from .._domains._head import MixtureHead, MixtureVote
+from .._domains._head import Head, MixtureVote
 from .._domains._mixture import DomainMixture, WhitenedMixture
 from .._features._features import NeighborhoodFeatures
 from .._features._image import ImageComponents
@@ -115,11 +116,17 @@ _GRAPHS = {
     for cls in (getattr(graph, name) for name in graph.__all__)
     if isinstance(cls, type) and issubclass(cls, BaseEstimator)
 }
+# All heads of the public face, likewise.
+for _home in _HOMES:
+    if _home.startswith("_domains."):
+        import_module(f"..{_home}", __package__)
+_HEADS = Head.__subclasses__()
 # What is itself and its parameters only needs no specification.
 CLASSES = {
     **_GRAPHS,
     **{cls: Stored() for cls in (SpotFeatures, HybridEncoder, LossTerms, Trainer)},
-    **{cls: Stored() for cls in (MixtureHead, SpotLayout)},
+    **{cls: Stored() for cls in (SpotLayout, *_HEADS)},
+    **{head.fitted: Stored() for head in _HEADS},
     ExpressionPreprocessor: Stored(relate=relate_preprocessor),
     np.random.RandomState: Stored(take=take_random_state, build=build_random_state),
     sp.csr_array: _SPARSE,
@@ -214,7 +221,7 @@ CLASSES = {
         {
             "features": instance(NeighborhoodFeatures),
             "plan": instance(TrainingPlan),
-            "head": instance(MixtureVote),
+            "head": instance(*(head.fitted for head in _HEADS)),
             "trained_": each(instance(Trained)),
         },
         relate_model,

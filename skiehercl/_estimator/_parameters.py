@@ -2,11 +2,12 @@
 
 import os
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
-from .._domains._head import MixtureHead
+from .._domains._head import Head, MixtureHead
 from .._features._options import SpotFeatures
 from .._spots._layout import SpotLayout
 from .._training._options import HybridEncoder, LossTerms, Trainer
@@ -15,7 +16,7 @@ from ..preprocessing import ExpressionPreprocessor
 
 __all__ = ["CONSTRAINTS", "PRESETS", "check_parameters"]
 
-PRESETS = {
+PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     # Settings of the paper and its supplement. Silent there, read here: latents of unit length,
     # equal attention at the start, 200 epochs, the whole section as one batch.
@@ -60,7 +61,7 @@ CONSTRAINTS = {
     "network": [HybridEncoder, None],
     "terms": [LossTerms, None],
     "trainer": [Trainer, None],
-    "head": [HasMethods(["check", "build"]), None],
+    "head": [Head, None],
     "layout": [SpotLayout, None],
     "n_init": [Interval(Integral, 1, None, closed="left")],
     "max_iter": [Interval(Integral, 0, None, closed="left")],

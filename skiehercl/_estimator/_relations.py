@@ -151,7 +151,9 @@ def relate_model(value):
         _need(arguments["modalities"] == modalities, "a network doesn't fit the features")
         _need(arguments["latent_size"] == latent, "networks differ in their latents")
     together = value._starts_alike and len(value.trained_) > 1
-    mixtures = value.head.mixtures_
+    mixtures = getattr(value.head, "mixtures_", None)
+    if mixtures is None:  # another head
+        return
     _need(len(mixtures) == len(value.trained_) + together, "head doesn't fit trained_")
     sizes = {len(one.center_) for some in mixtures for one in some}
     _need(sizes == {latent}, "head doesn't fit the latents")

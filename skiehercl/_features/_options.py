@@ -1,10 +1,16 @@
 """SpotFeatures: what is made of genes and image before the network, or mixture, sees them."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Literal
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._utils._options import Options
+
+if TYPE_CHECKING:
+    pass
 
 __all__ = ["INPUTS", "SpotFeatures"]
 
@@ -65,14 +71,14 @@ class SpotFeatures(Options):
 
     def __init__(
         self,
-        input="auto",
+        input: Literal["auto", "counts", "log1p", "features"] = "auto",
         *,
-        n_components="auto",
-        pooling="auto",
-        smooth_target=True,
-        align_sections=True,
-        image_prior="auto",
-    ):
+        n_components: int | Literal["auto"] | None = "auto",
+        pooling: Literal["auto", "counts", "unit", "plain"] = "auto",
+        smooth_target: bool = True,
+        align_sections: bool = True,
+        image_prior: float | Literal["auto"] = "auto",
+    ) -> None:
         self.input = input
         self.n_components = n_components
         self.pooling = pooling

@@ -13,7 +13,11 @@ matrix alone, such as the usual anchor graph Z L^-1 Z', spreads that probability
 As a diagonal plus a low-rank matrix M still has powers computable for a batch alone.
 """
 
+import warnings
+
 import torch
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from ._rows import check_sigma, check_walk, squared_distances, unit_rows
@@ -199,13 +203,13 @@ def place_anchors(x, n_anchors=200, random_state=None):
         : n_anchors * _KMEANS_SPOTS_PER_ANCHOR
     ]
     x = x[torch.from_numpy(picks).to(x.device)]
-    centers = x[:n_anchors].clone()
-    for _ in range(_KMEANS_STEPS):
-        cell = _nearest(x, centers)
-        size = torch.bincount(cell, minlength=n_anchors)[:, None].to(x)
-        sums = _cell_sums(x, cell, size)
-        centers = torch.where(size > 0, sums / size.clamp(min=1), centers)
-    return centers
+    model = KMeans(
+        n_anchors, init=x[:n_anchors].cpu().numpy(), n_init=1, max_iter=_KMEANS_STEPS, tol=0.0
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct spots than anchors
+        centers = model.fit(x.cpu().numpy()).cluster_centers_
+    return torch.from_numpy(centers).to(x)
 
 
 def _cell_sums(x, cell, size):

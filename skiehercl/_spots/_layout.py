@@ -1,8 +1,16 @@
 """SpotLayout: where a packed X or an AnnData has what."""
 
+from __future__ import annotations
+
 from numbers import Integral
+from typing import TYPE_CHECKING
 
 from .._utils._options import Options
+
+if TYPE_CHECKING:
+    from .._utils._types import (
+        Columns,
+    )
 
 __all__ = ["IMAGE_KEY", "SpotLayout"]
 
@@ -59,15 +67,15 @@ class SpotLayout(Options):
     def __init__(
         self,
         *,
-        coords_columns=None,
-        image_columns=None,
-        section_column=None,
-        coords_key="spatial",
-        image_key=IMAGE_KEY,
-        section_key=None,
-        layer=None,
-        use_rep=None,
-    ):
+        coords_columns: Columns | None = None,
+        image_columns: Columns | None = None,
+        section_column: str | int | None = None,
+        coords_key: str | None = "spatial",
+        image_key: str | None = IMAGE_KEY,
+        section_key: str | None = None,
+        layer: str | None = None,
+        use_rep: str | None = None,
+    ) -> None:
         self.coords_columns = coords_columns
         self.image_columns = image_columns
         self.section_column = section_column

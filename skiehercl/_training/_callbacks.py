@@ -1,9 +1,18 @@
 """What may be done around the epochs of a training, as skorch has it; without torch."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from tqdm.auto import tqdm
 
 from .._utils._options import Options
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ._trainer import Trainer
 
 __all__ = ["Callback", "EarlyStopping", "ProgressBar"]
 
@@ -32,23 +41,23 @@ class Callback(Options):
     IEHERCLClusterer(n_clusters=7, trainer=Trainer(callbacks=[StopBelow(loss=0.2)]))
     """
 
-    def on_train_begin(self, trainer):
+    def on_train_begin(self, trainer: Trainer) -> None:
         """Before the first epoch."""
 
-    def on_epoch_begin(self, trainer):
+    def on_epoch_begin(self, trainer: Trainer) -> None:
         """Before each epoch."""
 
-    def on_epoch_end(self, trainer):
+    def on_epoch_end(self, trainer: Trainer) -> None:
         """After each epoch; its losses are the last of ``trainer.history_``."""
 
-    def on_train_end(self, trainer):
+    def on_train_end(self, trainer: Trainer) -> None:
         """After the last epoch."""
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         """Return what later epochs depend on, as plain values by name."""
         return {}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
 
 
@@ -63,14 +72,18 @@ class EarlyStopping(Callback):
         Passes over the spots without such an improvement that end a training.
     """
 
-    def __init__(self, tol=1e-3, n_iter_no_change=10):
+    def __init__(
+        self,
+        tol: float = 1e-3,
+        n_iter_no_change: int = 10,
+    ) -> None:
         self.tol = tol
         self.n_iter_no_change = n_iter_no_change
 
-    def on_train_begin(self, trainer):
+    def on_train_begin(self, trainer: Trainer) -> None:
         self.best_, self.stale_ = np.inf, 0
 
-    def on_epoch_end(self, trainer):
+    def on_epoch_end(self, trainer: Trainer) -> None:
         loss = trainer.history_["total"][-1]
         self.stale_ = 0 if loss < self.best_ * (1 - self.tol) else self.stale_ + 1
         self.best_ = min(self.best_, loss)
@@ -79,10 +92,10 @@ class EarlyStopping(Callback):
         if self.stale_ >= self.n_iter_no_change:
             trainer.stop()
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         return {"best": self.best_, "stale": self.stale_}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.best_, self.stale_ = state["best"], state["stale"]
 
 
@@ -97,7 +110,7 @@ class ProgressBar(Callback):
     disable : bool, default=False
     """
 
-    def __init__(self, n_trainings=1, disable=False):
+    def __init__(self, n_trainings: int = 1, disable: bool = False) -> None:
         self.n_trainings = n_trainings
         self.disable = disable
 
@@ -109,18 +122,18 @@ class ProgressBar(Callback):
         if self._bar is not None:
             self._bar.close()
 
-    def on_train_begin(self, trainer):
+    def on_train_begin(self, trainer: Trainer) -> None:
         if self._bar is None:
             total = self.n_trainings * trainer.max_iter_
             self._bar = tqdm(total=total, desc="training", unit="step", disable=self.disable)
         self._round, self._seen = self._round + 1, 0
         self._bar.set_description(f"training {self._round}/{self.n_trainings}")
 
-    def on_epoch_end(self, trainer):
+    def on_epoch_end(self, trainer: Trainer) -> None:
         self._advance(trainer.n_iter_)
         self._bar.set_postfix(loss=f"{trainer.history_['total'][-1]:.4g}")
 
-    def on_train_end(self, trainer):
+    def on_train_end(self, trainer: Trainer) -> None:
         self._advance(trainer.max_iter_)
 
     def _advance(self, n_steps):

@@ -1,12 +1,18 @@
 """What a training is asked for: the network's parts, the losses' constants, the plan of it all."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Literal
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._utils._options import Options
 from ._trainer import Trainer
+
+if TYPE_CHECKING:
+    pass
 
 __all__ = ["HybridEncoder", "LossTerms", "Trainer", "TrainingPlan"]
 
@@ -56,16 +62,16 @@ class HybridEncoder(Options):
 
     def __init__(
         self,
-        views="both",
+        views: Literal["both", "ae", "sage"] = "both",
         *,
-        attention=True,
-        hidden_size=128,
-        latent_size=64,
-        activation="linear",
-        init="pca",
-        ae_prior=0.1,
-        normalize_views=False,
-    ):
+        attention: bool = True,
+        hidden_size: int = 128,
+        latent_size: int = 64,
+        activation: Literal["linear", "relu", "elu"] = "linear",
+        init: Literal["pca", "random"] = "pca",
+        ae_prior: float = 0.1,
+        normalize_views: bool = False,
+    ) -> None:
         self.views = views
         self.attention = attention
         self.hidden_size = hidden_size
@@ -112,7 +118,15 @@ class LossTerms(Options):
         "ot_warmup": [Interval(Real, 0, 1, closed="both")],
     }
 
-    def __init__(self, walk_alpha=0.5, *, sigma=0.1, temperature=0.5, ot_reg=0.1, ot_warmup=0.3):
+    def __init__(
+        self,
+        walk_alpha: float = 0.5,
+        *,
+        sigma: float = 0.1,
+        temperature: float = 0.5,
+        ot_reg: float = 0.1,
+        ot_warmup: float = 0.3,
+    ) -> None:
         self.walk_alpha = walk_alpha
         self.sigma = sigma
         self.temperature = temperature

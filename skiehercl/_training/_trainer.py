@@ -1,6 +1,9 @@
 """The trainer: settings of a training, and the training itself; torch is loaded by `fit`."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from sklearn.base import clone
@@ -11,6 +14,12 @@ from .._utils._options import Options
 from .._utils._settings import standard_settings
 from ._batches import draw_tiles
 from ._callbacks import Callback, EarlyStopping
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from typing_extensions import Self
+
 
 __all__ = ["Trainer"]
 
@@ -69,15 +78,15 @@ class Trainer(Options):
 
     def __init__(
         self,
-        learning_rate=1e-3,
+        learning_rate: float = 1e-3,
         *,
-        weight_decay=1e-4,
-        batch_size=1024,
-        tol=1e-3,
-        n_iter_no_change=10,
-        precision="auto",
-        callbacks=None,
-    ):
+        weight_decay: float = 1e-4,
+        batch_size: int | None = 1024,
+        tol: float = 1e-3,
+        n_iter_no_change: int = 10,
+        precision: Literal["auto", "float32", "bfloat16"] = "auto",
+        callbacks: Sequence[Callback] | None = None,
+    ) -> None:
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.batch_size = batch_size
@@ -86,7 +95,7 @@ class Trainer(Options):
         self.precision = precision
         self.callbacks = callbacks
 
-    def check(self):
+    def check(self) -> Self:
         """Raise a ValueError that names the parameter, the rule and what came, if one is bad."""
         super().check()
         for callback in self.callbacks or ():
@@ -223,7 +232,7 @@ class Trainer(Options):
             self.history_.setdefault(name, [np.nan] * self.epoch_).append(value)
         self.epoch_ += 1
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         """Return all that the coming epochs depend on, besides the arguments of `fit`.
 
         A training that starts with the same arguments and loads this goes on to the same weights,
@@ -243,7 +252,7 @@ class Trainer(Options):
             "stopped": self.stopped_,
         }
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
         """Go on from what `state_dict` returned, in a training started alike."""
         self.network_.load_state_dict(state["network"])
         self.optimizer_.load_state_dict(state["optimizer"])

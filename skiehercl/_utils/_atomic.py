@@ -247,7 +247,17 @@ def _is_stale(entry, machine, process):
         return True
     except PermissionError:
         return False
-    return False
+    return _is_zombie(process)
+
+
+def _is_zombie(process):
+    """Whether a process has ended and only its parent hasn't waited for it; False off Linux."""
+    try:
+        with open(f"/proc/{process}/stat", "rb") as file:
+            # The state follows the name, which may hold brackets and spaces itself.
+            return file.read().rpartition(b")")[2].split()[:1] == [b"Z"]
+    except OSError:
+        return False
 
 
 def _sync_folder(folder):

@@ -1,9 +1,17 @@
 """Options: a part of an estimator's parameters, under a name of its own."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import validate_parameter_constraints
 
 from ._display import DocumentedEstimator
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 __all__ = ["Options"]
 
@@ -16,7 +24,7 @@ class Options(DocumentedEstimator, BaseEstimator):
 
     _parameter_constraints: dict = {}  # noqa: RUF012
 
-    def check(self):
+    def check(self) -> Self:
         """Raise a ValueError that names the parameter, the rule and what came, if one is bad."""
         given = self.get_params(deep=False)
         validate_parameter_constraints(self._parameter_constraints, given, type(self).__name__)

@@ -122,6 +122,8 @@ def _read_mtx(folder):
 
 def _read_size(text, path):
     """Return (spots, features) that the header of a Matrix Market text claims, if it has room."""
+    if (place := text.find(b"\0")) >= 0:  # scipy's reader would die of it
+        raise ValueError(f"{path} is damaged: byte {place} is 0, which no text has; copy it again")
     start = 0
     while text[start : start + 1] in (b"%", b"\n", b"\r"):
         start = text.index(b"\n", start) + 1

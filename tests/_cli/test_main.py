@@ -258,7 +258,7 @@ def test_empty_spots_are_kept_with_a_warning_of_one_line(fit, tissue, tmp_path, 
     assert fit("-q", "--no-image", section=tmp_path / "empty.h5ad") == 0
     lines = capsys.readouterr().err.splitlines()
     assert lines and all(line.startswith("skiehercl: warning: ") for line in lines)
-    assert sum("1 spots" in line for line in lines) == 1
+    assert sum("1 of 240 spots have no counts" in line for line in lines) == 1
     assert sum("1 of 240 spots lie exactly" in line for line in lines) == 1
     assert anndata.read_h5ad(tmp_path / "out.h5ad").n_obs == N_SPOTS
 

@@ -326,6 +326,18 @@ def test_what_a_living_process_writes_stays(path):
         process.communicate(timeout=30)
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs Linux's /proc")
+def test_what_a_killed_process_left_goes_before_its_parent_has_waited_for_it(path):
+    process = start_writing(path)
+    try:
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, and a zombie still
+        write(path)
+        assert os.listdir(path.parent) == ["result.txt"]
+    finally:
+        process.communicate(timeout=30)
+
+
 def test_another_machines_file_is_stale_after_a_day(path, monkeypatch):
     target = str(path.resolve())
     with monkeypatch.context() as elsewhere:

@@ -217,6 +217,7 @@ def test_other_contents_of_a_matrix_h5_are_told(tmp_path, counts, name, content,
         (lambda text: text.replace("\n1 ", "\n-1 "), "cannot be read"),
         (lambda text: text.replace("\n1 ", "\nx "), "cannot be read"),
         (lambda text: text[:200], "claims|cannot be read"),
+        (lambda text: text[:-20] + "1" + 19 * "\0", "byte [0-9]+ is 0"),  # a hole that a crash left
         (lambda text: "", "cannot be read"),
         (lambda text: "%%MatrixMarket", "cannot be read"),
         (lambda text: "one gene\n" * 40, "cannot be read"),
