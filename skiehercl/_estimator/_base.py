@@ -70,7 +70,19 @@ class LaidOutClusterer(
         Returns
         -------
         self : object of this class
+
+        Raises
+        ------
+        ValueError
+            If there is no such parameter; of a part's own, its full name is told.
         """
+        for name in set(params) - set(self.get_params(deep=False)):
+            for part, options in self._parts.items():
+                if name in options().get_params(deep=False):
+                    raise ValueError(
+                        f"{name!r} is no parameter of {type(self).__name__} but of its {part}: "
+                        f"set {part}__{name}, or pass {part}={options.__name__}({name}=...)"
+                    )
         for name in {key.partition("__")[0] for key in params if "__" in key}:
             if name in self._parts and params.get(name, getattr(self, name)) is None:
                 params[name] = self._parts[name]()

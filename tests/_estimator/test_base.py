@@ -101,3 +101,19 @@ def test_the_mixtures_of_smoothed_mixture_see_as_many_components_as_asked_for():
     model = SmoothedMixture(3, n_components=5, features=made, random_state=0)
     assert model.fit(TISSUE.X, TISSUE.coords).embedding_.shape == (120, 12)
     assert model.set_params(features=None).fit_transform(TISSUE.X, TISSUE.coords).shape == (120, 5)
+
+
+@pytest.mark.parametrize("cls", [IEHERCLClusterer, SmoothedMixture, NonSpatialClusterer])
+def test_a_parameter_of_a_part_is_told_where_it_is(cls):
+    told = r"of its layout: set layout__section_key, or pass layout=SpotLayout\(section_key="
+    model = cls()
+    with pytest.raises(ValueError, match=told):
+        model.set_params(random_state=3, section_key="slide")
+    assert model.random_state is None
+    with pytest.raises(ValueError, match="Invalid parameter 'nonsense'"):
+        model.set_params(nonsense=1)
+
+
+def test_a_preset_tells_where_a_parameter_is():
+    with pytest.raises(ValueError, match="head__n_starts"):
+        IEHERCLClusterer.from_preset("paper", n_starts=4)
