@@ -327,7 +327,8 @@ def summarise(rows):
     if costs := list_costs(rows):
         n_pairs = sum(row["run"] == "cost" for row in rows)
         told = "; ".join(f"{describe_shares(s)} of {name}" for name, s in costs.items())
-        text += f"\n\nCheckpoints add, medians (least to most) of {n_pairs} pairs of fits of {LARGE}: {told}."
+        text += f"\n\nCheckpoints add to fits of {LARGE}, medians (least to most) of {n_pairs} "
+        text += f"pairs: {told}."
     return text
 
 
