@@ -316,6 +316,7 @@ def summarise(rows):
         told = ", ".join(str(stages.count(stage)) for stage in ("before", "training", "after"))
         counts = [sum(int(row[name]) for row in own) for name in ("half_written", "leftovers")]
         good = [f"{sum(int(row[n]) for row in own)} of {len(own)}" for n in ("identical", "whole")]
+        good[1] = good[1] if run == "command" else ""  # only its file is watched at the kills
         line = [run, len(own), len(saved), told]
         steps = f"{min(saved)}, {np.median(saved):.0f}, {max(saved)} of {most}"
         lines.append([*line, steps, counts[0], *good, counts[1]])
