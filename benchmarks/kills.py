@@ -283,25 +283,24 @@ def find_faults(rows):
             faults += [] if good else [f"{row['run']} {row['number']} is not as it must be"]
     faults += [
         f"checkpoints take {ratio:.1%} of {name}"
-        for name, ratio in median_costs(rows).items()
-        if ratio > LIMIT
+        for name, shares in list_costs(rows).items()
+        if (ratio := np.median(shares)) > LIMIT
     ]
     return faults
 
 
-def median_costs(rows):
-    """Return the medians over pairs of what checkpoints add, as shares of the fit without."""
+def list_costs(rows):
+    """Return what checkpoints add in each pair, as shares of the fit without."""
     pairs = [{n: float(row[n]) for n in COST} for row in rows if row["run"] == "cost"]
     if not pairs:
         return {}
-    costs = {
+    return {
         "CPU time": [p["cpu_with"] / p["cpu_without"] - 1 for p in pairs],
         "wall time": [p["seconds_with"] / p["seconds_without"] - 1 for p in pairs],
         "wall time, by its own clock": [
             p["checkpoint_seconds"] / (p["seconds_with"] - p["checkpoint_seconds"]) for p in pairs
         ],
     }
-    return {name: float(np.median(shares)) for name, shares in costs.items()}
 
 
 def summarise(rows):
@@ -317,6 +316,7 @@ def summarise(rows):
         told = ", ".join(str(stages.count(stage)) for stage in ("before", "training", "after"))
         counts = [sum(int(row[name]) for row in own) for name in ("half_written", "leftovers")]
         good = [f"{sum(int(row[n]) for row in own)} of {len(own)}" for n in ("identical", "whole")]
+        good[1] = good[1] if run == "command" else ""  # only its file is watched at the kills
         line = [run, len(own), len(saved), told]
         steps = f"{min(saved)}, {np.median(saved):.0f}, {max(saved)} of {most}"
         lines.append([*line, steps, counts[0], *good, counts[1]])
@@ -325,11 +325,17 @@ def summarise(rows):
     header += ["identical", "output whole or absent", "leftovers"]
     text = f"{SECTION}, two trainings each; kills are those that came before a fit's end.\n\n"
     text += _tables.markdown(header, lines)
-    if costs := median_costs(rows):
+    if costs := list_costs(rows):
         n_pairs = sum(row["run"] == "cost" for row in rows)
-        told = "; ".join(f"{share:+.1%} of {name}" for name, share in costs.items())
-        text += f"\n\nCheckpoints add, medians of {n_pairs} pairs of fits of {LARGE}: {told}."
+        told = "; ".join(f"{describe_shares(s)} of {name}" for name, s in costs.items())
+        text += f"\n\nCheckpoints add to fits of {LARGE}, medians (least to most) of {n_pairs} "
+        text += f"pairs: {told}."
     return text
+
+
+def describe_shares(shares):
+    """Return "median (least to most)"."""
+    return f"{np.median(shares):+.1%} ({min(shares):+.1%} to {max(shares):+.1%})"
 
 
 def main(arguments=None):
