@@ -201,7 +201,8 @@ def open_content(kind, path):
     adata = read_section(path)
     parts = [adata.X.toarray() if hasattr(adata.X, "toarray") else adata.X, *adata.obsm.values()]
     parts += [frame.to_csv() for frame in (adata.obs, adata.var)]
-    return joblib.hash([*parts, adata.uns["spatial"]])
+    # A folder may give its library its name.
+    return joblib.hash([*parts, *adata.uns["spatial"].values()])
 
 
 def run_command(section, out):

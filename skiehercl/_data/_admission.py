@@ -45,6 +45,8 @@ def admit(block, name):
         return _take_tensor(block, name)
     elif np.ma.isMaskedArray(block):
         block = _take_unmasked(block, name)
+    elif hasattr(block, "dtypes") and hasattr(block, "columns"):
+        block = _take_native(block)
     kind = getattr(getattr(block, "dtype", None), "kind", None)
     if kind in _FOREIGN:
         raise ValueError(f"{name} must be numeric, but holds {block.dtype}, {_FOREIGN[kind]}")
@@ -212,6 +214,16 @@ def _take_tensor(tensor, name):
             f"{name} is a tensor that numpy can't hold ({str(error).splitlines()[0]}): pass an "
             "array or a scipy sparse matrix"
         ) from error
+
+
+def _take_native(frame):
+    """Return a DataFrame in this machine's byte order, without which pandas takes no columns."""
+    columns = zip(frame.columns, frame.dtypes, strict=True)
+    columns = [(name, dtype) for name, dtype in columns if isinstance(dtype, np.dtype)]
+    foreign = {name: dtype for name, dtype in columns if not dtype.isnative}
+    if not foreign or not frame.columns.is_unique:
+        return frame
+    return frame.astype({name: dtype.newbyteorder("=") for name, dtype in foreign.items()})
 
 
 def _take_unmasked(array, name):

@@ -57,8 +57,16 @@ def check_spots(estimator, X, coords, image_features, sections, *, reset, packed
                 "expression"
             )
     # One layout: rounding and the keys of a cache depend on it.
-    X = X.astype(np.float32, copy=False) if sp.issparse(X) else np.ascontiguousarray(X, np.float32)
+    X = _lay_out(X) if sp.issparse(X) else np.ascontiguousarray(X, np.float32)
     return Spots(X, coords, image_features, sections, names)
+
+
+def _lay_out(X):
+    """Return a CSR X in float32 whose stored values are its entries: sorted, each of them once."""
+    if not X.has_canonical_format:
+        X = X.copy()
+        X.sum_duplicates()
+    return X.astype(np.float32, copy=False)
 
 
 def _refuse_graph(block, name):

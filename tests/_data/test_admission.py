@@ -284,3 +284,11 @@ def test_missing_coordinates_of_a_frame_are_named():
     coords.iloc[4, 1] = pd.NA
     with pytest.raises(ValueError, match=r"^coords contains NaN.*row 4, column 'y'"):
         SmoothedMixture(2).fit(COUNTS, coords)
+
+
+def test_a_frame_in_foreign_byte_order_is_turned_into_this_machines():
+    frame = pd.DataFrame({"a": np.arange(3, dtype=">f4"), "b": np.arange(3, dtype=">i2"), "c": 1})
+    admitted = admit(frame, "X")
+    assert all(dtype.isnative for dtype in admitted.dtypes)
+    pd.testing.assert_frame_equal(admitted, frame, check_dtype=False)
+    assert not frame.dtypes["a"].isnative

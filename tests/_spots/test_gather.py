@@ -43,6 +43,15 @@ def test_good_input_comes_back_as_one_record():
     )
 
 
+def test_entries_in_several_parts_are_summed_before_anything_reads_them():
+    parts = np.array([1, 2, 4, 8], np.float32), [3, 1, 3, 0], [0, 3, 4]
+    X = sp.csr_matrix(parts, shape=(2, D))
+    spots = check(X, None, None)
+    np.testing.assert_array_equal(spots.genes.data, [2, 5, 8])
+    np.testing.assert_array_equal(spots.genes.indices, [1, 3, 0])
+    assert X.nnz == 4
+
+
 def test_coords_image_and_sections_are_optional():
     spots = check(coords=None, image_features=None)
     assert spots.coords is spots.image is spots.sections is None
