@@ -44,8 +44,13 @@ def pool_counts(X: Array | SparseMatrix, graph: SparseMatrix) -> FloatArray | sp
     pooled : ndarray or CSR matrix of shape (n_spots, n_genes)
         Sparse if X is; float32 if X is float32, otherwise float64.
     """
+    return add_neighbors(X, graph, X)
+
+
+def add_neighbors(own, graph, X):
+    """Return rows of X (own) plus the sum of X over their neighbours, the same rows of a graph."""
     total = neighbor_sum(graph, X)
-    return X.astype(total.dtype, copy=False) + total
+    return own.astype(total.dtype, copy=False) + total
 
 
 def normalize_log(
@@ -145,12 +150,12 @@ def scale_factors(library, target_sum):
     return np.divide(target_sum, library, out=np.zeros_like(library), where=library > 0)
 
 
-def multiply_rows(X, factors):
-    """Return a copy of X, each row times its factor, in the dtype of X."""
+def multiply_rows(X, factors, copy=True):
+    """Return X, or a copy, each row times its factor, in the dtype of X."""
     factors = factors.astype(X.dtype)
     if not sp.issparse(X):
-        return X * factors[:, None]
-    X = X.copy()
+        return np.multiply(X, factors[:, None], out=None if copy else X)
+    X = X.copy() if copy else X
     X.data *= np.repeat(factors, np.diff(X.indptr))
     return X
 
@@ -171,22 +176,23 @@ def gene_moments(X, graph=None, factors=None, transform=None):
     """
     n_spots, n_genes = X.shape
     mean, variance, seen, squares = np.zeros((4, n_genes))
-    for rows in gen_batches(n_spots, max(1, _BLOCK_ENTRIES // n_genes)):
+    for rows in _cut_rows(X):
         block = X[rows]
         if graph is not None:
             block = block + graph[rows] @ X
         if factors is not None:
             block = multiply_rows(block, factors[rows])
-        values = block.data if sp.issparse(block) else block
+        is_sparse = sp.issparse(block)
+        values = block.data if is_sparse else block
         values = np.asarray(values if transform is None else transform(values), dtype=np.float64)
-        if sp.issparse(block):
+        if is_sparse:
             block = sp.csr_matrix((values, block.indices, block.indptr), shape=block.shape)
             before = {"last_mean": mean, "last_var": variance, "last_n": seen}
             mean, variance, seen = incr_mean_variance_axis(block, axis=0, **before)
         else:
             mean += values.sum(axis=0) / n_spots
             squares += np.einsum("ij,ij->j", values, values)
-    if not sp.issparse(X):
+    if not is_sparse:
         variance = squares / n_spots - mean**2
     # What is left of a constant gene is rounding noise.
     variance[variance <= 1e-12 * mean**2] = 0.0
@@ -238,7 +244,7 @@ def choose_spatial_genes(X, graph, n_top):
     degree = np.asarray(graph.sum(axis=1), dtype=np.float64).ravel()
     weights = multiply_rows(graph.tocsr().astype(values.dtype), scale_factors(degree, 1.0))
     products, around, total = np.zeros((3, n_genes))
-    for rows in gen_batches(n_spots, max(1, _BLOCK_ENTRIES // n_genes)):
+    for rows in _cut_rows(X):
         own, mean = values[rows], weights[rows] @ values
         both = own.multiply(mean) if sp.issparse(own) else own * mean
         for sums, part in ((products, both), (around, mean), (total, own)):
@@ -280,6 +286,51 @@ def _normalise_dispersions(mean, variance, n_bins=20):
     return result
 
 
+class RowBlocks:
+    """The rows of a sparse matrix that is never held as a whole: made block by block.
+
+    Parameters
+    ----------
+    make : callable
+        ``make(rows)`` returns the csr_matrix of a slice of the rows.
+    shape : (int, int)
+    """
+
+    def __init__(self, make, shape):
+        self.make, self.shape = make, shape
+        self._sizes = {}
+
+    def __getitem__(self, rows):
+        block = self.make(rows)
+        self._sizes[rows.start, rows.stop] = block.nnz
+        return block
+
+    def __iter__(self):
+        yield from (self.make(rows) for rows in _cut_rows(self, _BLOCK_ENTRIES // 4))
+
+    @property
+    def nnz(self):
+        """Entries of the rows taken so far, by whatever goes over all of them."""
+        return sum(self._sizes.values())
+
+    def join(self):
+        """Return the whole matrix."""
+        return sp.vstack(list(self), format="csr")
+
+
+def suits_blocks(X, n_components):
+    """Whether principal components of what has the shape of counts X need its blocks only."""
+    return n_components is not None and sp.issparse(X) and _takes_covariance(*X.shape)
+
+
+def _takes_covariance(n_spots, n_genes):
+    return n_genes <= 5000 and n_spots >= 4 * n_genes
+
+
+def _cut_rows(X, n_entries=_BLOCK_ENTRIES):
+    return gen_batches(X.shape[0], max(1, n_entries // X.shape[1]))
+
+
 def principal_components(X, n_components, rng):
     """Return (mean, components, variances, total variance) of a PCA of X, exact up to rounding.
 
@@ -297,10 +348,10 @@ def principal_components(X, n_components, rng):
     mean, variance = gene_moments(X)
     few = n_components <= small // 3 and small >= 500
     # Above this density dense arithmetic is faster.
-    crowded = not sp.issparse(X) or X.nnz > 0.3 * n_spots * n_genes
+    crowded = not (sp.issparse(X) or isinstance(X, RowBlocks)) or X.nnz > 0.3 * n_spots * n_genes
     if not variance.any():
         components, variances = np.eye(n_components, n_genes), np.zeros(n_components)
-    elif n_genes <= 5000 and n_spots >= 4 * n_genes and (crowded or not few):
+    elif _takes_covariance(n_spots, n_genes) and (crowded or not few):
         covariance = _covariance(X, mean)
         if few:
             start = rng.uniform(-1, 1, n_genes)
@@ -310,6 +361,7 @@ def principal_components(X, n_components, rng):
             variances, axes = scipy.linalg.eigh(covariance, subset_by_index=wanted)
         components, variances = axes.T[::-1], np.maximum(variances[::-1], 0)
     else:
+        X = X.join() if isinstance(X, RowBlocks) else X
         pca = PCA(n_components, svd_solver="arpack" if few else "full", random_state=rng)
         pca.fit(X if few and not crowded else to_dense(X))
         components, variances = pca.components_, pca.explained_variance_
@@ -323,7 +375,7 @@ def _covariance(X, mean):
     """Return the (n_genes, n_genes) covariance of X in float64, block by block."""
     n_spots, n_genes = X.shape
     covariance = np.zeros((n_genes, n_genes))
-    for rows in gen_batches(n_spots, max(1, _BLOCK_ENTRIES // n_genes)):
+    for rows in _cut_rows(X):
         block = to_dense(X[rows]) - mean
         covariance += block.T @ block
     return covariance / (n_spots - 1)

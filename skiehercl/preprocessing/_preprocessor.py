@@ -18,15 +18,17 @@ from .._utils._anndata import unpack_counts
 from .._utils._checks import check_all_finite, check_counts, warn_of_zeros
 from .._utils._display import DocumentedEstimator
 from ._counts import (
+    RowBlocks,
+    add_neighbors,
     find_target,
     gene_moments,
     library_sizes,
     multiply_rows,
-    pool_counts,
     principal_components,
     scale_factors,
     stabilise,
     standardise,
+    suits_blocks,
     to_dense,
 )
 from ._genes import select_genes
@@ -271,7 +273,7 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
 
     @_fit_context(prefer_skip_nested_validation=False)
     def _fit(self, X, coords, sections, warn=True):
-        """Fit and return the features; of empty spots and genes warn or leave it to the caller."""
+        """Fit, and return the features; or without warnings, for who projects later, None."""
         X, coords, sections = unpack_counts(self, X, coords, sections, reset=True)
         X = self._check_counts(X, reset=True)
         graph = build_pool(self.pool, X.shape[0], coords, sections)
@@ -280,7 +282,11 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         library = library_sizes(X, graph)
         self.target_sum_ = find_target(library, self.target_sum)
         self.highly_variable_ = select_genes(self, X, graph, library, coords, sections)
-        features = self._normalise(X, graph, library)
+        X = self._keep_genes(X)
+        if not warn and not self.scale and suits_blocks(X, self.n_components):
+            features = self._list_blocks(X, graph, library)
+        else:
+            features = self._normalise(X, graph, library)
         if warn:
             warn_of_zeros(library, "spots")
             totals, kept = np.asarray(features.sum(axis=0)).ravel(), self.highly_variable_
@@ -297,8 +303,9 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
                 features, self.n_components_, rng
             )
             self.explained_variance_ratio_ = self.explained_variance_ / (total or 1.0)
-            features = self._project(features)
-        return features
+        if not warn:
+            return None
+        return features if self.n_components is None else self._project(features)
 
     def _transform(self, X, coords, sections, warn=True):
         check_is_fitted(self)
@@ -310,11 +317,11 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         library = library_sizes(X, graph)
         if warn:
             warn_of_zeros(library, "spots")
-        features = self._normalise(X, graph, library)
-        if self.scale:
-            features = standardise(
-                to_dense(features), self.scale_mean_, self.scale_std_, self.max_value
-            )
+        X = self._keep_genes(X)
+        if self.n_components is not None and sp.issparse(X):
+            blocks = self._list_blocks(X, graph, library)
+            return np.concatenate([self._project(self._rescale(block)) for block in blocks])
+        features = self._rescale(self._normalise(X, graph, library))
         return features if self.n_components is None else self._project(features)
 
     def _check_counts(self, X, reset):
@@ -329,13 +336,25 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         check_counts(X, _ELSE, whole=self.require_counts, gene_names=names)
         return X
 
-    def _normalise(self, X, graph, library):
-        """Return the pooled, normalised and transformed kept genes, always a new matrix."""
-        if not self.highly_variable_.all():
-            X = X[:, self.highly_variable_]
-        if graph is not None:
-            X = pool_counts(X, graph)
-        X = multiply_rows(X, scale_factors(library, self.target_sum_))
+    def _keep_genes(self, X):
+        return X if self.highly_variable_.all() else X[:, self.highly_variable_]
+
+    def _list_blocks(self, X, graph, library):
+        """Return rows of kept genes X as by `_normalise`, each block made when it is asked for."""
+        # Pooled over neighbours, counts are hardly sparse: never hold them all.
+        return RowBlocks(lambda rows: self._normalise(X, graph, library, rows), X.shape)
+
+    def _rescale(self, features):
+        if not self.scale:
+            return features
+        return standardise(to_dense(features), self.scale_mean_, self.scale_std_, self.max_value)
+
+    def _normalise(self, X, graph, library, rows=slice(None)):
+        """Return rows of kept genes X pooled, normalised and transformed, always a new matrix."""
+        factors = scale_factors(library, self.target_sum_)[rows]
+        own = X[rows]
+        X = own if graph is None else add_neighbors(own, graph[rows], X)
+        X = multiply_rows(X, factors, copy=X is own)
         if sp.issparse(X):
             X.sort_indices()
         return stabilise(X, self.transformation)
