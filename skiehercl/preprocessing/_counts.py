@@ -1,4 +1,4 @@
-"""Counts as arrays: pooling, library size, variable genes, principal components.
+"""Counts as arrays: pooling, library size, variable genes.
 
 Arrays in, arrays out, dense or CSR: the estimator is in ``skiehercl.preprocessing``, which exports
 the public functions of this module.
@@ -9,10 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.linalg
 import scipy.sparse as sp
-from scipy.sparse.linalg import eigsh
-from sklearn.decomposition import PCA
 from sklearn.utils import gen_batches
 from sklearn.utils.sparsefuncs import incr_mean_variance_axis
 
@@ -168,6 +165,21 @@ def stabilise(X, transformation):
     return X
 
 
+def cut_rows(X, share=1):
+    """Return slices of the rows of X (n, d) that make its blocks, or a share of one."""
+    return gen_batches(X.shape[0], max(1, _BLOCK_ENTRIES // share // X.shape[1]))
+
+
+def normalise_rows(X, graph, factors, transformation, rows=slice(None)):
+    """Return rows of counts X pooled, times their factors and transformed, always a new matrix."""
+    own = X[rows]
+    X = own if graph is None else add_neighbors(own, graph[rows], X)
+    X = multiply_rows(X, factors[rows], copy=X is own)
+    if sp.issparse(X):
+        X.sort_indices()
+    return stabilise(X, transformation)
+
+
 def gene_moments(X, graph=None, factors=None, transform=None):
     """Return float64 mean and variance (n - 1) of each gene, in blocks of spots.
 
@@ -176,7 +188,7 @@ def gene_moments(X, graph=None, factors=None, transform=None):
     """
     n_spots, n_genes = X.shape
     mean, variance, seen, squares = np.zeros((4, n_genes))
-    for rows in _cut_rows(X):
+    for rows in cut_rows(X):
         block = X[rows]
         if graph is not None:
             block = block + graph[rows] @ X
@@ -244,7 +256,7 @@ def choose_spatial_genes(X, graph, n_top):
     degree = np.asarray(graph.sum(axis=1), dtype=np.float64).ravel()
     weights = multiply_rows(graph.tocsr().astype(values.dtype), scale_factors(degree, 1.0))
     products, around, total = np.zeros((3, n_genes))
-    for rows in _cut_rows(X):
+    for rows in cut_rows(X):
         own, mean = values[rows], weights[rows] @ values
         both = own.multiply(mean) if sp.issparse(own) else own * mean
         for sums, part in ((products, both), (around, mean), (total, own)):
@@ -284,101 +296,6 @@ def _normalise_dispersions(mean, variance, n_bins=20):
     result = np.full(len(mean), np.nan)
     result[varies] = normalised
     return result
-
-
-class RowBlocks:
-    """The rows of a sparse matrix that is never held as a whole: made block by block.
-
-    Parameters
-    ----------
-    make : callable
-        ``make(rows)`` returns the csr_matrix of a slice of the rows.
-    shape : (int, int)
-    """
-
-    def __init__(self, make, shape):
-        self.make, self.shape = make, shape
-        self._sizes = {}
-
-    def __getitem__(self, rows):
-        block = self.make(rows)
-        self._sizes[rows.start, rows.stop] = block.nnz
-        return block
-
-    def __iter__(self):
-        yield from (self.make(rows) for rows in _cut_rows(self, _BLOCK_ENTRIES // 4))
-
-    @property
-    def nnz(self):
-        """Entries of the rows taken so far, by whatever goes over all of them."""
-        return sum(self._sizes.values())
-
-    def join(self):
-        """Return the whole matrix."""
-        return sp.vstack(list(self), format="csr")
-
-
-def suits_blocks(X, n_components):
-    """Whether principal components of what has the shape of counts X need its blocks only."""
-    return n_components is not None and sp.issparse(X) and _takes_covariance(*X.shape)
-
-
-def _takes_covariance(n_spots, n_genes):
-    return n_genes <= 5000 and n_spots >= 4 * n_genes
-
-
-def _cut_rows(X, n_entries=_BLOCK_ENTRIES):
-    return gen_batches(X.shape[0], max(1, n_entries // X.shape[1]))
-
-
-def principal_components(X, n_components, rng):
-    """Return (mean, components, variances, total variance) of a PCA of X, exact up to rounding.
-
-    Parameters
-    ----------
-    X : ndarray or CSR matrix of shape (n_spots, n_genes), float
-        Sparse input is centred implicitly.
-    n_components : int
-        At most min(n_spots, n_genes).
-    rng : numpy.random.RandomState
-        Draws the starting vector of the eigensolver.
-    """
-    n_spots, n_genes = X.shape
-    small = min(X.shape)
-    mean, variance = gene_moments(X)
-    few = n_components <= small // 3 and small >= 500
-    # Above this density dense arithmetic is faster.
-    crowded = not (sp.issparse(X) or isinstance(X, RowBlocks)) or X.nnz > 0.3 * n_spots * n_genes
-    if not variance.any():
-        components, variances = np.eye(n_components, n_genes), np.zeros(n_components)
-    elif _takes_covariance(n_spots, n_genes) and (crowded or not few):
-        covariance = _covariance(X, mean)
-        if few:
-            start = rng.uniform(-1, 1, n_genes)
-            variances, axes = eigsh(covariance, n_components, v0=start)
-        else:
-            wanted = [n_genes - n_components, n_genes - 1]
-            variances, axes = scipy.linalg.eigh(covariance, subset_by_index=wanted)
-        components, variances = axes.T[::-1], np.maximum(variances[::-1], 0)
-    else:
-        X = X.join() if isinstance(X, RowBlocks) else X
-        pca = PCA(n_components, svd_solver="arpack" if few else "full", random_state=rng)
-        pca.fit(X if few and not crowded else to_dense(X))
-        components, variances = pca.components_, pca.explained_variance_
-    # Signs are free: make the largest loading of each component positive.
-    largest = np.abs(components).argmax(axis=1)
-    components = components * np.sign(components[np.arange(len(components)), largest])[:, None]
-    return mean, components, np.asarray(variances, dtype=np.float64), variance.sum()
-
-
-def _covariance(X, mean):
-    """Return the (n_genes, n_genes) covariance of X in float64, block by block."""
-    n_spots, n_genes = X.shape
-    covariance = np.zeros((n_genes, n_genes))
-    for rows in _cut_rows(X):
-        block = to_dense(X[rows]) - mean
-        covariance += block.T @ block
-    return covariance / (n_spots - 1)
 
 
 def standardise(features, mean, deviation, max_value):

@@ -17,18 +17,14 @@ from .._utils._admission import validate_numbers
 from .._utils._anndata import unpack_counts
 from .._utils._checks import check_all_finite, check_counts, warn_of_zeros
 from .._utils._display import DocumentedEstimator
+from ._components import RowBlocks, principal_components, suits_blocks
 from ._counts import (
-    RowBlocks,
-    add_neighbors,
     find_target,
     gene_moments,
     library_sizes,
-    multiply_rows,
-    principal_components,
+    normalise_rows,
     scale_factors,
-    stabilise,
     standardise,
-    suits_blocks,
     to_dense,
 )
 from ._genes import select_genes
@@ -283,10 +279,8 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         self.target_sum_ = find_target(library, self.target_sum)
         self.highly_variable_ = select_genes(self, X, graph, library, coords, sections)
         X = self._keep_genes(X)
-        if not warn and not self.scale and suits_blocks(X, self.n_components):
-            features = self._list_blocks(X, graph, library)
-        else:
-            features = self._normalise(X, graph, library)
+        in_blocks = not warn and not self.scale and suits_blocks(X, self.n_components)
+        features = self._describe(X, graph, library, in_blocks)
         if warn:
             warn_of_zeros(library, "spots")
             totals, kept = np.asarray(features.sum(axis=0)).ravel(), self.highly_variable_
@@ -318,10 +312,11 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         if warn:
             warn_of_zeros(library, "spots")
         X = self._keep_genes(X)
-        if self.n_components is not None and sp.issparse(X):
-            blocks = self._list_blocks(X, graph, library)
-            return np.concatenate([self._project(self._rescale(block)) for block in blocks])
-        features = self._rescale(self._normalise(X, graph, library))
+        in_blocks = self.n_components is not None and sp.issparse(X)
+        features = self._describe(X, graph, library, in_blocks)
+        if in_blocks:
+            return np.concatenate([self._project(self._rescale(block)) for block in features])
+        features = self._rescale(features)
         return features if self.n_components is None else self._project(features)
 
     def _check_counts(self, X, reset):
@@ -339,25 +334,18 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
     def _keep_genes(self, X):
         return X if self.highly_variable_.all() else X[:, self.highly_variable_]
 
-    def _list_blocks(self, X, graph, library):
-        """Return rows of kept genes X as by `_normalise`, each block made when it is asked for."""
+    def _describe(self, X, graph, library, in_blocks):
+        """Return kept genes X pooled, normalised and transformed, as a matrix or in blocks."""
+        settings = X, graph, scale_factors(library, self.target_sum_), self.transformation
+        if not in_blocks:
+            return normalise_rows(*settings)
         # Pooled over neighbours, counts are hardly sparse: never hold them all.
-        return RowBlocks(lambda rows: self._normalise(X, graph, library, rows), X.shape)
+        return RowBlocks(lambda rows: normalise_rows(*settings, rows), X.shape)
 
     def _rescale(self, features):
         if not self.scale:
             return features
         return standardise(to_dense(features), self.scale_mean_, self.scale_std_, self.max_value)
-
-    def _normalise(self, X, graph, library, rows=slice(None)):
-        """Return rows of kept genes X pooled, normalised and transformed, always a new matrix."""
-        factors = scale_factors(library, self.target_sum_)[rows]
-        own = X[rows]
-        X = own if graph is None else add_neighbors(own, graph[rows], X)
-        X = multiply_rows(X, factors, copy=X is own)
-        if sp.issparse(X):
-            X.sort_indices()
-        return stabilise(X, self.transformation)
 
     def _project(self, features):
         components = self.components_.astype(features.dtype, copy=False)
