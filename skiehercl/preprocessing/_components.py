@@ -6,9 +6,9 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import eigsh
 from sklearn.decomposition import PCA
 
-from ._counts import cut_rows, gene_moments, to_dense
+from ._counts import cut_rows, gene_moments, normalise_rows, to_dense
 
-__all__ = ["RowBlocks", "principal_components", "suits_blocks"]
+__all__ = ["RowBlocks", "normalise", "principal_components", "suits_blocks"]
 
 
 class RowBlocks:
@@ -41,6 +41,15 @@ class RowBlocks:
     def join(self):
         """Return the whole matrix."""
         return sp.vstack(list(self), format="csr")
+
+
+def normalise(X, graph, factors, transformation, in_blocks):
+    """Return counts X pooled, times their factors and transformed, as a matrix or as RowBlocks."""
+    settings = X, graph, factors, transformation
+    if not in_blocks:
+        return normalise_rows(*settings)
+    # Pooled over neighbours, counts are hardly sparse: they are never all held.
+    return RowBlocks(lambda rows: normalise_rows(*settings, rows), X.shape)
 
 
 def suits_blocks(X, n_components):

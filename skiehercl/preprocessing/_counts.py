@@ -135,6 +135,11 @@ def library_sizes(X, graph=None):
     return library if graph is None else library + graph @ library
 
 
+def keep_columns(X, mask):
+    """Return the columns of X in a mask, X itself if these are all."""
+    return X if mask.all() else X[:, mask]
+
+
 def find_target(library, target_sum):
     """Return ``target_sum``, or if it is None the median of the non-zero library sizes."""
     if target_sum is not None:

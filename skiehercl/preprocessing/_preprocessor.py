@@ -17,12 +17,12 @@ from .._utils._admission import validate_numbers
 from .._utils._anndata import unpack_counts
 from .._utils._checks import check_all_finite, check_counts, warn_of_zeros
 from .._utils._display import DocumentedEstimator
-from ._components import RowBlocks, principal_components, suits_blocks
+from ._components import normalise, principal_components, suits_blocks
 from ._counts import (
     find_target,
     gene_moments,
+    keep_columns,
     library_sizes,
-    normalise_rows,
     scale_factors,
     standardise,
     to_dense,
@@ -278,9 +278,10 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         library = library_sizes(X, graph)
         self.target_sum_ = find_target(library, self.target_sum)
         self.highly_variable_ = select_genes(self, X, graph, library, coords, sections)
-        X = self._keep_genes(X)
+        X = keep_columns(X, self.highly_variable_)
         in_blocks = not warn and not self.scale and suits_blocks(X, self.n_components)
-        features = self._describe(X, graph, library, in_blocks)
+        factors = scale_factors(library, self.target_sum_)
+        features = normalise(X, graph, factors, self.transformation, in_blocks)
         if warn:
             warn_of_zeros(library, "spots")
             totals, kept = np.asarray(features.sum(axis=0)).ravel(), self.highly_variable_
@@ -311,9 +312,10 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         library = library_sizes(X, graph)
         if warn:
             warn_of_zeros(library, "spots")
-        X = self._keep_genes(X)
+        X = keep_columns(X, self.highly_variable_)
         in_blocks = self.n_components is not None and sp.issparse(X)
-        features = self._describe(X, graph, library, in_blocks)
+        factors = scale_factors(library, self.target_sum_)
+        features = normalise(X, graph, factors, self.transformation, in_blocks)
         if in_blocks:
             return np.concatenate([self._project(self._rescale(block)) for block in features])
         features = self._rescale(features)
@@ -330,17 +332,6 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         names = getattr(self, "feature_names_in_", None)
         check_counts(X, _ELSE, whole=self.require_counts, gene_names=names)
         return X
-
-    def _keep_genes(self, X):
-        return X if self.highly_variable_.all() else X[:, self.highly_variable_]
-
-    def _describe(self, X, graph, library, in_blocks):
-        """Return kept genes X pooled, normalised and transformed, as a matrix or in blocks."""
-        settings = X, graph, scale_factors(library, self.target_sum_), self.transformation
-        if not in_blocks:
-            return normalise_rows(*settings)
-        # Pooled over neighbours, counts are hardly sparse: never hold them all.
-        return RowBlocks(lambda rows: normalise_rows(*settings, rows), X.shape)
 
     def _rescale(self, features):
         if not self.scale:
