@@ -260,14 +260,15 @@ def choose_spatial_genes(X, graph, n_top):
     values = stabilise(values, "sqrt")
     degree = np.asarray(graph.sum(axis=1), dtype=np.float64).ravel()
     weights = multiply_rows(graph.tocsr().astype(values.dtype), scale_factors(degree, 1.0))
-    products, around, total = np.zeros((3, n_genes))
+    products, around, total, found = np.zeros((4, n_genes))
     for rows in cut_rows(X):
         own, mean = values[rows], weights[rows] @ values
         both = own.multiply(mean) if sp.issparse(own) else own * mean
         for sums, part in ((products, both), (around, mean), (total, own)):
             sums += np.asarray(part.sum(axis=0, dtype=np.float64)).ravel()
+        found += np.asarray((own > 0).sum(axis=0)).ravel()
     score = products / n_spots - total / n_spots * around / n_spots
-    found = np.asarray((X > 0).sum(axis=0)).ravel() >= _LEAST_SHARE * n_spots
+    found = found >= _LEAST_SHARE * n_spots
     score[~found] = -np.inf
     mask = np.zeros(n_genes, dtype=bool)
     mask[np.argsort(-score, kind="stable")[:n_top]] = True
