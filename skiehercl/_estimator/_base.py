@@ -20,6 +20,7 @@ from .._spots._layout import SpotLayout
 from .._spots._recognition import KnownSpots, comes_alone, make_keys
 from .._utils._display import DocumentedEstimator
 from .._utils._settings import standard_settings
+from ._footprint import foresee
 from ._stored import StoredEstimator
 
 __all__ = ["LaidOutClusterer", "SpatialClusterer"]
@@ -159,7 +160,8 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
         if kind == "log1p":
             spots.genes = restore_counts(spots.genes)
         vars(fitted).pop("n_clusters_curve_", None)  # that of an earlier fit
-        with standard_settings():
+        needs = foresee(fitted, spots, kind != "features")
+        with standard_settings(needs):
             fitted._learn(spots, candidates, parts)
         self.__dict__ = vars(fitted)
         return self
