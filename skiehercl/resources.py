@@ -40,8 +40,8 @@ def estimate_memory(
     Returns
     -------
     n_bytes : int
-        Peak of the memory that the fit adds, on one thread. Measured peaks are beside it in
-        ``benchmarks/RESULTS.md``.
+        Peak of the memory that the fit adds, on one thread; ``python -m benchmarks memory``
+        measures how close it is.
 
     Raises
     ------
