@@ -28,7 +28,7 @@ __all__ = [
 _SUBMODULES = frozenset(
     {
         *("baseline", "clusterer", "datasets", "graph", "image", "io", "metrics", "mixture"),
-        *("model_selection", "plotting", "preprocessing", "report"),
+        *("model_selection", "plotting", "preprocessing", "report", "resources"),
     }
 )
 _HOMES = {
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from . import plotting as plotting
     from . import preprocessing as preprocessing
     from . import report as report
+    from . import resources as resources
     from ._domains._head import MixtureHead
     from ._features._options import SpotFeatures
     from ._spots._layout import SpotLayout

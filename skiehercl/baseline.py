@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
     from typing_extensions import Self
 
-    from ._spots._layout import SpotLayout
-    from ._utils._types import (
+    from ._data._types import (
         ArrayLike,
         FloatArray,
         IntArray,
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
         RandomState,
         SpotsLike,
     )
+    from ._spots._layout import SpotLayout
 
 __all__ = ["NonSpatialClusterer"]
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from ._domains._consensus import group_means, warn_of_missing_domains
 from ._domains._head import MixtureHead
 from ._estimator._base import SpatialClusterer
 from ._estimator._parameters import CONSTRAINTS, PRESETS, check_parameters
-from ._estimator._summary import group_means, warn_of_missing_domains
 from ._spots._adjacency import name_graphs
 from ._training._options import HybridEncoder, LossTerms, Trainer, TrainingPlan
 from ._utils._memory import open_memory
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from ._domains._head import Head
-    from ._features._options import SpotFeatures
-    from ._spots._layout import SpotLayout
-    from ._utils._types import (
+    from ._data._types import (
         FloatArray,
         GraphLike,
         MemoryLike,
         PathLike,
         RandomState,
     )
+    from ._domains._head import Head
+    from ._features._options import SpotFeatures
+    from ._spots._layout import SpotLayout
     from .preprocessing import ExpressionPreprocessor
 
 __all__ = ["IEHERCLClusterer"]

@@ -18,12 +18,12 @@ from ._utils._threads import map_small
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ._features._options import SpotFeatures
-    from ._spots._layout import SpotLayout
-    from ._utils._types import (
+    from ._data._types import (
         GraphLike,
         RandomState,
     )
+    from ._features._options import SpotFeatures
+    from ._spots._layout import SpotLayout
     from .preprocessing import ExpressionPreprocessor
 
 __all__ = ["SmoothedMixture"]

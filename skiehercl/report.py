@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sklearn.base import BaseEstimator
 
-    from ._utils._types import ArrayLike, Labels, SpotsLike
+    from ._data._types import ArrayLike, Labels, SpotsLike
 
 __all__ = ["ImageReport", "image_report"]
 

@@ -109,11 +109,13 @@ class MixtureVote:
         posteriors = self._posteriors(voters)
         self.consensus_ = DomainConsensus(self.n_clusters_).fit(posteriors)
         self._fit_refinement(spots)
-        return self._assign(posteriors, spots)
+        probabilities = self.consensus_.predict_proba(posteriors)
+        del posteriors  # most of what is held by now
+        return self._refine(probabilities, spots)
 
     def predict_proba(self, voters, spots):
         """Return the domains' probabilities (n, K) of other embeddings and their Spots."""
-        return self._assign(self._posteriors(voters), spots)
+        return self._refine(self.consensus_.predict_proba(self._posteriors(voters)), spots)
 
     def _list_settings(self, n_spots, latent_size):
         """Return (dimensions, components, start) of each mixture, as many as the spots can bear."""
@@ -140,8 +142,7 @@ class MixtureVote:
             n_neighbors = n_neighbors if n_neighbors >= _VOTES[0] else None
         self.n_refine_neighbors_ = n_neighbors if spots.coords is not None else None
 
-    def _assign(self, posteriors, spots):
-        probabilities = self.consensus_.predict_proba(posteriors)
+    def _refine(self, probabilities, spots):
         if self.n_refine_neighbors_ is None:
             return probabilities
         graph = SpatialKNNGraph(self.n_refine_neighbors_, include_ties=True)

@@ -23,12 +23,13 @@ from .._spots._recognition import KnownSpots, comes_alone, make_keys
 from .._utils._display import DocumentedEstimator
 from .._utils._settings import standard_settings
 from .._utils._validation import fit_context
+from ._footprint import foresee
 from ._stored import StoredEstimator
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from .._utils._types import (
+    from .._data._types import (
         ArrayLike,
         FloatArray,
         IntArray,
@@ -209,7 +210,8 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
         if kind == "log1p":
             spots.genes = restore_counts(spots.genes)
         fitted.__dict__.pop("n_clusters_curve_", None)  # that of an earlier fit
-        with standard_settings():
+        needs = foresee(fitted, spots, kind != "features")
+        with standard_settings(needs):
             fitted._learn(spots, candidates, parts)
         self.__dict__ = fitted.__dict__
         return self

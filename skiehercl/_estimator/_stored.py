@@ -9,7 +9,7 @@ from .._utils._display import DocumentedEstimator
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from .._utils._types import PathLike
+    from .._data._types import PathLike
 
 __all__ = ["StoredEstimator"]
 

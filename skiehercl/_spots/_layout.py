@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .._utils._options import Options
 
 if TYPE_CHECKING:
-    from .._utils._types import (
+    from .._data._types import (
         Columns,
     )
 

@@ -1,6 +1,9 @@
 """What fits to the same spots have in common, computed once: a border to joblib's Memory."""
 
+import hashlib
+import io
 import os
+import pickle
 import platform
 
 import numpy as np
@@ -9,8 +12,9 @@ import sklearn
 from sklearn.utils.validation import check_memory
 
 from ._version import __version__
+from ._warnings import warn_user
 
-__all__ = ["NO_MEMORY", "list_versions", "open_memory", "recall"]
+__all__ = ["NO_MEMORY", "list_versions", "open_memory", "recall", "remember"]
 
 NO_MEMORY = check_memory(None)
 
@@ -36,11 +40,100 @@ def recall(memory, function, *arguments):
     *arguments
         All that the result depends on.
     """
-    return memory.cache(_run)(function, arguments, list_versions())
+    key = function, arguments, list_versions()
+    return remember(memory, key, lambda: function(*arguments))
 
 
-def _run(function, arguments, versions):
-    return function(*arguments)
+def remember(memory, key, compute):
+    """Return ``compute()``, from memory if it was computed before under the same key.
+
+    What was damaged in the memory's folder is computed anew and replaced.
+
+    Warns
+    -----
+    UserWarning
+        If that happened.
+    """
+    if getattr(memory, "location", True) is None:
+        return compute()
+    call = _Call(compute)
+    kept = memory.cache(_keep, ignore=["call"])
+    entry = reason = None
+    try:
+        entry = kept.call_and_shelve(key, call)
+        if not call.done:
+            result, digest = entry.get()
+            if digest == digest_of(result):
+                return result
+            reason = "its digest differs"
+    except Exception as error:  # whatever a damaged file leads joblib to
+        if call.failed:
+            raise
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    if not call.done:
+        warn_user(
+            f"what memory={memory.location!r} holds of this fit is damaged ({reason}) and is "
+            "computed anew; if that comes again, check the disk"
+        )
+        _replace(kept, entry, key, call)
+    return call.run()
+
+
+class _Call:
+    """A computation that is done once."""
+
+    def __init__(self, compute):
+        self.compute = compute
+        self.done = self.failed = False
+
+    def run(self):
+        """Return the result, computed if it wasn't."""
+        if not self.done:
+            self.failed = True
+            self.result = self.compute()
+            self.done, self.failed = True, False
+        return self.result
+
+
+def _keep(key, call):
+    """Return the result of a call and its digest; joblib stores both under `key`."""
+    result = call.run()
+    return result, digest_of(result)
+
+
+def _replace(kept, entry, key, call):
+    """Store the result of a call where memory holds damage."""
+    try:
+        if entry is None:
+            kept.clear(warn=False)
+        else:
+            entry.clear()
+        kept.call_and_shelve(key, call)
+    except Exception:
+        if call.failed:
+            raise
+
+
+class _Digester(pickle.Pickler):
+    """Pickles what makes a result, an array as the digest of its values."""
+
+    def reducer_override(self, value):
+        """Take arrays in mapped files, and strided ones, for what they hold."""
+        if not isinstance(value, np.ndarray) or value.dtype.hasobject:
+            return NotImplemented
+        order = "F" if value.flags.fnc else "C"
+        values = np.ascontiguousarray(value.T if order == "F" else value)
+        digest = hashlib.sha256(values.reshape(-1).view(np.uint8)).hexdigest()
+        return tuple, ((value.dtype.str, value.shape, order, digest),)
+
+
+def digest_of(result):
+    """Return a digest of a result by value: the same for what is loaded as for what was stored."""
+    buffer = io.BytesIO()
+    digester = _Digester(buffer, protocol=4)
+    digester.fast = True  # no memo: loading makes equal objects of one, and the reverse
+    digester.dump(result)
+    return hashlib.sha256(buffer.getbuffer()).hexdigest()
 
 
 def list_versions():

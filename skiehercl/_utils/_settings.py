@@ -12,12 +12,12 @@ import numpy as np
 from sklearn import config_context
 from sklearn.base import clone
 
-__all__ = ["clone_plain", "standard_settings"]
+__all__ = ["WAYS_TO_NEED_LESS", "clone_plain", "standard_settings"]
 
 _LOCK = threading.Lock()
 _PRECISION = {"users": 0, "before": None}  # torch's default is the process's, not the thread's
 _SCARCE = ("out of memory", "can't allocate memory", "not enough memory")
-_CURE = (
+WAYS_TO_NEED_LESS = (
     "keep fewer genes or spots, pass a sparse X or float32, or lower batch_size; on a GPU "
     "device='cpu' has more"
 )
@@ -30,12 +30,17 @@ def clone_plain(transformer):
 
 
 @contextlib.contextmanager
-def standard_settings():
+def standard_settings(needs=None):
     """Compute as in a fresh process, whatever the caller has set, and leave that as it is.
 
     Inside, floating-point faults are numpy's default warnings at most, scikit-learn's transformers
     give arrays, and torch computes gradients, in single precision, on the CPU where no device is
     named, without autocast. Other threads see only the precision, until the last one leaves.
+
+    Parameters
+    ----------
+    needs : str or None
+        What is known of the memory that this takes, for the error.
 
     Raises
     ------
@@ -52,9 +57,10 @@ def standard_settings():
         except (MemoryError, RuntimeError) as error:
             told = " ".join(str(error).split())
             scarce = isinstance(error, MemoryError) or any(sign in told for sign in _SCARCE)
-            if not scarce or _CURE in told:
+            if not scarce or WAYS_TO_NEED_LESS in told:
                 raise
-            raise MemoryError(f"not enough memory ({told[:200]}): {_CURE}") from error
+            told = told[:200] + ("" if needs is None else f"; {needs}")
+            raise MemoryError(f"not enough memory ({told}): {WAYS_TO_NEED_LESS}") from error
 
 
 def _enter_torch(stack):

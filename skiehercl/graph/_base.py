@@ -26,7 +26,7 @@ from ._search import symmetrise
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from .._utils._types import Labels, SpotsLike
+    from .._data._types import Labels, SpotsLike
 
 __all__ = ["SpatialGraph"]
 

@@ -11,7 +11,7 @@ from .._data._admission import check_sparse
 from .._data._checks import check_all_finite
 
 if TYPE_CHECKING:
-    from .._utils._types import Array, FloatArray, SparseMatrix
+    from .._data._types import Array, FloatArray, SparseMatrix
 
 
 def check_graph(graph: SparseMatrix, n_spots: int) -> sp.csr_matrix:

@@ -11,6 +11,8 @@ _TIE = 1e-3
 # Most neighbours beyond the k-th that tie with it; the shells of hexagonal and square grids hold
 # no more, and spots all at one place can't link each to each.
 MOST_TIES = 12
+# Queries that are searched for at once.
+_QUERY_BLOCK = 2**16
 
 
 def find_nearest(tree, queries, own, n_neighbors, workers, include_ties=False):
@@ -20,6 +22,16 @@ def find_nearest(tree, queries, own, n_neighbors, workers, include_ties=False):
     spot at the same place stays a neighbour. With ``include_ties``, so do up to 12 points as far
     as the last one.
     """
+    # A block at a time: candidates take several times the memory of the edges.
+    blocks = []
+    for start in range(0, max(1, len(queries)), _QUERY_BLOCK):
+        rows = slice(start, start + _QUERY_BLOCK)
+        found = _find_nearest(tree, queries[rows], own[rows], n_neighbors, workers, include_ties)
+        blocks.append((found[0] + start, *found[1:]))
+    return tuple(np.concatenate(parts) for parts in zip(*blocks, strict=True))
+
+
+def _find_nearest(tree, queries, own, n_neighbors, workers, include_ties):
     n_ranks = min(n_neighbors + 1 + include_ties * MOST_TIES, tree.n)
     dist, point = tree.query(queries, k=np.arange(1, n_ranks + 1), workers=workers)
     other = point != own[:, None]

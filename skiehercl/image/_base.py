@@ -27,7 +27,7 @@ from ._files import open_image, pixel_ceiling
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from .._utils._types import SpotsLike
+    from .._data._types import SpotsLike
 
 _CORNER = 0.35  # spots that end before this share of both sides of the image are suspicious
 _PROBES = 256  # spots whose patches tell the brightness of an image that is read by region

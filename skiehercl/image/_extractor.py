@@ -12,7 +12,7 @@ from ._base import PatchTransformer
 from ._cutting import _BATCH_PIXELS
 
 if TYPE_CHECKING:
-    from .._utils._types import Array, ImageLike, SpotsLike
+    from .._data._types import Array, ImageLike, SpotsLike
 
 __all__ = ["PatchExtractor"]
 

@@ -14,7 +14,7 @@ import numpy as np
 from ._region_image import RegionImage, UnsupportedTiff, find_reader, is_tiff
 
 if TYPE_CHECKING:
-    from .._utils._types import Array, ImageLike
+    from .._data._types import Array, ImageLike
 
 WHOLE_BYTES = 2**28  # images up to this size are read into memory
 # Most that known codecs make of a byte (deflate 1,032, LZW some 2,700); a header may claim more.

@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from tqdm import tqdm
 
-from .._utils._memory import list_versions, open_memory
+from .._utils._memory import list_versions, open_memory, remember
 from ._base import PatchTransformer
 from ._cutting import cut_patches
 from ._files import digest_image
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from .._utils._types import FloatArray, ImageLike, MemoryLike, PathLike, RandomState, SpotsLike
+    from .._data._types import FloatArray, ImageLike, MemoryLike, PathLike, RandomState, SpotsLike
 
 __all__ = ["ResNet50PatchFeaturizer"]
 
@@ -243,7 +243,7 @@ class ResNet50PatchFeaturizer(ClassNamePrefixFeaturesOutMixin, PatchTransformer)
             return compute()
         key = self._describe_run(source, how)
         # Weights are in the key, so it doesn't matter whether they were seeded.
-        return open_memory(self.memory, 0).cache(_remember, ignore=["compute"])(key, compute)
+        return remember(open_memory(self.memory, 0), key, compute)
 
     def _encode_patches(self, backbone, source, how):
         from ._inference import encode_patches
@@ -287,8 +287,3 @@ class ResNet50PatchFeaturizer(ClassNamePrefixFeaturesOutMixin, PatchTransformer)
     @property
     def _n_features_out(self):
         return self.n_features_out_
-
-
-def _remember(key, compute):
-    """Return what `compute` returns; joblib stores it under `key`."""
-    return compute()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from sklearn.base import BaseEstimator
 
-    from .._utils._types import ArrayLike, Labels
+    from .._data._types import ArrayLike, Labels
 
 __all__ = ["add_domains", "annotate"]
 

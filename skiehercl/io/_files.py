@@ -18,7 +18,7 @@ from ._visium import read_visium
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from .._utils._types import PathLike
+    from .._data._types import PathLike
 
 __all__ = ["check_writable", "read_section", "write_labelled"]
 

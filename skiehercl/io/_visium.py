@@ -18,7 +18,7 @@ from ._matrix import MATRIX, list_names, read_counts
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from .._utils._types import PathLike
+    from .._data._types import PathLike
 
 POSITION_COLUMNS = [
     "barcode",

@@ -17,7 +17,7 @@ from .._data._labels import encode_labels
 from .._utils._settings import standard_settings
 
 if TYPE_CHECKING:
-    from .._utils._types import ArrayLike, Labels, MatrixLike, RandomState, SparseMatrix
+    from .._data._types import ArrayLike, Labels, MatrixLike, RandomState, SparseMatrix
 
 
 def _check_spots(labels, coords, name="coords", **checks):

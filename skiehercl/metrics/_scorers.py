@@ -24,7 +24,7 @@ from ._truth import SCORES, label_pair
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .._utils._types import Columns
+    from .._data._types import Columns
 
 __all__ = ["BLIND", "make_domain_scorer", "take_coords"]
 

@@ -11,7 +11,7 @@ from .._data._labels import UNLABELLED, encode_labels
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .._utils._types import BoolArray, Labels
+    from .._data._types import BoolArray, Labels
 
 __all__ = ["domain_scores", "labelled_mask"]
 

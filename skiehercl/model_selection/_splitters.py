@@ -15,7 +15,7 @@ from ..metrics._scorers import take_coords
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .._utils._types import ArrayLike, Columns, IntArray, RandomState, SpotsLike
+    from .._data._types import ArrayLike, Columns, IntArray, RandomState, SpotsLike
 
 __all__ = ["SpatialBlockSplit", "WholeSectionSplit"]
 

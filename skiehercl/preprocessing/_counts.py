@@ -1,4 +1,4 @@
-"""Counts as arrays: pooling, library size, variable genes, principal components.
+"""Counts as arrays: pooling, library size, variable genes.
 
 Arrays in, arrays out, dense or CSR: the estimator is in ``skiehercl.preprocessing``, which exports
 the public functions of this module.
@@ -9,10 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.linalg
 import scipy.sparse as sp
-from scipy.sparse.linalg import eigsh
-from sklearn.decomposition import PCA
 from sklearn.utils import gen_batches
 from sklearn.utils.sparsefuncs import incr_mean_variance_axis
 
@@ -21,7 +18,7 @@ from .._data._checks import are_whole
 from ..graph._means import neighbor_sum
 
 if TYPE_CHECKING:
-    from .._utils._types import Array, BoolArray, FloatArray, MatrixLike, SparseMatrix
+    from .._data._types import Array, BoolArray, FloatArray, MatrixLike, SparseMatrix
 
 # Entries of the blocks of spots that are worked on at once: 128 MB in float64.
 _BLOCK_ENTRIES = 2**24
@@ -44,8 +41,13 @@ def pool_counts(X: Array | SparseMatrix, graph: SparseMatrix) -> FloatArray | sp
     pooled : ndarray or CSR matrix of shape (n_spots, n_genes)
         Sparse if X is; float32 if X is float32, otherwise float64.
     """
+    return add_neighbors(X, graph, X)
+
+
+def add_neighbors(own, graph, X):
+    """Return rows of X (own) plus the sum of X over their neighbours, the same rows of a graph."""
     total = neighbor_sum(graph, X)
-    return X.astype(total.dtype, copy=False) + total
+    return own.astype(total.dtype, copy=False) + total
 
 
 def normalize_log(
@@ -134,6 +136,11 @@ def library_sizes(X, graph=None):
     return library if graph is None else library + graph @ library
 
 
+def keep_columns(X, mask):
+    """Return the columns of X in a mask, X itself if these are all."""
+    return X if mask.all() else X[:, mask]
+
+
 def find_target(library, target_sum):
     """Return ``target_sum``, or if it is None the median of the non-zero library sizes."""
     if target_sum is not None:
@@ -146,12 +153,12 @@ def scale_factors(library, target_sum):
     return np.divide(target_sum, library, out=np.zeros_like(library), where=library > 0)
 
 
-def multiply_rows(X, factors):
-    """Return a copy of X, each row times its factor, in the dtype of X."""
+def multiply_rows(X, factors, copy=True):
+    """Return X, or a copy, each row times its factor, in the dtype of X."""
     factors = factors.astype(X.dtype)
     if not sp.issparse(X):
-        return X * factors[:, None]
-    X = X.copy()
+        return np.multiply(X, factors[:, None], out=None if copy else X)
+    X = X.copy() if copy else X
     X.data *= np.repeat(factors, np.diff(X.indptr))
     return X
 
@@ -164,6 +171,21 @@ def stabilise(X, transformation):
     return X
 
 
+def cut_rows(X, share=1):
+    """Return slices of the rows of X (n, d) that make its blocks, or a share of one."""
+    return gen_batches(X.shape[0], max(1, _BLOCK_ENTRIES // share // X.shape[1]))
+
+
+def normalise_rows(X, graph, factors, transformation, rows=slice(None)):
+    """Return rows of counts X pooled, times their factors and transformed, always a new matrix."""
+    own = X[rows]
+    X = own if graph is None else add_neighbors(own, graph[rows], X)
+    X = multiply_rows(X, factors[rows], copy=X is own)
+    if sp.issparse(X):
+        X.sort_indices()
+    return stabilise(X, transformation)
+
+
 def gene_moments(X, graph=None, factors=None, transform=None):
     """Return float64 mean and variance (n - 1) of each gene, in blocks of spots.
 
@@ -172,22 +194,23 @@ def gene_moments(X, graph=None, factors=None, transform=None):
     """
     n_spots, n_genes = X.shape
     mean, variance, seen, squares = np.zeros((4, n_genes))
-    for rows in gen_batches(n_spots, max(1, _BLOCK_ENTRIES // n_genes)):
+    for rows in cut_rows(X):
         block = X[rows]
         if graph is not None:
             block = block + graph[rows] @ X
         if factors is not None:
             block = multiply_rows(block, factors[rows])
-        values = block.data if sp.issparse(block) else block
+        is_sparse = sp.issparse(block)
+        values = block.data if is_sparse else block
         values = np.asarray(values if transform is None else transform(values), dtype=np.float64)
-        if sp.issparse(block):
+        if is_sparse:
             block = sp.csr_matrix((values, block.indices, block.indptr), shape=block.shape)
             before = {"last_mean": mean, "last_var": variance, "last_n": seen}
             mean, variance, seen = incr_mean_variance_axis(block, axis=0, **before)
         else:
             mean += values.sum(axis=0) / n_spots
             squares += np.einsum("ij,ij->j", values, values)
-    if not sp.issparse(X):
+    if not is_sparse:
         variance = squares / n_spots - mean**2
     # What is left of a constant gene is rounding noise.
     variance[variance <= 1e-12 * mean**2] = 0.0
@@ -238,14 +261,15 @@ def choose_spatial_genes(X, graph, n_top):
     values = stabilise(values, "sqrt")
     degree = np.asarray(graph.sum(axis=1), dtype=np.float64).ravel()
     weights = multiply_rows(graph.tocsr().astype(values.dtype), scale_factors(degree, 1.0))
-    products, around, total = np.zeros((3, n_genes))
-    for rows in gen_batches(n_spots, max(1, _BLOCK_ENTRIES // n_genes)):
+    products, around, total, found = np.zeros((4, n_genes))
+    for rows in cut_rows(X):
         own, mean = values[rows], weights[rows] @ values
         both = own.multiply(mean) if sp.issparse(own) else own * mean
         for sums, part in ((products, both), (around, mean), (total, own)):
             sums += np.asarray(part.sum(axis=0, dtype=np.float64)).ravel()
+        found += np.asarray((own > 0).sum(axis=0)).ravel()
     score = products / n_spots - total / n_spots * around / n_spots
-    found = np.asarray((X > 0).sum(axis=0)).ravel() >= _LEAST_SHARE * n_spots
+    found = found >= _LEAST_SHARE * n_spots
     score[~found] = -np.inf
     mask = np.zeros(n_genes, dtype=bool)
     mask[np.argsort(-score, kind="stable")[:n_top]] = True
@@ -279,55 +303,6 @@ def _normalise_dispersions(mean, variance, n_bins=20):
     result = np.full(len(mean), np.nan)
     result[varies] = normalised
     return result
-
-
-def principal_components(X, n_components, rng):
-    """Return (mean, components, variances, total variance) of a PCA of X, exact up to rounding.
-
-    Parameters
-    ----------
-    X : ndarray or CSR matrix of shape (n_spots, n_genes), float
-        Sparse input is centred implicitly.
-    n_components : int
-        At most min(n_spots, n_genes).
-    rng : numpy.random.RandomState
-        Draws the starting vector of the eigensolver.
-    """
-    n_spots, n_genes = X.shape
-    small = min(X.shape)
-    mean, variance = gene_moments(X)
-    few = n_components <= small // 3 and small >= 500
-    # Above this density dense arithmetic is faster.
-    crowded = not sp.issparse(X) or X.nnz > 0.3 * n_spots * n_genes
-    if not variance.any():
-        components, variances = np.eye(n_components, n_genes), np.zeros(n_components)
-    elif n_genes <= 5000 and n_spots >= 4 * n_genes and (crowded or not few):
-        covariance = _covariance(X, mean)
-        if few:
-            start = rng.uniform(-1, 1, n_genes)
-            variances, axes = eigsh(covariance, n_components, v0=start)
-        else:
-            wanted = [n_genes - n_components, n_genes - 1]
-            variances, axes = scipy.linalg.eigh(covariance, subset_by_index=wanted)
-        components, variances = axes.T[::-1], np.maximum(variances[::-1], 0)
-    else:
-        pca = PCA(n_components, svd_solver="arpack" if few else "full", random_state=rng)
-        pca.fit(X if few and not crowded else to_dense(X))
-        components, variances = pca.components_, pca.explained_variance_
-    # Signs are free: make the largest loading of each component positive.
-    largest = np.abs(components).argmax(axis=1)
-    components = components * np.sign(components[np.arange(len(components)), largest])[:, None]
-    return mean, components, np.asarray(variances, dtype=np.float64), variance.sum()
-
-
-def _covariance(X, mean):
-    """Return the (n_genes, n_genes) covariance of X in float64, block by block."""
-    n_spots, n_genes = X.shape
-    covariance = np.zeros((n_genes, n_genes))
-    for rows in gen_batches(n_spots, max(1, _BLOCK_ENTRIES // n_genes)):
-        block = to_dense(X[rows]) - mean
-        covariance += block.T @ block
-    return covariance / (n_spots - 1)
 
 
 def standardise(features, model):

@@ -17,15 +17,13 @@ from .._data._anndata import unpack_counts
 from .._data._checks import check_all_finite, check_counts, warn_of_zeros
 from .._spots._recognition import make_keys, match_keys
 from .._utils._display import DocumentedEstimator
+from ._components import normalise, principal_components, suits_blocks
 from ._counts import (
     find_target,
     gene_moments,
+    keep_columns,
     library_sizes,
-    multiply_rows,
-    pool_counts,
-    principal_components,
     scale_factors,
-    stabilise,
     standardise,
     to_dense,
 )
@@ -35,7 +33,7 @@ from ._pooling import build_pool
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from .._utils._types import (
+    from .._data._types import (
         Array,
         ArrayLike,
         FloatArray,
@@ -271,7 +269,7 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
 
     @_fit_context(prefer_skip_nested_validation=False)
     def _fit(self, X, coords, sections, warn=True):
-        """Fit and return the features; of empty spots and genes warn or leave it to the caller."""
+        """Fit, and return the features; or without warnings, for who projects later, None."""
         X, coords, sections = unpack_counts(self, X, coords, sections, reset=True)
         X = self._check_counts(X, reset=True)
         graph = build_pool(self.pool, X.shape[0], coords, sections)
@@ -280,7 +278,10 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         library = library_sizes(X, graph)
         self.target_sum_ = find_target(library, self.target_sum)
         self.highly_variable_ = select_genes(self, X, graph, library, coords, sections)
-        features = self._normalise(X, graph, library)
+        X = keep_columns(X, self.highly_variable_)
+        in_blocks = not warn and not self.scale and suits_blocks(X, self.n_components)
+        factors = scale_factors(library, self.target_sum_)
+        features = normalise(X, graph, factors, self.transformation, in_blocks)
         if warn:
             warn_of_zeros(library, "spots")
             totals, kept = np.asarray(features.sum(axis=0)).ravel(), self.highly_variable_
@@ -297,8 +298,9 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
                 features, self.n_components_, rng
             )
             self.explained_variance_ratio_ = self.explained_variance_ / (total or 1.0)
-            features = self._project(features)
-        return features
+        if not warn:
+            return None
+        return features if self.n_components is None else self._project(features)
 
     def _transform(self, X, coords, sections, warn=True):
         check_is_fitted(self)
@@ -310,9 +312,13 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         library = library_sizes(X, graph)
         if warn:
             warn_of_zeros(library, "spots")
-        features = self._normalise(X, graph, library)
-        if self.scale:
-            features = standardise(to_dense(features), self)
+        X = keep_columns(X, self.highly_variable_)
+        in_blocks = self.n_components is not None and sp.issparse(X)
+        factors = scale_factors(library, self.target_sum_)
+        features = normalise(X, graph, factors, self.transformation, in_blocks)
+        if in_blocks:
+            return np.concatenate([self._project(self._rescale(block)) for block in features])
+        features = self._rescale(features)
         return features if self.n_components is None else self._project(features)
 
     def _check_counts(self, X, reset):
@@ -327,16 +333,10 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         check_counts(X, _ELSE, whole=self.require_counts, gene_names=names)
         return X
 
-    def _normalise(self, X, graph, library):
-        """Return the pooled, normalised and transformed kept genes, always a new matrix."""
-        if not self.highly_variable_.all():
-            X = X[:, self.highly_variable_]
-        if graph is not None:
-            X = pool_counts(X, graph)
-        X = multiply_rows(X, scale_factors(library, self.target_sum_))
-        if sp.issparse(X):
-            X.sort_indices()
-        return stabilise(X, self.transformation)
+    def _rescale(self, features):
+        if not self.scale:
+            return features
+        return standardise(to_dense(features), self)
 
     def _project(self, features):
         components = self.components_.astype(features.dtype, copy=False)

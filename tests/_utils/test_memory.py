@@ -1,3 +1,4 @@
+import random
 import warnings
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from sklearn.model_selection import GridSearchCV
 from skiehercl import IEHERCLClusterer, SpatialKNNGraph
 from skiehercl._spots._spots import Spots
 from skiehercl._training import _terms
-from skiehercl._utils._memory import NO_MEMORY, open_memory, recall
+from skiehercl._utils._memory import NO_MEMORY, digest_of, open_memory, recall
 from skiehercl.datasets import make_tissue
 from skiehercl.metrics import make_domain_scorer
 from skiehercl.model_selection import WholeSectionSplit
@@ -87,6 +88,71 @@ def test_what_scipy_notes_in_a_matrix_does_not_change_the_key():
     assert joblib.hash(spots) == before
     genes.data[0] += 1
     assert joblib.hash(spots) != before
+
+
+def flip_bit(path, rng):
+    content = bytearray(path.read_bytes())
+    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    path.write_bytes(content)
+
+
+def list_files(folder):
+    return sorted(path for path in Path(folder).rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("kind", ["output.pkl", "metadata.json", "func_code.py", ".gitignore"])
+@pytest.mark.parametrize("mmap_mode", [None, "r"])
+def test_what_a_damaged_file_holds_is_computed_anew(kind, mmap_mode, tmp_path):
+    memory = joblib.Memory(tmp_path, mmap_mode=mmap_mode, verbose=0)
+    expected = recall(memory, np.arange, 500.0)
+    rng, told = random.Random(0), []
+    for _ in range(20):
+        joblib.memory._FUNCTION_HASHES.clear()  # as in another process
+        (path,) = (path for path in list_files(tmp_path) if path.name == kind)
+        flip_bit(path, rng)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            np.testing.assert_array_equal(recall(memory, np.arange, 500.0), expected)
+        told.append(sum("is damaged" in str(w.message) for w in caught))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            np.testing.assert_array_equal(recall(memory, np.arange, 500.0), expected)
+    assert max(told) <= 1  # some bits mean nothing
+    assert kind != "output.pkl" or sum(told) > 10
+
+
+def test_a_cut_file_is_computed_anew_and_replaced(tmp_path):
+    memory = open_memory(tmp_path, 0)
+    recall(memory, add_one, 1)
+    (path,) = Path(tmp_path).rglob("output.pkl")
+    for size in range(0, path.stat().st_size, 7):
+        path.write_bytes(path.read_bytes()[:size])
+        with pytest.warns(UserWarning, match="is damaged"):
+            assert recall(memory, add_one, 1) == 2
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert recall(memory, add_one, 1) == 2
+
+
+def test_an_error_of_the_computation_is_its_own(tmp_path):
+    memory = open_memory(tmp_path, 0)
+    with warnings.catch_warnings(), pytest.raises(TypeError, match="concatenate"):
+        warnings.simplefilter("error")
+        recall(memory, add_one, "a")
+
+
+def test_a_digest_is_of_values(tmp_path):
+    array = np.arange(24.0).reshape(4, 6)
+    np.save(tmp_path / "array.npy", array)
+    same = {"a": array, "b": "text"}
+    for other in (array.copy(), np.load(tmp_path / "array.npy", mmap_mode="r"), array[::1]):
+        assert digest_of({"a": other, "b": "".join(["te", "xt"])}) == digest_of(same)
+    changed = array.copy()
+    changed[2, 3] = np.nextafter(changed[2, 3], 100)
+    for other in (changed, array.astype("f4"), array.reshape(6, 4), np.asfortranarray(array)):
+        assert digest_of({"a": other, "b": "text"}) != digest_of(same)
+    strided = np.arange(48.0).reshape(4, 12)[:, ::2]
+    assert digest_of(strided) == digest_of(strided.copy())
 
 
 # -- fits ------------------------------------------------------------------------------------
@@ -175,6 +241,18 @@ def test_the_spots_of_a_memory_are_not_those_of_the_model(tmp_path):
 def test_without_a_seed_nothing_is_kept(tmp_path):
     make_quick(memory=tmp_path, random_state=None).fit(*SECTION).predict(*SECTION)
     assert count_entries(tmp_path) == 0
+
+
+def test_a_damaged_memory_changes_no_labels(tmp_path):
+    spots = (TISSUE.X, TISSUE.coords)
+    expected = make_quick(memory=tmp_path, n_init=1).fit(*spots)
+    rng = random.Random(0)
+    for path in list_files(tmp_path):
+        if path.name == "output.pkl":
+            flip_bit(path, rng)
+    with pytest.warns(UserWarning, match="is damaged"):
+        model = make_quick(memory=tmp_path, n_init=1).fit(*spots)
+    assert_same_to_the_last_bit(model, expected, spots, (OTHER.X, OTHER.coords))
 
 
 # -- searches --------------------------------------------------------------------------------

@@ -7,7 +7,13 @@ import pytest
 import scipy.sparse as sp
 
 from skiehercl.graph import SpatialKNNGraph
-from skiehercl.preprocessing import ExpressionPreprocessor, normalize_log, pool_counts
+from skiehercl.preprocessing import (
+    ExpressionPreprocessor,
+    _counts,
+    _preprocessor,
+    normalize_log,
+    pool_counts,
+)
 from skiehercl.preprocessing._multiscale import fit_scales, transform_scales
 
 RNG = np.random.RandomState(0)
@@ -72,3 +78,19 @@ def test_empty_spots_and_genes_are_left_to_the_caller_to_tell(pools):
     assert all(np.isfinite(part).all() for part in parts)
     with pytest.warns(UserWarning, match="2 of 120 spots have no counts"):
         ExpressionPreprocessor().fit(counts)
+
+
+@pytest.mark.parametrize("n_entries", [2**24, 12 * 50])
+@pytest.mark.parametrize("density", [0.9, 0.05])
+def test_pooled_counts_in_blocks_give_the_very_same_components(n_entries, density, monkeypatch):
+    counts = COUNTS.multiply(RNG.uniform(size=COUNTS.shape) < density).tocsr()
+    pools = POOLS if density > 0.5 else [sp.csr_matrix((120, 120))]
+    monkeypatch.setattr(_counts, "_BLOCK_ENTRIES", n_entries)
+    results = []
+    for in_blocks in (True, False):
+        if not in_blocks:
+            monkeypatch.setattr(_preprocessor, "suits_blocks", lambda *_: False)
+        fitted = fit(counts=counts, pools=pools)
+        results.append([fitted[0].components_, *transform_scales(fitted, counts, [None, *pools])])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)

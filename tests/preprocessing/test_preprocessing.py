@@ -16,6 +16,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from skiehercl.graph import SpatialKNNGraph, SpatialRadiusGraph
 from skiehercl.preprocessing import (
     ExpressionPreprocessor,
+    _components,
     highly_variable_genes,
     looks_like_counts,
     normalize_log,
@@ -122,7 +123,7 @@ def test_pca_equals_scikit_learn_up_to_sign(shape, k, density, container):
     X = rng.poisson(1.0, (shape[0], 6)) @ rng.uniform(0, 1, (6, shape[1]))
     X = (X + rng.lognormal(size=shape[1])) * (rng.uniform(size=shape) < density)
     expected = PCA(k, svd_solver="full").fit(X)
-    mean, components, variances, total = _expression.principal_components(
+    mean, components, variances, total = _components.principal_components(
         container(X), k, np.random.RandomState(0)
     )
     np.testing.assert_allclose(mean, expected.mean_)
