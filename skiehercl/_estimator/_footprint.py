@@ -92,6 +92,7 @@ def estimate_fit(estimator, n_spots, n_features, n_image=0, density=None, is_cou
     if is_counts:
         early["genes"] = _count_genes(size)
     phases = {}
+    kept = min(_KEPT_PER_SPOT * n_spots, _KEPT_MOST)
     if hasattr(estimator, "network"):
         network = estimator.network or HybridEncoder()
         head = estimator.head or MixtureHead()
@@ -100,7 +101,7 @@ def estimate_fit(estimator, n_spots, n_features, n_image=0, density=None, is_cou
     else:
         # Ward's method has the distances of all pairs.
         phases["domains"] = n_spots * (size.section + 60 * size.d) + 5 * min(n_spots, _WARD) ** 2
-    kept = min(_KEPT_PER_SPOT * n_spots, _KEPT_MOST)
+        kept //= 8  # one mixture leaves little behind
     phases = early | {name: n_bytes + kept for name, n_bytes in phases.items()}
     return {name: int(n_bytes + _LIBRARIES) for name, n_bytes in phases.items()}
 
