@@ -101,7 +101,7 @@ def estimate_fit(estimator, n_spots, n_features, n_image=0, density=None, is_cou
     else:
         # Ward's method has the distances of all pairs.
         phases["domains"] = n_spots * (size.section + 60 * size.d) + 5 * min(n_spots, _WARD) ** 2
-        kept //= 8  # one mixture leaves little behind
+        kept = min(kept, _KEPT_MOST // 8)  # one mixture leaves little behind
     phases = early | {name: n_bytes + kept for name, n_bytes in phases.items()}
     return {name: int(n_bytes + _LIBRARIES) for name, n_bytes in phases.items()}
 
