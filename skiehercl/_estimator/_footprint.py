@@ -22,7 +22,7 @@ __all__ = ["estimate_fit", "foresee"]
 
 _COUNT_COMPONENTS = {"counts": 4, "features": 8}  # bytes of a component: float32, float64
 # Blocks of counts, in entries, and bytes that are made of each: of a covariance, or without it.
-_BLOCK, _PER_ENTRY = 2**24, (20, 14)
+_BLOCK, _PER_ENTRY = 2**24, (20, 16)
 _GENES = 2000  # kept by default
 _LARGE = 2**30  # a fit that is told of beforehand
 _EDGE = 8  # float32 and int32
@@ -92,6 +92,7 @@ def estimate_fit(estimator, n_spots, n_features, n_image=0, density=None, is_cou
     if is_counts:
         early["genes"] = _count_genes(size)
     phases = {}
+    kept = min(_KEPT_PER_SPOT * n_spots, _KEPT_MOST)
     if hasattr(estimator, "network"):
         network = estimator.network or HybridEncoder()
         head = estimator.head or MixtureHead()
@@ -100,7 +101,7 @@ def estimate_fit(estimator, n_spots, n_features, n_image=0, density=None, is_cou
     else:
         # Ward's method has the distances of all pairs.
         phases["domains"] = n_spots * (size.section + 60 * size.d) + 5 * min(n_spots, _WARD) ** 2
-    kept = min(_KEPT_PER_SPOT * n_spots, _KEPT_MOST)
+        kept = min(kept, _KEPT_MOST // 8)  # one mixture leaves little behind
     phases = early | {name: n_bytes + kept for name, n_bytes in phases.items()}
     return {name: int(n_bytes + _LIBRARIES) for name, n_bytes in phases.items()}
 
@@ -171,7 +172,7 @@ def _count_domains(size, latent, head, n_init):
     votes = head.refine_neighbors
     if votes == "auto":
         votes = min(size.n // 200, 50)
-    votes = 48 * votes if votes and size.neighbors else 0
+    votes = 60 * votes if votes and size.neighbors else 0
     votes += 24 * size.n_clusters
     return size.n * (held + max(posteriors + one, votes))
 
