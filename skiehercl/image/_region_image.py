@@ -210,17 +210,23 @@ def _open_tiff(path, level):
 
 def _find_tiff_mpp(file, page):
     """Return micrometres per pixel from OME, a scanner's description or the resolution."""
-    found = None
+    try:
+        return _keep_plausible(_read_tiff_mpp(file, page))
+    except (ArithmeticError, TypeError, ValueError):  # tags with no number, or one by zero
+        return None
+
+
+def _read_tiff_mpp(file, page):
     if file.ome_metadata:
         size = re.search(r'PhysicalSizeX="([^"]+)"', file.ome_metadata)
         unit = re.search(r'PhysicalSizeXUnit="([^"]+)"', file.ome_metadata)
         factor = _MICROMETRES.get(unit[1] if unit else "µm")  # OME's default
-        found = float(size[1]) * factor if size and factor else None
-    elif aperio := re.search(r"MPP\s*=\s*([0-9.]+)", page.description):
-        found = float(aperio[1])
-    elif int(page.resolutionunit) in _PER_UNIT and page.resolution[0] > 0:
-        found = _PER_UNIT[int(page.resolutionunit)] / page.resolution[0]
-    return _keep_plausible(found)
+        return float(size[1]) * factor if size and factor else None
+    if aperio := re.search(r"MPP\s*=\s*([0-9.]+)", page.description):
+        return float(aperio[1])
+    if int(page.resolutionunit) in _PER_UNIT and page.resolution[0] > 0:
+        return _PER_UNIT[int(page.resolutionunit)] / page.resolution[0]
+    return None
 
 
 def _keep_plausible(mpp):

@@ -307,3 +307,18 @@ def test_a_moved_or_changed_file_is_noticed(tmp_path, monkeypatch):
     path.unlink()
     with pytest.raises(FileNotFoundError, match="is gone"):
         pickle.loads(stored)
+
+
+@pytest.mark.parametrize("unit", [(3, 3), 3])
+def test_a_damaged_resolution_is_none(unit, tmp_path, monkeypatch):
+    path = tmp_path / "image.tif"
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    tifffile.imwrite(path, pixels, resolution=(1e4, 1e4), resolutionunit=3)
+    assert _regions.RegionImage(path).mpp == 1.0
+    # As tifffile gives them for tags with several numbers, and for fractions by zero.
+    broken = property(lambda page: 1 // 0)
+    monkeypatch.setattr(tifffile.TiffPage, "resolutionunit", unit, raising=False)
+    monkeypatch.setattr(tifffile.TiffPage, "resolution", broken)
+    image = _regions.RegionImage(path)
+    assert image.mpp is None
+    assert (image.read(0, 64, 0, 64) == pixels).all()
