@@ -92,7 +92,7 @@ def take_expression(adata, layer=None, use_rep=None):
     if layer is not None and layer not in adata.layers:
         raw = "there is no adata.raw" if adata.raw is None else "adata.raw is layer='raw'"
         raise KeyError(
-            f"layer={layer!r} is not in adata.layers, which has {list(adata.layers)}, and {raw}: "
+            f"layer={layer!r} is not in adata.layers, which has {_list_layers(adata)}, and {raw}: "
             "name one of these, or layer=None for adata.X"
         )
     if layer is not None:
@@ -101,9 +101,13 @@ def take_expression(adata, layer=None, use_rep=None):
     if X is None:
         raise ValueError(
             f"adata.X is empty: name the layer that holds the expression, layer= one of "
-            f"{list(adata.layers)}"
+            f"{_list_layers(adata)}"
         )
     return X
+
+
+def _list_layers(adata):
+    return [key for key in adata.layers if key is not None]  # None is X, from anndata 0.13 on
 
 
 def find_genes(adata, layer=None, use_rep=None):

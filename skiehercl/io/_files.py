@@ -97,7 +97,9 @@ def _check_parts(adata):
     raw = None if adata.raw is None else adata.raw.X
     parts = {"X": adata.X, "raw.X": raw}
     for holder in ("layers", "obsm", "varm", "obsp", "varp"):
-        parts |= {f"{holder}[{key!r}]": part for key, part in getattr(adata, holder).items()}
+        entries = getattr(adata, holder).items()
+        # From anndata 0.13 on, X is the layer None too.
+        parts |= {f"{holder}[{key!r}]": part for key, part in entries if key is not None}
     for name, part in parts.items():
         if sparse.issparse(part):
             check_sparse(part, name)

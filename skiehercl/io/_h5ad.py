@@ -37,8 +37,8 @@ def write_h5ad(adata, path):
 
 def measure_h5ad(adata):
     """Return the bytes that the arrays of `adata` take in an .h5ad: less than the whole file."""
-    values = [adata.X, dict(adata.obsm), dict(adata.obsp), dict(adata.layers), dict(adata.uns)]
-    return sum(map(_measure, values))
+    parts = (_take_entries(adata, key) for key in ("obsm", "obsp", "layers", "uns"))
+    return sum(map(_measure, [adata.X, *parts]))
 
 
 def _measure(value):
@@ -76,8 +76,12 @@ def _list_parts(adata):
         if value is not None:
             yield key, value
     for key in _PARTS:
-        value = getattr(adata, key)
-        yield key, value if key in ("obs", "var") else dict(value)
+        yield key, getattr(adata, key) if key in ("obs", "var") else _take_entries(adata, key)
+
+
+def _take_entries(adata, key):
+    # From anndata 0.13 on, X is the layer None too.
+    return {name: value for name, value in getattr(adata, key).items() if name is not None}
 
 
 class _PatientFile(io.RawIOBase):
