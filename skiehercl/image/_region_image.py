@@ -54,6 +54,8 @@ class RegionImage:
         y, x = self._axes["Y"], self._axes["X"]
         channels = self._array.shape[self._axes["C"]] if "C" in self._axes else 1
         self.shape = (self._array.shape[y], self._array.shape[x], channels - self._alpha)
+        if min(self.shape) < 1:
+            raise ValueError(f"image {self.path!r} is {self.shape} and has no pixels: damaged?")
         self.dtype = np.dtype(self._array.dtype).newbyteorder("=")
         if self.dtype.kind not in "uif":
             raise ValueError(f"image {self.path!r} has dtype {self.dtype}: pixels are numbers")

@@ -322,3 +322,13 @@ def test_a_damaged_resolution_is_none(unit, tmp_path, monkeypatch):
     image = _regions.RegionImage(path)
     assert image.mpp is None
     assert (image.read(0, 64, 0, 64) == pixels).all()
+
+
+@pytest.mark.parametrize("tag", ["ImageWidth", "ImageLength"])
+def test_an_image_without_pixels_is_refused(tag, tmp_path):
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, np.zeros((64, 64, 3), np.uint8))
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages[0].tags[tag].overwrite(0)
+    with pytest.raises(ValueError, match=r"image .*image\.tif"):
+        _image_files.read_image(path)
