@@ -127,5 +127,6 @@ class KnownSpots:
             raise UnknownSpotsError(
                 f"{int(bad.sum())} of the {len(bad)} rows of X, the first is row {np.argmax(bad)}, "
                 f"{what}{self.lack}: in a search, score the "
-                f"{len(self.keys)} spots that were fitted (cv=WholeSectionSplit()); {self.cure}"
+                f"{len(self.keys)} spots that were fitted (cv=WholeSectionSplit(), and in one by "
+                f"halving resource='max_iter'); {self.cure}"
             )
