@@ -7,7 +7,20 @@ import pandas as pd
 from scipy import sparse
 
 import skiehercl
-from skiehercl import SpatialDelaunayGraph, SpatialKNNGraph, SpatialRadiusGraph
+from skiehercl import (
+    HybridEncoder,
+    IEHERCLClusterer,
+    LossTerms,
+    MixtureHead,
+    NonSpatialClusterer,
+    SmoothedMixture,
+    SpatialDelaunayGraph,
+    SpatialKNNGraph,
+    SpatialRadiusGraph,
+    SpotFeatures,
+    SpotLayout,
+    Trainer,
+)
 from skiehercl.datasets import make_tissue
 from skiehercl.graph import neighbor_mean, neighbor_mean_matrix
 from skiehercl.image import ColorTextureFeaturizer, PatchExtractor, ResNet50PatchFeaturizer
@@ -70,3 +83,27 @@ def preprocessing() -> None:
     pooled.fit(counts, coords=frame).transform(counts, coords=coords).shape[0]
     normalize_log(counts, target_sum=1e4)
     make_tissue(200, layout="cells", return_arrays=True, random_state=np.random.RandomState(0))
+
+
+def clusterers(folder: Path) -> None:
+    model = IEHERCLClusterer(
+        range(4, 9),
+        lambda_contrast=0.3,
+        graph=[SpatialKNNGraph(6), "spatial_connectivities"],
+        features=SpotFeatures(input="log1p", n_components=30),
+        network=HybridEncoder("sage", latent_size=32),
+        terms=LossTerms(sigma=0.2),
+        trainer=Trainer(batch_size=None),
+        head=MixtureHead((10, 20), refine_neighbors=None),
+        layout=SpotLayout(section_key="sample", coords_columns=["x", "y"]),
+        memory=folder,
+        checkpoint=folder / "run",
+        random_state=0,
+    ).set_params(head__n_starts=2)
+    labels = model.fit_predict(counts, coords, sections=["a", "a", "b", "b"])
+    assert model.predict_proba(counts).shape[0] == len(labels)
+    IEHERCLClusterer.from_preset("paper", n_clusters=7).fit(
+        frame, coords=coords
+    ).reconstruction_.sum()
+    SmoothedMixture(5, features=SpotFeatures("counts"), covariance_type="full").fit(counts, coords)
+    NonSpatialClusterer(n_components=None, input="features").fit_transform(frame)
