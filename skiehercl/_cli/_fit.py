@@ -10,6 +10,7 @@ from .._spots._checks import check_spots
 from .._spots._kind import recognise_input
 from .._spots._layout import IMAGE_KEY
 from .._spots._section_image import find_picture
+from .._training._checkpoint import make_folder
 from .._utils._atomic import check_target
 from ..image import ResNet50PatchFeaturizer
 from ..io._h5ad import measure_h5ad
@@ -80,6 +81,8 @@ def _check_arguments(args):
             raise ValueError(f"--plot must end in {', '.join(_FIGURES)}, got {args.plot!r}")
         io.check_writable(args.plot)
         _drawing.import_pyplot()
+    if args.checkpoint:
+        make_folder(args.checkpoint)
     inputs = {"the section itself": args.section}
     if args.weights:
         inputs["the network's weights"] = args.weights

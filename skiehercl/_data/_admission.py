@@ -168,7 +168,7 @@ def _check_compressed(X, name):
         n_runs, n_others = n_runs // X.blocksize[0], n_others // X.blocksize[1]
     runs, others = ("columns", "rows") if X.format == "csc" else ("rows", "columns")
     problem = None
-    if pointers.ndim != 1 or indices.ndim != 1 or {pointers.dtype.kind, indices.dtype.kind} > {"i"}:
+    if pointers.ndim != 1 or indices.ndim != 1 or not _are_whole(pointers, indices):
         problem = "its indices aren't rows of whole numbers"
     elif len(pointers) != n_runs + 1:
         problem = f"its indptr has {len(pointers)} entries for {n_runs} {runs}, one more is right"
@@ -183,6 +183,10 @@ def _check_compressed(X, name):
     if problem:
         raise ValueError(f"{name} is no valid {X.format.upper()} matrix: {problem}: {_CURE}")
     _check_range(indices[: pointers[-1]], n_others, others, name)
+
+
+def _are_whole(*arrays):
+    return {array.dtype.kind for array in arrays} <= {"i", "u"}
 
 
 def _check_lists(X, name):

@@ -10,6 +10,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from .._domains._head import Head, MixtureHead
 from .._features._options import SpotFeatures
 from .._spots._layout import SpotLayout
+from .._training._checkpoint import make_folder
 from .._training._options import HybridEncoder, LossTerms, Trainer
 from ..graph import SpatialRadiusGraph
 from ..preprocessing import ExpressionPreprocessor
@@ -105,6 +106,8 @@ def check_parameters(estimator, network):
             f"checkpoint={str(estimator.checkpoint)!r} needs a random_state, such as 0: without it "
             "no two fits are alike, and none could go on where another stopped"
         )
+    if estimator.checkpoint is not None:
+        make_folder(estimator.checkpoint)  # found out before the features are made
     if not (estimator.lambda_rec or estimator.lambda_contrast or estimator.lambda_ot):
         raise ValueError(
             "lambda_rec, lambda_contrast and lambda_ot are all 0: there is nothing to learn from, "

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._utils._options import Options
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["INPUTS", "SpotFeatures"]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from .._utils._warnings import warn_user
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,7 +94,7 @@ def find_image(
     keys = list(images) if wanted is None else [wanted]
     gone = [key for key in keys if isinstance(images[key], str) and not os.path.exists(images[key])]
     if gone:
-        warnings.warn(f"images whose file is gone: {[images[key] for key in gone]}", stacklevel=2)
+        warn_user(f"images whose file is gone: {[images[key] for key in gone]}")
         keys = [key for key in keys if key not in gone]
     if not keys:
         return None
@@ -106,7 +107,7 @@ def find_image(
         )
     if len(usable) < len(keys):
         left = sorted(set(keys) - set(usable))
-        warnings.warn(f"images without a scale factor are not used: {left}", stacklevel=2)
+        warn_user(f"images without a scale factor are not used: {left}")
     return _take_image(images, factors, _choose_finest(images, factors, usable))
 
 

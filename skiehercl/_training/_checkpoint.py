@@ -3,7 +3,6 @@
 import hashlib
 import os
 import time
-import warnings
 from numbers import Integral
 from pathlib import Path
 
@@ -11,16 +10,36 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.utils._param_validation import Interval
 
-from .._utils._atomic import remove_stale
+from .._utils._atomic import check_target, remove_stale
 from .._utils._memory import list_versions
+from .._utils._warnings import warn_user
 from ._callbacks import Callback
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "make_folder"]
 
+_NAME = "training-{}.safetensors"
 # Most of the time so far that writing may have taken.
 _SHARE = 0.02
 # What the first write is guessed to take, in seconds.
 _FIRST_GUESS = 0.01
+
+
+def make_folder(folder):
+    """Make a folder for checkpoints, where it is missing, and see that it can be written to.
+
+    Raises
+    ------
+    OSError
+        If it can't.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise type(error)(
+            f"no checkpoints can be kept in {os.fspath(folder)!r} ({error.strerror}): name a "
+            "folder, or where one can be made"
+        ) from error
+    check_target(Path(folder) / _NAME.format(0))
 
 
 class Checkpoint(Callback):
@@ -72,9 +91,8 @@ class Checkpoint(Callback):
             self.check()
             self._began, self._spent, self._cost = time.perf_counter(), 0.0, _FIRST_GUESS
         began = time.perf_counter()
-        folder = Path(self.folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / f"training-{trainer.seed_}.safetensors"
+        make_folder(self.folder)
+        self._path = Path(self.folder) / _NAME.format(trainer.seed_)
         remove_stale(self._path)
         self._identity, self._written = _identify(trainer), None
         try:
@@ -82,11 +100,7 @@ class Checkpoint(Callback):
         except FileNotFoundError:
             pass
         except DamagedError as error:
-            warnings.warn(
-                f"{self._path} is damaged, so its training starts anew ({error})",
-                UserWarning,
-                stacklevel=2,
-            )
+            warn_user(f"{self._path} is damaged, so its training starts anew ({error})")
         else:
             _check_identity(identity, self._identity, self._path)
             trainer.load_state_dict(state)
@@ -113,11 +127,9 @@ class Checkpoint(Callback):
         try:
             write_state(self._path, self._identity, trainer.state_dict())
         except OSError as error:  # a long training is worth more than its checkpoint
-            warnings.warn(
+            warn_user(
                 f"can't write to {self._path} ({error.strerror or error}): the training goes on "
-                "without this checkpoint",
-                UserWarning,
-                stacklevel=2,
+                "without this checkpoint"
             )
         self._written = trainer.epoch_
         self._cost = time.perf_counter() - began

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._utils._options import Options
 from ._trainer import Trainer
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["HybridEncoder", "LossTerms", "Trainer", "TrainingPlan"]
 

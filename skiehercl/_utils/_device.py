@@ -2,9 +2,10 @@
 
 import contextlib
 import threading
-import warnings
 
 import torch
+
+from ._warnings import warn_user
 
 __all__ = ["autocast", "choose_device", "choose_precision", "isolated_random_state"]
 
@@ -42,11 +43,9 @@ def choose_device(device, or_cpu=False):
             raise ValueError(
                 f"{problem}: pass device='auto', 'cpu' or a device that this machine has"
             ) from error
-        warnings.warn(
+        warn_user(
             f"{problem}, so the CPU is used: set_params(device='auto') does that without this "
-            "warning",
-            UserWarning,
-            stacklevel=2,
+            "warning"
         )
         return torch.device("cpu")
     return chosen

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral, Real
 from typing import Literal
 
 import numpy as np
 from sklearn.utils._param_validation import Interval
 
+from .._utils._warnings import warn_user
 from ._base import SpatialGraph
 from ._search import find_within, measure_spacing
 
@@ -77,11 +77,10 @@ class SpatialRadiusGraph(SpatialGraph):
         n_spots, n_linked = len(self.coords_), sum(np.unique(part[0]).size for part in parts)
         if self.radius is not None and n_spots > 1 and n_linked < n_spots / 2:
             spacing = measure_spacing(self.coords_)
-            warnings.warn(
+            warn_user(
                 f"With radius={self.radius:g}, {n_spots - n_linked} of {n_spots} spots have no "
                 f"neighbour; the median distance of nearest spots is {spacing:g}. Is the radius "
-                "in the unit of the coordinates?",
-                stacklevel=3,
+                "in the unit of the coordinates?"
             )
         return parts
 

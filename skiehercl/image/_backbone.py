@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from .._utils._warnings import warn_user
 from ._torchvision import import_torchvision
 from ._weights import load_state, read_state_dict
 
@@ -136,11 +137,9 @@ def _build_torchvision(name, weights, random_state, verbose):
     # Building draws random numbers even where weights follow; the caller's generator must not move.
     with torch.random.fork_rng(devices=[]):
         if weights is None:
-            warnings.warn(
+            warn_user(
                 f"weights=None: {name} gets random weights, so its features are random texture "
-                "filters. Use pretrained weights for results that you mean to interpret",
-                UserWarning,
-                stacklevel=2,
+                "filters. Use pretrained weights for results that you mean to interpret"
             )
             seed = int(random_state.randint(np.iinfo(np.int32).max))
             torch.default_generator.manual_seed(seed)

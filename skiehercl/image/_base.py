@@ -6,7 +6,6 @@ Coordinates, scale and patch size mean what `skiehercl.image` says.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable
 from numbers import Real
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
@@ -21,6 +20,7 @@ from .._data._admission import admit
 from .._data._anndata import is_anndata, take_coords
 from .._utils._display import ImageEstimator
 from .._utils._validation import fit_context
+from .._utils._warnings import warn_user
 from ._cutting import MIN_AUTO_PATCH, cut_patches, locate_spots, order_by_tile, spot_spacing
 from ._files import open_image, pixel_ceiling
 
@@ -173,7 +173,7 @@ class PatchTransformer(ImageEstimator, TransformerMixin, BaseEstimator):
                 )
                 if patches.max() > 255:  # no 8-bit pixels, so certainly coordinates
                     raise ValueError(message)
-                warnings.warn(f"{message}. They are read as patches of two pixels", stacklevel=3)
+                warn_user(f"{message}. They are read as patches of two pixels")
             patches = patches.reshape(len(patches), *_guess_patch_shape(patches.shape[1]))
         if not reset and patches.shape[3] != self.n_channels_:
             raise ValueError(
@@ -206,12 +206,10 @@ def _warn_of_corner(centres, shape, scale):
     """Warn if all spots lie in the top left corner: the mark of too small a scale."""
     reach = centres.max(axis=0) / [shape[1], shape[0]]
     if len(centres) > 1 and (reach < _CORNER).all():
-        warnings.warn(
+        warn_user(
             f"all spots lie in the top left {reach[0]:.0%} x {reach[1]:.0%} of the image at "
             f"scale={scale:.4g}: if the tissue is larger, the coordinates are in pixels of a "
-            "smaller image or in micrometres. plotting.plot_placement shows the spots on the image",
-            UserWarning,
-            stacklevel=4,
+            "smaller image or in micrometres. plotting.plot_placement shows the spots on the image"
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import pandas as pd
 
 from .._spots._section_image import check_spatial, find_image, find_mpp
 from .._utils._settings import clone_plain, standard_settings
+from .._utils._warnings import warn_user
 from ..graph._search import measure_spacing
 from ..image import ColorTextureFeaturizer, PatchExtractor
 from ..image._cutting import MIN_AUTO_PATCH
@@ -106,11 +106,10 @@ def section_image_features(
     check_spatial(adata, spatial_key, "adata")
     detail = measure_detail(adata, library, prefer, spatial_key)
     if is_too_coarse(detail):
-        warnings.warn(
+        warn_user(
             f"the image has {detail:.1f} pixels across a spot, but fewer than {_FEWEST_PIXELS:g} "
             "show no tissue: store the hires or full-resolution image in uns['spatial'], with its "
-            "scale factor",
-            stacklevel=2,
+            "scale factor"
         )
     coords = np.asarray(adata.obsm[spatial_key], dtype=np.float64)[:, :2]
     coords = pd.DataFrame(coords, index=adata.obs_names, columns=["x", "y"])  # errors name spots

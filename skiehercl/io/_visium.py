@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from .._utils._warnings import warn_user
 from ..image._files import open_image, read_image
 from ._hdf5 import naming
 from ._matrix import MATRIX, list_names, read_counts
@@ -241,7 +241,7 @@ def read_visium(
     if "fullres" in images:
         factors["tissue_fullres_scalef"] = 1.0
     if load_images and not images:
-        warnings.warn(f"{spatial} has no tissue_hires_image or tissue_lowres_image", stacklevel=2)
+        warn_user(f"{spatial} has no tissue_hires_image or tissue_lowres_image")
 
     obs = positions[["in_tissue", "array_row", "array_col"]].astype(int)
     obs.index = obs.index.astype(str).rename(None)

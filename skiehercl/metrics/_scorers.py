@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from .._spots._layout import SpotLayout
 from .._spots._packed import find_columns, take_block
 from .._spots._recognition import UnknownSpotsError
 from .._utils._settings import standard_settings
+from .._utils._warnings import warn_user
 from ..graph import SpatialKNNGraph
 from ._coherence import chaos_score, morans_i_labels, pas_score, silhouette_embedding
 from ._truth import SCORES, label_pair
@@ -247,11 +247,9 @@ def _predict_domains(estimator, X, metadata):
             f"{whole}"
         ) from failure
     if failure is not None:
-        warnings.warn(
+        warn_user(
             f"{name}.predict(X) failed ({failure}); scoring its labels_ instead, which is right "
-            f"only if you {whole}. To predict, pack coordinates into X or enable metadata routing",
-            UserWarning,
-            stacklevel=3,
+            f"only if you {whole}. To predict, pack coordinates into X or enable metadata routing"
         )
     return fitted
 

@@ -128,6 +128,12 @@ def test_two_outputs_are_two_files(run, tmp_path):
         check_outputs({"--out": "out.h5ad", "--plot": "plot.png"}, {})
 
 
+def test_checkpoints_need_a_folder(run, tmp_path):
+    (tmp_path / "section.h5ad").write_text("mine")
+    told = run("section.h5ad", "--out", "out.h5ad", "--checkpoint", "section.h5ad")
+    assert "no checkpoints can be kept in 'section.h5ad'" in told
+
+
 def test_an_image_that_the_section_only_names_is_no_output(run, tmp_path):
     adata = anndata.AnnData(np.random.default_rng(0).poisson(1.0, (20, 5)).astype(np.float32))
     adata.obsm["spatial"] = np.random.default_rng(0).random((20, 2))

@@ -292,3 +292,13 @@ def test_a_frame_in_foreign_byte_order_is_turned_into_this_machines():
     assert all(dtype.isnative for dtype in admitted.dtypes)
     pd.testing.assert_frame_equal(admitted, frame, check_dtype=False)
     assert not frame.dtypes["a"].isnative
+
+
+def test_indices_that_are_no_whole_numbers_are_refused():
+    X = sparse.csr_matrix(COUNTS)
+    for names in (("indices",), ("indptr",), ("indices", "indptr")):
+        damaged = X.copy()
+        for name in names:
+            setattr(damaged, name, getattr(X, name).astype(float))
+        with pytest.raises(ValueError, match="aren't rows of whole numbers"):
+            check_sparse(damaged, "X")

@@ -62,6 +62,16 @@ def test_other_data_or_parameters_are_refused(tmp_path):
         fit(model.set_params(walk_length=2))
 
 
+def test_a_folder_that_can_not_be_is_told_before_anything_is_made(tmp_path, monkeypatch):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    monkeypatch.setattr(IEHERCLClusterer, "_learn", lambda *args: pytest.fail("too late"))
+    for folder in (file, file / "below"):
+        with pytest.raises(OSError, match=r"no checkpoints can be kept in '.*file.*name a folder"):
+            fit(make(checkpoint=folder))
+    assert file.read_text() == "mine"
+
+
 def test_without_a_seed_there_is_nothing_to_go_on_from(tmp_path):
     with pytest.raises(ValueError, match="needs a random_state"):
         fit(make(checkpoint=tmp_path, random_state=None))
