@@ -137,7 +137,8 @@ def _count_genes(size):
 def _count_features(size):
     """Count components of the spots and neighbourhoods, and what their means and shifts copy."""
     width, scales = _COUNT_COMPONENTS[size.kind] * size.d, len(size.neighbors)
-    fit = width * (2 * scales + 3) + size.edges + 12 * max(size.neighbors)
+    # The widest mean: the graph in double precision, with the spot itself, and scaled.
+    fit = width * (2 * scales + 3) + size.edges + 3 * 12 * max(size.neighbors)
     transform = (width + 4 * size.d) * (1 + scales) + 8 * size.d * scales + size.edges
     rows = 8 * size.n_features if size.kind == "features" else 0
     if size.kind == "features" and size.density is not None:
