@@ -9,6 +9,7 @@ import platform
 import numpy as np
 import scipy
 import sklearn
+from joblib import Memory
 from sklearn.utils.validation import check_memory
 
 from ._version import __version__
@@ -54,9 +55,11 @@ def remember(memory, key, compute):
     UserWarning
         If that happened.
     """
-    if getattr(memory, "location", True) is None:
-        return compute()
     call = _Call(compute)
+    if not isinstance(memory, Memory):  # with a cache of its own, which answers for itself
+        return memory.cache(_keep)(key, call)[0]
+    if memory.location is None:
+        return call.run()
     kept = memory.cache(_keep, ignore=["call"])
     entry = reason = None
     try:
@@ -85,6 +88,9 @@ class _Call:
     def __init__(self, compute):
         self.compute = compute
         self.done = self.failed = False
+
+    def __getstate__(self):
+        return {}  # to a cache that hashes its arguments, the key alone tells calls apart
 
     def run(self):
         """Return the result, computed if it wasn't."""

@@ -313,3 +313,37 @@ def test_a_stored_model_leaves_the_memory_behind(tmp_path):
         loaded = IEHERCLClusterer.load(tmp_path / "model.safetensors")
         assert loaded.memory is None and model.memory is memory
         np.testing.assert_array_equal(loaded.predict_proba(*SECTION), model.probabilities_)
+
+
+class OwnCache:
+    """Anything with a ``cache`` method, as scikit-learn takes it."""
+
+    def __init__(self):
+        self.kept = {}
+
+    def cache(self, function):
+        def kept(*arguments):
+            name = joblib.hash(arguments)
+            if name not in self.kept:
+                self.kept[name] = function(*arguments)
+            return self.kept[name]
+
+        return kept
+
+
+def test_a_cache_of_another_kind_is_used():
+    memory = OwnCache()
+    expected = make_quick().fit(*SECTION).labels_
+    for _ in range(2):
+        np.testing.assert_array_equal(make_quick(memory=memory).fit(*SECTION).labels_, expected)
+    for value in (1, 2):
+        assert [recall(memory, _double, value) for _ in range(2)] == [2 * value] * 2
+    assert _COUNTED == {1: 1, 2: 1}
+
+
+_COUNTED = {}
+
+
+def _double(value):
+    _COUNTED[value] = _COUNTED.get(value, 0) + 1
+    return 2 * value
