@@ -12,9 +12,9 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from ._data._anndata import is_anndata, unpack_anndata, warn_of_libraries
+from ._data._anndata import is_anndata, warn_of_libraries
 from ._data._checks import check_sections
-from ._spots._layout import SpotLayout
+from ._spots._layout import SpotLayout, unpack_by_keys
 from ._utils._settings import standard_settings
 from .graph import SpatialKNNGraph
 from .metrics import chaos_score, domain_scores, morans_i_labels, pas_score
@@ -205,15 +205,8 @@ def image_report(
 def _gather(X, coords, image, sections, estimator):
     """Return genes, coordinates, image features and sections, an AnnData's by the keys."""
     if is_anndata(X):
-        adata, layout = X, estimator.layout or SpotLayout()
-        X, *found = unpack_anndata(
-            adata,
-            layer=layout.layer,
-            use_rep=layout.use_rep,
-            coords_key=layout.coords_key,
-            image_key=layout.image_key,
-            section_key=layout.section_key,
-        )
+        adata = X
+        X, *found = unpack_by_keys(adata, estimator.layout or SpotLayout())
         given = zip((coords, image, sections), found, strict=True)
         coords, image, sections = (other if own is None else own for own, other in given)
         if sections is None:

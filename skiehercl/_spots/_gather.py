@@ -13,12 +13,11 @@ from .._data._anndata import (
     is_anndata,
     match_columns,
     match_genes,
-    unpack_anndata,
     warn_of_libraries,
 )
 from ._adjacency import check_graphs, gather_adjacencies
 from ._checks import check_spots
-from ._layout import IMAGE_KEY
+from ._layout import IMAGE_KEY, unpack_by_keys
 from ._packed import PARAMETERS, find_blocks, take_block
 
 __all__ = ["gather_spots", "split_second"]
@@ -94,14 +93,7 @@ def split_second(y, coords):
 
 
 def _unpack_by_keys(layout, adata, given):
-    X, *found = unpack_anndata(
-        adata,
-        layer=layout.layer,
-        coords_key=layout.coords_key,
-        image_key=layout.image_key,
-        section_key=layout.section_key,
-        use_rep=layout.use_rep,
-    )
+    X, *found = unpack_by_keys(adata, layout)
     parts = zip(given.items(), found, strict=True)
     given = {name: own if own is not None else other for (name, own), other in parts}
     if given["coords"] is None and layout.coords_key is not None:

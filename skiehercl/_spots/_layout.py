@@ -5,6 +5,7 @@ from __future__ import annotations
 from numbers import Integral
 from typing import TYPE_CHECKING
 
+from .._data._anndata import unpack_anndata
 from .._utils._options import Options
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
         Columns,
     )
 
-__all__ = ["IMAGE_KEY", "SpotLayout"]
+__all__ = ["IMAGE_KEY", "SpotLayout", "unpack_by_keys"]
 
 # Where an AnnData may have image features: the only key that may name nothing.
 IMAGE_KEY = "X_image"
@@ -84,3 +85,15 @@ class SpotLayout(Options):
         self.section_key = section_key
         self.layer = layer
         self.use_rep = use_rep
+
+
+def unpack_by_keys(adata, layout):
+    """Return expression, coordinates, image features and sections of an AnnData; None if absent."""
+    return unpack_anndata(
+        adata,
+        layer=layout.layer,
+        coords_key=layout.coords_key,
+        image_key=layout.image_key,
+        section_key=layout.section_key,
+        use_rep=layout.use_rep,
+    )
