@@ -9,12 +9,11 @@ neither run code nor bring compiled code to read beyond its memory.
 import hashlib
 import json
 import os
-import stat
 
 from safetensors.numpy import load, save
 from sklearn.utils.validation import check_is_fitted
 
-from .._utils._atomic import replace_file
+from .._utils._atomic import open_regular, replace_file
 from .._utils._memory import list_versions
 from ._classes import ESTIMATORS, Stored, check_object
 from ._codec import ReadTensors, WrittenTensors, decode, encode, open_object, rebuild
@@ -31,7 +30,6 @@ _MOST_HEADER, _MOST_NODES = 64 * 2**20, 2_000_000
 _DIGEST = b'"sha256":"%s"'
 _FOLDERS = ("memory", "checkpoint")
 _NO_DIGEST = b"0" * 64
-_NO_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 def save_estimator(estimator, path):
@@ -69,7 +67,7 @@ def _forget_folders(state):
 
 def load_estimator(path, cls):
     """Read an estimator of class ``cls``; see ``StoredEstimator.load``."""
-    with _open_regular(path) as file:
+    with open_regular(path, "a file that save wrote") as file:
         try:
             return _read_estimator(file, cls)
         except _WrongFileError as error:
@@ -84,25 +82,6 @@ def load_estimator(path, cls):
 
 class _WrongFileError(Exception):
     """A sound file, but not one for us."""
-
-
-def _open_regular(path):
-    """Open a file to read; what isn't one could wait for ever, or act on being opened."""
-    _check_regular(os.stat(path), path)
-    handle = os.open(path, os.O_RDONLY | _NO_WAITING)
-    try:
-        _check_regular(os.fstat(handle), path)  # another may have taken its place
-        return os.fdopen(handle, "rb")
-    except BaseException:
-        os.close(handle)
-        raise
-
-
-def _check_regular(status, path):
-    if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError(f"{path} is a folder: pass a file that save wrote")
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(f"{path} is a pipe, device or socket: pass a file that save wrote")
 
 
 def _read_estimator(file, cls):

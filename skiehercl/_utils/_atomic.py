@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and read only if they are files."""
 
 import contextlib
 import errno
@@ -13,7 +13,7 @@ import threading
 import time
 import zlib
 
-__all__ = ["check_target", "remove_stale", "replace_file"]
+__all__ = ["check_regular", "check_target", "open_regular", "remove_stale", "replace_file"]
 
 _SUFFIX = ".skiehercl-tmp"
 _DAY = 86400.0
@@ -26,6 +26,7 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
 }
+_NO_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _FULL = "free space on that disk or name a file on another one"
 _CLOSED = "make folder and file writable or name a file elsewhere"
 _CURES = {
@@ -40,6 +41,42 @@ _CURES = {
     errno.ENOTDIR: "a part of that path is a file, name a folder",
     errno.ELOOP: "name the file itself, not a link that leads in a circle",
 }
+
+
+def check_regular(path, wanted="a regular file"):
+    """Make sure that a path leads to a regular file: others could wait for ever, or act.
+
+    Parameters
+    ----------
+    path : str or path-like
+    wanted : str
+        What the error tells to pass.
+
+    Raises
+    ------
+    OSError
+        If it is a folder, pipe, device or socket, or isn't there.
+    """
+    _check_kind(os.stat(path), path, wanted)
+
+
+def open_regular(path, wanted="a regular file"):
+    """Open a file to read, as bytes; parameters and errors as of :func:`check_regular`."""
+    check_regular(path, wanted)
+    handle = os.open(path, os.O_RDONLY | _NO_WAITING)
+    try:
+        _check_kind(os.fstat(handle), path, wanted)  # another may have taken its place
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def _check_kind(status, path, wanted):
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(_format(status), "no file")
+        error = IsADirectoryError if kind == "a folder" else OSError
+        raise error(f"{os.fspath(path)!r} is {kind}: pass {wanted}")
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import joblib
 import numpy as np
 
+from .._utils._atomic import check_regular
 from ._region_image import RegionImage, UnsupportedTiff, find_reader, is_tiff
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 WHOLE_BYTES = 2**28  # images up to this size are read into memory
 # Most that known codecs make of a byte (deflate 1,032, LZW some 2,700); a header may claim more.
 _MOST_FROM_A_BYTE = 4000
+# Pillow's others are rarely tried, and of EPS it has Ghostscript make pixels.
+_PILLOW_FORMATS = ("PNG", "JPEG", "TIFF")
 _SMALL = 2**24  # bytes that any header may claim
 
 
@@ -55,6 +58,8 @@ def open_image(image: ImageLike) -> tuple[Array | RegionImage, float | None]:
     path = os.fspath(image)
     if not os.path.exists(path):
         raise FileNotFoundError(f"image {path!r} does not exist")
+    if not os.path.isdir(path):
+        check_regular(path, "an image file")
     reader = find_reader(path)
     if os.path.isdir(path) and reader is None:
         raise IsADirectoryError(f"image {path!r} is a folder: pass the image file in it")
@@ -148,7 +153,7 @@ def _decode(path):
         with warnings.catch_warnings():
             # Half of what is refused as a bomb is warned of, but not too large for memory.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(path)
+            picture = Image.open(path, formats=_PILLOW_FORMATS)
         with picture:
             check_claim(path, (picture.height, picture.width, len(picture.getbands())), 1)
             if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:

@@ -5,6 +5,8 @@ import os
 
 import torch
 
+from .._utils._atomic import check_regular, open_regular
+
 
 def read_state_dict(path, sha256=None):
     """Read tensors from a .safetensors file or a torch file, never running code from it.
@@ -17,11 +19,12 @@ def read_state_dict(path, sha256=None):
         Its digest is not `sha256`, it is damaged, or it holds more than tensors.
     """
     path = os.fspath(path)
-    if not os.path.isfile(path):
+    if not os.path.exists(path):
         raise FileNotFoundError(f"weights file {path!r} does not exist")
+    check_regular(path, "a file of weights")
     if sha256 is not None:
         digest = hashlib.sha256()
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             while block := file.read(1 << 20):
                 digest.update(block)
         if digest.hexdigest() != sha256.strip().lower():

@@ -9,7 +9,7 @@ from scipy import sparse
 
 from .._data._admission import check_sparse
 from .._spots._section_image import check_spatial
-from .._utils._atomic import check_target, replace_file
+from .._utils._atomic import check_regular, check_target, replace_file
 from ._h5ad import write_h5ad
 from ._hdf5 import check_hdf5
 from ._spatialdata import from_spatialdata, import_spatialdata
@@ -65,6 +65,7 @@ def _read_h5ad(name):
     import anndata
     import h5py
 
+    check_regular(name, "an .h5ad or a Space Ranger folder")
     if not h5py.is_hdf5(name):
         raise ValueError(
             f"not an .h5ad: {name!r} is not HDF5 (its size is {os.path.getsize(name)} bytes). Pass "

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 
+from .._utils._atomic import check_regular
 from . import _hdf5_walk
 
 __all__ = ["check_hdf5", "naming"]
@@ -45,28 +46,34 @@ def check_hdf5(path):
     Raises
     ------
     OSError
-        If reading it kills a process or doesn't end, or it claims more data than fit into it.
+        If it is no regular file, reading it kills a process or doesn't end, it claims more data
+        than fit into it, or takes data from other files.
     """
+    check_regular(path, "an HDF5 file")
     limit = _SECONDS + os.path.getsize(path) / _BYTES_PER_SECOND
     try:
         status, told = _walk_apart(path, limit)
     except subprocess.TimeoutExpired:
-        problem = f"reading it doesn't end within {limit:.0f} s"
-    else:
-        if status == _hdf5_walk.IMPOSSIBLE:
-            problem = told
-        elif status < 0 or status >= 0xC0000000:  # a signal's, or Windows' for a fault
-            problem = f"reading it kills a process, status {status}"
-        else:
-            return  # with another status nothing is known, and reading tells
-    raise OSError(f"{os.fspath(path)!r} is damaged ({problem}): copy or write it again")
+        status, told = _hdf5_walk.IMPOSSIBLE, f"reading it doesn't end within {limit:.0f} s"
+    if status < 0 or status >= 0xC0000000:  # a signal's, or Windows' for a fault
+        status, told = _hdf5_walk.IMPOSSIBLE, f"reading it kills a process, status {status}"
+    if status not in (0, _hdf5_walk.IMPOSSIBLE, _hdf5_walk.FOREIGN):  # it couldn't look
+        with contextlib.suppress(Exception):  # reading tells
+            status, told = _hdf5_walk.walk(path)
+    if status == _hdf5_walk.FOREIGN:
+        raise OSError(
+            f"{os.fspath(path)!r} is not read, since it could bring in any file ({told}): write "
+            "one file that holds all its data, without such links"
+        )
+    if status == _hdf5_walk.IMPOSSIBLE:
+        raise OSError(f"{os.fspath(path)!r} is damaged ({told}): copy or write it again")
 
 
 def _walk_apart(path, limit):
     """Return the exit status of walking a file, and what it printed."""
     # An embedded Python's executable is another program, which has better things to do.
     if not os.path.basename(sys.executable or "").lower().startswith("python"):
-        return 0, ""
+        return 1, ""
     paths = os.pathsep.join(folder for folder in sys.path if folder)
     ended = subprocess.run(
         [sys.executable, "-S", _hdf5_walk.__file__, os.path.abspath(path)],

@@ -11,6 +11,7 @@ from scipy import sparse
 from scipy.io import mmread
 
 from .._data._admission import check_sparse
+from .._utils._atomic import check_regular, open_regular
 from ._hdf5 import check_hdf5, naming
 
 __all__ = ["MATRIX", "list_names", "read_counts"]
@@ -18,6 +19,8 @@ __all__ = ["MATRIX", "list_names", "read_counts"]
 MATRIX = "filtered_feature_bc_matrix"
 _METADATA = ("library_ids", "chemistry_description", "software_version")
 _AS_WRITTEN = "the matrix as Space Ranger writes it"
+# Space Ranger's tables shrink to a fifth; no sane one to less than a hundredth.
+_SMALL, _MOST_FROM_A_BYTE = 2**24, 100
 _LEAST_ENTRY = 4  # bytes of the shortest line of a matrix.mtx, "1 1" and its end
 
 
@@ -61,6 +64,7 @@ def _read_h5(path):
     """Read the HDF5 form (Cell Ranger 3 and later)."""
     import h5py
 
+    check_regular(path, _AS_WRITTEN)
     if h5py.is_hdf5(path):
         check_hdf5(path)
     with naming(path, f"{_AS_WRITTEN} (truncated or not HDF5?)"):
@@ -156,8 +160,19 @@ def _find(folder, *names):
 
 
 def _unpack(path):
-    raw = path.read_bytes()
-    return gzip.decompress(raw) if path.suffix == ".gz" else raw
+    """Return the bytes of a file, unzipped: no more than a table makes of so many."""
+    with open_regular(path) as file:
+        if path.suffix != ".gz":
+            return file.read()
+        most = _SMALL + _MOST_FROM_A_BYTE * os.fstat(file.fileno()).st_size
+        with gzip.open(file) as unzipped:
+            content = unzipped.read(most + 1)
+    if len(content) > most:
+        raise ValueError(
+            f"{path} claims more than {most} bytes, which no table packed so small has: it is "
+            "damaged, copy it again"
+        )
+    return content
 
 
 def _make_var(name, id=None, feature_type=None, genome=None):

@@ -1,5 +1,6 @@
 """Image files whose headers claim what they can't hold: told before memory is asked for."""
 
+import os
 import struct
 import warnings
 import zlib
@@ -75,3 +76,18 @@ def test_other_bytes_are_told_in_one_line(tmp_path, content):
         with pytest.raises(ValueError, match=r"a\.png.*cannot be read") as caught:
             read(path)
         assert "\n" not in str(caught.value)
+
+
+def test_only_named_decoders_are_tried(tmp_path, monkeypatch):
+    path = tmp_path / "tissue.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n")
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("started"))
+    with pytest.raises(ValueError, match=r"tissue\.png.*expected a whole PNG, JPEG or TIFF"):
+        open_image(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes")
+def test_a_pipe_is_no_image(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(OSError, match=r"a\.png' is a named pipe: pass an image file"):
+        open_image(tmp_path / "a.png")

@@ -292,3 +292,158 @@ def test_barcodes_name_their_files(tmp_path, counts):
     path.write_text("\n".join([line[:-2] for line in lines]) + "\n")
     with pytest.raises(ValueError, match=r"filtered_feature_bc_matrix, where .*positions\.csv has"):
         read_silently(outs)
+
+
+# ---- hostile files -----------------------------------------------------------------------------
+
+
+def link_elsewhere(file, other):
+    file["uns/more"] = h5py.ExternalLink(str(other), "/secret")
+
+
+def link_softly_elsewhere(file, other):
+    file["uns/a"] = h5py.ExternalLink(str(other), "/")
+    file["uns/b"] = h5py.SoftLink("/uns/a/secret")
+
+
+def store_elsewhere(file, other):
+    raw = other.with_suffix(".raw")
+    raw.write_bytes(bytes(range(64)))
+    file["uns"].create_dataset("more", (8,), "f8", external=[(str(raw), 0, 64)])
+
+
+def lay_out_elsewhere(file, other):
+    layout = h5py.VirtualLayout((8,), "f8")
+    layout[:] = h5py.VirtualSource(str(other), "secret", shape=(8,))
+    file.create_virtual_dataset("uns/more", layout)
+
+
+ELSEWHERE = (link_elsewhere, link_softly_elsewhere, store_elsewhere, lay_out_elsewhere)
+
+
+@pytest.fixture
+def secret(tmp_path):
+    path = tmp_path / "secret.h5"
+    with h5py.File(path, "w") as file:
+        file["secret"] = np.arange(8.0)
+    return path
+
+
+@pytest.mark.parametrize("lead", ELSEWHERE)
+def test_content_of_other_files_is_refused(copy, secret, lead):
+    with h5py.File(copy, "r+") as file:
+        lead(file, secret)
+    with pytest.raises(OSError, match=r"section\.h5ad' is not read.*uns/(more|a) ") as caught:
+        io.read_section(copy)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("lead", ELSEWHERE)
+def test_so_it_is_in_a_matrix_h5(tmp_path, counts, secret, lead):
+    outs = write_outs(tmp_path / "outs", counts, "h5")
+    path = outs / "filtered_feature_bc_matrix.h5"
+    with h5py.File(path, "r+") as file:
+        file.create_group("uns")
+        lead(file, secret)
+    with pytest.raises(OSError, match=rf"{path.name}' is not read"):
+        read_silently(outs)
+
+
+def test_so_it_is_where_no_other_process_can_look(copy, secret, monkeypatch):
+    with h5py.File(copy, "r+") as file:
+        link_elsewhere(file, secret)
+    monkeypatch.setattr(sys, "executable", "")
+    with pytest.raises(OSError, match="is not read"):
+        io.read_section(copy)
+
+
+def test_links_within_a_file_are_followed(copy):
+    with h5py.File(copy, "r+") as file:
+        file["uns/soft"], file["uns/hard"] = h5py.SoftLink("/obsm/spatial"), file["obsm/spatial"]
+        file["uns/nowhere"] = h5py.SoftLink("/nowhere")
+        del file["uns/nowhere"]
+    adata = io.read_section(copy)
+    np.testing.assert_array_equal(adata.uns["soft"], adata.obsm["spatial"])
+    np.testing.assert_array_equal(adata.uns["hard"], adata.obsm["spatial"])
+
+
+def multiply_paths(file, link):
+    group = file["uns"]
+    for _ in range(30):
+        group = group.create_group("a")
+        link(group)
+
+
+def name_text_often(file, n=60_000):
+    # HDF5's writer stores a text once for each; here all refer to the first.
+    text = "x" * 100_000
+    data = file.create_dataset("uns/texts", (n,), h5py.string_dtype(), chunks=(n,), fillvalue=text)
+    data.attrs["encoding-type"], data.attrs["encoding-version"] = "string-array", "0.2.0"
+
+
+def claim_often(file):
+    data = file.create_dataset("uns/zeros", (2**21,), "f8", chunks=(2**20,))
+    for i in range(200):
+        file[f"uns/more{i}"] = data
+
+
+@pytest.mark.parametrize(
+    "attack, told",
+    [
+        (
+            lambda file: multiply_paths(file, lambda group: group.parent.__setitem__("b", group)),
+            "more paths than",
+        ),
+        (lambda file: file["uns"].__setitem__("a", file["/"]), "more paths than"),
+        (lambda file: file["uns"].__setitem__("a", h5py.SoftLink("/")), "more paths than"),
+        (name_text_often, "claims more text than"),
+        (claim_often, "claims 2097152 values"),
+    ],
+    ids=["hard links", "a hard circle", "a soft circle", "one text", "one array"],
+)
+def test_what_multiplies_is_refused(copy, attack, told):
+    with h5py.File(copy, "r+") as file:
+        attack(file)
+    with pytest.raises(OSError, match=rf"section\.h5ad' is damaged.*{told}"):
+        io.read_section(copy)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "filtered_feature_bc_matrix.h5",
+        "filtered_feature_bc_matrix/matrix.mtx",
+        "filtered_feature_bc_matrix/barcodes.tsv",
+        "spatial/tissue_positions.csv",
+        "spatial/scalefactors_json.json",
+        "spatial/tissue_hires_image.png",
+    ],
+)
+def test_pipes_are_not_waited_for(tmp_path, counts, name):
+    outs = write_outs(tmp_path / "outs", counts, "h5" if name.endswith(".h5") else "mtx")
+    (outs / name).unlink(missing_ok=True)
+    os.mkfifo(outs / name)
+    if name.endswith("png"):
+        io.read_visium(outs)  # as if there were none
+    else:
+        with pytest.raises(OSError, match=os.path.basename(name)):
+            read_silently(outs)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes")
+def test_a_section_that_is_a_pipe_is_told(tmp_path):
+    os.mkfifo(tmp_path / "a.h5ad")
+    with pytest.raises(OSError, match=r"a\.h5ad' is a named pipe: pass an \.h5ad"):
+        io.read_section(tmp_path / "a.h5ad")
+
+
+@pytest.mark.parametrize("name", ["matrix.mtx", "barcodes.tsv", "features.tsv"])
+def test_what_unpacks_to_far_more_is_told(tmp_path, counts, name):
+    outs = write_outs(tmp_path / "outs", counts, "mtx")
+    path = outs / "filtered_feature_bc_matrix" / name
+    path.unlink()
+    path.with_name(f"{name}.gz").write_bytes(gzip.compress(b"1 1\n" * 10**7))
+    with pytest.raises(ValueError, match=rf"{name}\.gz claims more than .* bytes") as caught:
+        read_silently(outs)
+    assert "\n" not in str(caught.value)
