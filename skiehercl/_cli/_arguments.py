@@ -108,7 +108,11 @@ def make_parser():
 
 
 def _add_file_arguments(fit):
-    fit.add_argument("section", metavar="SECTION", help=".h5ad file or Space Ranger folder")
+    fit.add_argument(
+        "section",
+        metavar="SECTION",
+        help=".h5ad file, Space Ranger folder, or .zarr store of an AnnData or SpatialData",
+    )
     needed = fit.add_argument_group("needed")
     needed.add_argument(
         "-k",

@@ -5,6 +5,7 @@ import itertools
 import os
 from collections.abc import Mapping
 
+from ..io._stores import is_store
 from ..io._visium import find_outs
 
 __all__ = ["check_outputs", "list_images"]
@@ -65,7 +66,7 @@ def _is_part(path, folder):
     with contextlib.suppress(OSError, ValueError):  # to be told by whoever reads it
         folder = os.fspath(find_outs(folder))
     parts = _identify_parts(folder) - {_identify(folder)}
-    if folder.rstrip(os.sep).endswith(".zarr"):
+    if is_store(folder):
         parts.add(_identify(folder))
     place = os.path.dirname(os.path.realpath(path))
     return not parts.isdisjoint({_identify(path), _identify(place)})

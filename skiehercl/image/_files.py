@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import warnings
 from pathlib import Path
@@ -86,8 +87,13 @@ def open_image(image: ImageLike) -> tuple[Array | RegionImage, float | None]:
     return check_pixels(_decode(path), name), mpp
 
 
-def read_image(image: ImageLike) -> Array:
-    """Return an image as an array (h, w, c), large ones too; otherwise as :func:`open_image`."""
+def read_image(image: ImageLike, content: bytes | None = None) -> Array:
+    """Return an image as an array (h, w, c), large ones too; otherwise as :func:`open_image`.
+
+    `content`: the bytes to decode in place of those of the file, whose name `image` is.
+    """
+    if content is not None:
+        return check_pixels(_decode(os.fspath(image), content), f"image {os.fspath(image)!r}")
     pixels, _ = open_image(image)
     if isinstance(pixels, RegionImage):
         if os.path.isfile(pixels.path):
@@ -145,7 +151,7 @@ def check_pixels(image, name):
     return pixels
 
 
-def _decode(path):
+def _decode(path, content=None):
     """Decode an image file with Pillow into an array."""
     from PIL import Image
 
@@ -153,7 +159,8 @@ def _decode(path):
         with warnings.catch_warnings():
             # Half of what is refused as a bomb is warned of, but not too large for memory.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(path, formats=_PILLOW_FORMATS)
+            source = path if content is None else io.BytesIO(content)
+            picture = Image.open(source, formats=_PILLOW_FORMATS)
         with picture:
             check_claim(path, (picture.height, picture.width, len(picture.getbands())), 1)
             if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:

@@ -167,7 +167,7 @@ def is_tiff(path):
         return file.read(4) in _TIFF_MAGIC
 
 
-def _is_zarr(path):
+def is_zarr(path):
     markers = (".zattrs", ".zgroup", ".zarray", "zarr.json")
     return any(os.path.exists(os.path.join(path, marker)) for marker in markers)
 
@@ -272,7 +272,7 @@ def _open_zarr(path, level):
 # The formats read by region: what tells one from its path, and what returns of one of its levels
 # (array-like, axes, micrometres per pixel of the finest level or None, has alpha, levels).
 _READERS = {
-    "zarr": (_is_zarr, _open_zarr),
+    "zarr": (is_zarr, _open_zarr),
     "tiff": (is_tiff, _open_tiff),
 }
 

@@ -14,7 +14,7 @@ from .._data._admission import check_sparse
 from .._utils._atomic import check_regular, open_regular
 from ._hdf5 import check_hdf5, naming
 
-__all__ = ["MATRIX", "list_names", "read_counts"]
+__all__ = ["MATRIX", "find_file", "find_matrix", "list_names", "read_counts", "unpack"]
 
 MATRIX = "filtered_feature_bc_matrix"
 _METADATA = ("library_ids", "chemistry_description", "software_version")
@@ -22,6 +22,14 @@ _AS_WRITTEN = "the matrix as Space Ranger writes it"
 # Space Ranger's tables shrink to a fifth; no sane one to less than a hundredth.
 _SMALL, _MOST_FROM_A_BYTE = 2**24, 100
 _LEAST_ENTRY = 4  # bytes of the shortest line of a matrix.mtx, "1 1" and its end
+
+
+def find_matrix(outs):
+    """Return the path of the filtered matrix, HDF5 or a folder, or None."""
+    # Another folder may hold the Matrix Market files themselves, as flat downloads do.
+    folder = outs / MATRIX if (outs / MATRIX).is_dir() else outs
+    file = find_file(outs, f"{MATRIX}.h5", what="matrices")
+    return file or (folder if find_file(folder, "matrix.mtx") or folder != outs else None)
 
 
 def read_counts(outs):
@@ -38,22 +46,16 @@ def read_counts(outs):
     origin : Path
         What was read.
     """
-    files = [outs / f"{MATRIX}.h5"]
-    if not files[0].is_file():  # downloads from data portals carry the sample's name in front
-        files = sorted(outs.glob(f"*{MATRIX}.h5"))
-    folder = outs / MATRIX
-    if len(files) > 1:
-        raise ValueError(f"{outs} has several matrices: {list_names(outs)}. Keep one of them")
-    if files:
-        parts, origin = list(_read_h5(files[0])), files[0]
-    elif folder.is_dir():
-        parts, origin = [*list(_read_mtx(folder)), {}], folder
-    else:
+    origin = find_matrix(outs)
+    if origin is None:
         raise FileNotFoundError(
             f"{outs} has neither {MATRIX}.h5 nor a folder {MATRIX}: found {list_names(outs)}; copy "
             "one of them there"
         )
-    counts, barcodes, var, metadata = parts
+    if origin.suffix == ".gz":
+        raise ValueError(f"{origin} is packed by gzip: unpack it (gunzip)")
+    mtx = origin.is_dir()
+    counts, barcodes, var, metadata = (*_read_mtx(origin), {}) if mtx else _read_h5(origin)
     if "feature_types" in var and (var["feature_types"] == "Gene Expression").any():
         genes = (var["feature_types"] == "Gene Expression").to_numpy()
         counts, var = counts[:, np.flatnonzero(genes)], var[genes]
@@ -109,14 +111,14 @@ def _as_text(attribute):
 def _read_mtx(folder):
     """Read the Matrix Market form, gzipped or not."""
     path = _find(folder, "matrix.mtx")
-    barcodes = _read_table(_find(folder, "barcodes.tsv"), dtype=str, keep_default_na=False)[0]
-    features = _read_table(_find(folder, "features.tsv", "genes.tsv"), sep="\t", dtype=str)
-    features = features.reindex(columns=range(3))
-    names = features[1].fillna(features[0])
-    kind = features[2].to_numpy() if features[2].notna().any() else None
+    barcodes = _read_table(_find(folder, "barcodes.tsv"))[0]
+    features = _read_table(_find(folder, "features.tsv", "genes.tsv"))
+    features = features.reindex(columns=range(3), fill_value="")
+    names = features[1].where(features[1] != "", features[0])
+    kind = features[2].to_numpy() if (features[2] != "").any() else None
     var = _make_var(names.to_numpy(), features[0].to_numpy(), kind)
     with naming(path, _AS_WRITTEN):
-        text = _unpack(path)
+        text = unpack(path)
         _check_shape(path, _read_size(text, path), barcodes, var)
         counts = sparse.coo_matrix(mmread(_io.BytesIO(text)))
         check_sparse(counts, f"{path}: its matrix (features x spots)")
@@ -142,24 +144,54 @@ def _read_size(text, path):
     return sizes[1], sizes[0]
 
 
-def _read_table(path, **options):
+def _read_table(path):
+    """Read a table of texts: a gene or spot may be called NA, 007 or 1e5."""
     with naming(path, "a table as Space Ranger writes it"):
-        return pd.read_csv(_io.BytesIO(_unpack(path)), header=None, **options)
+        return pd.read_csv(
+            _io.BytesIO(unpack(path)), header=None, sep="\t", dtype=str, keep_default_na=False
+        )
 
 
 def _find(folder, *names):
-    """Return the path of the first of `names` that exists, plain or with .gz."""
+    path = find_file(folder, *names)
+    if path is None:
+        raise FileNotFoundError(
+            f"{folder} has no {names[0]} or {names[0]}.gz: found {list_names(folder)}; copy the "
+            "whole folder"
+        )
+    return path
+
+
+def find_file(folder, *names, what="files"):
+    """Return the path of the first of `names` that exists, or None: plain or with .gz.
+
+    Downloads from data portals carry the sample's name in front: GSM1_A_barcodes.tsv.gz.
+
+    Raises
+    ------
+    ValueError
+        If the files of several samples match.
+    """
     for name in names:
-        for path in (folder / f"{name}.gz", folder / name):
+        for path in (folder / name, folder / f"{name}.gz"):
             if path.is_file():
                 return path
-    raise FileNotFoundError(
-        f"{folder} has no {names[0]} or {names[0]}.gz: found {list_names(folder)}; copy the whole "
-        "folder"
-    )
+    for name in names:
+        ends = tuple(f"{mark}{name}{packed}" for mark in "_.-" for packed in ("", ".gz"))
+        found = [path for path in sorted(folder.iterdir()) if path.name.endswith(ends)]
+        found = [path for path in found if path.is_file()]
+        if len(found) > 1:
+            raise ValueError(
+                f"{folder} has several {what} {name}: "
+                f"{', '.join(path.name for path in found[:6])}. Give "
+                "each sample a folder of its own, or keep one of the files"
+            )
+        if found:
+            return found[0]
+    return None
 
 
-def _unpack(path):
+def unpack(path):
     """Return the bytes of a file, unzipped: no more than a table makes of so many."""
     with open_regular(path) as file:
         if path.suffix != ".gz":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
@@ -13,7 +14,7 @@ import pandas as pd
 from .._utils._warnings import warn_user
 from ..image._files import open_image, read_image
 from ._hdf5 import naming
-from ._matrix import MATRIX, list_names, read_counts
+from ._matrix import MATRIX, find_file, find_matrix, list_names, read_counts, unpack
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -28,6 +29,7 @@ POSITION_COLUMNS = [
     "pxl_row_in_fullres",
     "pxl_col_in_fullres",
 ]
+_CELL_FILES = ("filtered_feature_cell_matrix.h5", "cell_segmentations.geojson")
 POSITION_FILES = ("tissue_positions.csv", "tissue_positions_list.csv", "tissue_positions.parquet")
 
 
@@ -44,20 +46,39 @@ def find_outs(path):
     folder = Path(path)
     if not folder.is_dir():
         raise FileNotFoundError(f"{os.fspath(path)!r} is not a folder: pass Space Ranger's outs")
-    for candidate in (folder, folder / "outs"):
-        if (candidate / "spatial").is_dir():
+    candidates = (folder, folder / "outs")
+    for candidate in candidates:
+        _refuse_hd_root(candidate)
+        # Flat downloads have the files of spatial/ beside the matrix.
+        if (candidate / "spatial").is_dir() or (
+            candidate.is_dir() and find_file(candidate, *POSITION_FILES)
+        ):
             return candidate
-    bins = sorted(entry.name for entry in folder.glob("binned_outputs/*/") if entry.is_dir())
-    if bins:
-        raise ValueError(
-            f"{os.fspath(path)!r} is a Visium HD output with several bin sizes: pass one of "
-            f"{', '.join(os.path.join('binned_outputs', name) for name in bins)} in it"
-        )
     raise ValueError(
         f"{os.fspath(path)!r} is not a Space Ranger output: looked for {MATRIX}.h5 or {MATRIX}/ "
         f"beside a folder spatial/ with scalefactors_json.json and one of "
         f"{', '.join(POSITION_FILES)}; found {list_names(folder)}"
     )
+
+
+def _refuse_hd_root(folder):
+    """Refuse a Visium HD folder above the bins, or one of segmented cells, and name the bins."""
+    if not folder.is_dir() or find_matrix(folder) is not None:
+        return
+    cells = any((folder / name).exists() for name in _CELL_FILES)
+    inner = folder / "segmented_outputs"
+    root = folder.parent if cells else folder
+    found = [*root.glob("binned_outputs/*/"), *root.glob("square_*um/")]
+    bins = ", ".join(sorted(str(entry) for entry in found if entry.is_dir()))
+    if not (bins or cells or inner.is_dir() or (folder / "feature_slice.h5").exists()):
+        return
+    what = "is a Visium HD output with several bin sizes"
+    if cells:
+        what = "holds the segmented cells of a Visium HD output, which are not read yet"
+    elif inner.is_dir():
+        what += " (and segmented_outputs, cells, which are not read yet)"
+    cure = f"pass one of {bins}" if bins else "copy one of its folders binned_outputs/square_*um"
+    raise ValueError(f"{os.fspath(folder)!r} {what}: {cure}")
 
 
 def read_positions(spatial):
@@ -69,14 +90,17 @@ def read_positions(spatial):
         Indexed by barcode.
     path : Path
     """
-    path = next((spatial / name for name in POSITION_FILES if (spatial / name).is_file()), None)
+    path = find_file(spatial, *POSITION_FILES)
     if path is None:
         raise FileNotFoundError(
             f"{spatial} has none of {', '.join(POSITION_FILES)}: found {list_names(spatial)}; copy "
             "the whole folder spatial/ of the run"
         )
     with naming(path, "the spots' positions as Space Ranger writes them"):
-        table = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+        # Not by its path: pandas takes a folder named ~root for somebody's home.
+        content = io.BytesIO(unpack(path))
+        parquet = ".parquet" in path.suffixes
+        table = _read_parquet(path, content) if parquet else _read_csv(path, content)
     absent = [column for column in POSITION_COLUMNS if column not in table]
     if absent:
         raise ValueError(
@@ -101,23 +125,26 @@ def read_positions(spatial):
     return numbers, path
 
 
-def _read_parquet(path):
+def _read_parquet(path, content):
     try:
-        table = pd.read_parquet(path)
+        table = pd.read_parquet(content)
     except ImportError as error:
         raise ImportError(f"{path} needs pyarrow: pip install pyarrow") from error
-    return table if "barcode" in table else table.rename_axis("barcode").reset_index()
+    table = table if "barcode" in table else table.rename_axis("barcode").reset_index()
+    return table.astype({"barcode": str})
 
 
-def _read_csv(path):
+def _read_csv(path, content):
+    settings = {"dtype": {"barcode": str}, "keep_default_na": False}  # one may be called NA or 007
     try:
-        first = pd.read_csv(path, header=None, nrows=1)
+        first = pd.read_csv(content, header=None, nrows=1, dtype=str, keep_default_na=False)
     except pd.errors.EmptyDataError as error:
         raise ValueError(f"{path} is empty: copy it again") from error
+    content.seek(0)
     if first.iloc[0, 0] == "barcode":
-        return pd.read_csv(path)
+        return pd.read_csv(content, **settings)
     if first.shape[1] == len(POSITION_COLUMNS):
-        return pd.read_csv(path, header=None, names=POSITION_COLUMNS)
+        return pd.read_csv(content, header=None, names=POSITION_COLUMNS, **settings)
     raise ValueError(
         f"{path} has {first.shape[1]} columns: expected {', '.join(POSITION_COLUMNS)}; copy the "
         "file that Space Ranger wrote"
@@ -154,14 +181,16 @@ def match_positions(barcodes, positions, files):
 
 def read_scalefactors(spatial):
     """Read scalefactors_json.json as a dict of floats."""
-    path = spatial / "scalefactors_json.json"
-    if not path.is_file():
+    path = find_file(spatial, name := "scalefactors_json.json")
+    if path is None:
         raise FileNotFoundError(
-            f"{spatial} has no {path.name}: found {list_names(spatial)}; copy the whole folder "
+            f"{spatial} has no {name}: found {list_names(spatial)}; copy the whole folder "
             "spatial/ of the run"
         )
+    with naming(path, "the scale factors as Space Ranger writes them"):
+        content = unpack(path)
     try:
-        factors = json.loads(path.read_text())
+        factors = json.loads(content)
         return {key: float(value) for key, value in factors.items()}
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(
@@ -175,9 +204,11 @@ def read_images(spatial, fullres_image=None):
     images = {}
     for key in ("hires", "lowres"):
         for suffix in ("png", "jpg", "tiff"):
-            path = spatial / f"tissue_{key}_image.{suffix}"
-            if path.is_file():
-                images[key] = read_image(path)
+            path = find_file(spatial, f"tissue_{key}_image.{suffix}")
+            if path is not None:
+                packed = path.suffix == ".gz"
+                with naming(path, "an image"):
+                    images[key] = read_image(path, unpack(path) if packed else None)
                 break
     if fullres_image is not None:
         pixels, _ = open_image(fullres_image)
@@ -203,7 +234,8 @@ def read_visium(
         The ``outs`` folder or the one around it; for Visium HD one bin size,
         ``binned_outputs/square_008um``. The matrix may be ``filtered_feature_bc_matrix.h5`` or the
         Matrix Market folder; positions ``tissue_positions_list.csv``,
-        ``tissue_positions.csv`` or ``.parquet`` (needs pyarrow).
+        ``tissue_positions.csv`` or ``.parquet`` (needs pyarrow). As data portals have them, files
+        may be gzipped (but for the .h5), carry one sample's name in front, and lie in one folder.
     library_id : str, default=None
         Key in ``uns["spatial"]``; None: the one stored in the .h5, else the folder's name (its
         parent's if that is ``outs``).
@@ -232,7 +264,7 @@ def read_visium(
     import anndata
 
     outs = find_outs(path)
-    spatial = outs / "spatial"
+    spatial = outs / "spatial" if (outs / "spatial").is_dir() else outs
     counts, barcodes, var, metadata, origin = read_counts(outs)
     positions, table = read_positions(spatial)
     positions = match_positions(barcodes, positions, (origin, table))

@@ -585,7 +585,9 @@ def test_from_spatialdata_returns_a_checked_copy_of_the_named_table():
 
 def test_zarr_store_without_the_extra_names_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "spatialdata", None)
-    (tmp_path / "section.zarr").mkdir()
+    (tmp_path / "section.zarr" / "tables").mkdir(parents=True)
+    for folder in ("", "tables"):
+        (tmp_path / "section.zarr" / folder / ".zgroup").write_text('{"zarr_format": 2}')
     with pytest.raises(ImportError, match=r"skiehercl\[spatialdata\]"):
         io.read_section(tmp_path / "section.zarr")
 
