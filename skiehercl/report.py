@@ -12,8 +12,9 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from ._data._anndata import is_anndata, warn_of_libraries
+from ._data._anndata import is_anndata
 from ._data._checks import check_sections
+from ._data._sections import warn_of_space
 from ._spots._layout import SpotLayout, unpack_by_keys
 from ._utils._settings import standard_settings
 from .graph import SpatialKNNGraph
@@ -209,9 +210,8 @@ def _gather(X, coords, image, sections, estimator):
         X, *found = unpack_by_keys(adata, estimator.layout or SpotLayout())
         given = zip((coords, image, sections), found, strict=True)
         coords, image, sections = (other if own is None else own for own, other in given)
-        if sections is None:
-            cure = "tell sections apart by the estimator's layout__section_key={column!r}"
-            warn_of_libraries(adata, cure)
+        cure = "tell sections apart by the estimator's layout__section_key={column!r}"
+        warn_of_space(coords, sections, cure, adata)
     for name, given in (("coords", coords), ("image_features", image)):
         if given is None:
             raise ValueError(f"image_report compares with and without image: it needs {name}")

@@ -1,13 +1,12 @@
 """AnnData -> arrays: parts by key, genes by name, rows by label. anndata itself isn't imported."""
 
 import hashlib
-from collections.abc import Mapping
 
 import numpy as np
 import scipy.sparse as sp
 
-from .._utils._warnings import warn_user
 from ._admission import admit, check_sparse
+from ._sections import warn_of_space
 
 __all__ = [
     "align_rows",
@@ -22,16 +21,7 @@ __all__ = [
     "take_expression",
     "unpack_anndata",
     "unpack_counts",
-    "warn_of_libraries",
 ]
-
-# Columns of obs that name the section of each spot, in the tools around scanpy and squidpy.
-_SECTION_COLUMNS = (
-    *("library_id", "library", "sample", "sample_id", "section", "section_id"),
-    *("slice", "slice_id", "slide", "slide_id", "batch"),
-)
-# A column with fewer spots for each of its values names no sections: barcodes, replicates of spots.
-_SPOTS_PER_SECTION = 10
 
 
 def is_anndata(X):
@@ -169,16 +159,16 @@ def unpack_counts(preprocessor, X, coords, sections, *, reset):
         align_rows(sections, "sections", labels),
     )
     coords = coords if coords is None else admit(coords, "coords")
-    if is_anndata(X):
-        adata, pool = X, preprocessor.pool
+    pool, adata = preprocessor.pool, X if is_anndata(X) else None
+    searches = pool is not None and not sp.issparse(pool) and pool != 0
+    if adata is not None:
         X, names = take_expression(adata, preprocessor.layer), find_genes(adata, preprocessor.layer)
-        searches = pool is not None and not sp.issparse(pool) and pool != 0
         if coords is None and searches:
             coords = take_coords(adata, f"pool={pool!r}")
-            if sections is None:
-                warn_of_libraries(adata, "pass sections=adata.obs[{column!r}]")
     else:
         X = admit(X, "X")
+    cure = "pass sections=adata.obs[{column!r}]"
+    warn_of_space(coords if searches else None, sections, cure, adata)
     if reset:
         preprocessor._anndata_genes = names
     elif names is not None:
@@ -267,41 +257,3 @@ def align_rows(block, name, labels):
             f"{name}.to_numpy() if the rows are in one order"
         )
     return block.iloc[index.get_indexer(labels)]
-
-
-def warn_of_libraries(adata, cure):
-    """Warn of an AnnData that seems to hold several sections, naming the column of obs.
-
-    ``cure`` is what to do about it, with {column} for the column's name.
-    """
-    libraries = adata.uns.get("spatial")
-    libraries = [str(key) for key in libraries] if isinstance(libraries, Mapping) else []
-    column, n_sections = _find_section_column(adata.obs, libraries)
-    if column is None and len(libraries) > 1:
-        n_sections, told = len(libraries), f"adata.uns['spatial'] has {len(libraries)} libraries"
-        column, cure = "library_id", f"put each spot's into adata.obs['library_id'] and {cure}"
-    else:
-        told = f"adata.obs[{column!r}] has {n_sections} values"
-    if n_sections > 1:
-        warn_user(
-            f"{told}, so these may be several sections, but they are taken for one, whose spots "
-            f"are neighbours across them: {cure.format(column=column)}"
-        )
-
-
-def _find_section_column(obs, libraries):
-    """Return the column that names each spot's section, and how many there are; or None and 0."""
-    found = []
-    for column in obs.columns:
-        kind = getattr(obs[column].dtype, "kind", "O")
-        if kind not in "OUSiub":
-            continue
-        named = str(column).lower() in _SECTION_COLUMNS
-        if not named and (kind != "O" or len(libraries) < 2):
-            continue
-        values = obs[column].dropna().unique()
-        if len(libraries) > 1 and len(values) and {str(v) for v in values} <= set(libraries):
-            return column, len(values)
-        if named and len(values) <= max(1, len(obs) // _SPOTS_PER_SECTION):
-            found.append((column, len(values)))
-    return max(found, key=lambda pair: pair[1], default=(None, 0))

@@ -198,8 +198,8 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
         Warns
         -----
         UserWarning
-            If spots or genes have no counts, spots share a place, domains end without spots, or
-            an AnnData seems to hold several sections but the layout names no ``section_key``.
+            If spots or genes have no counts, spots share a place or are background, domains end
+            without spots, or there seem to be several sections but none are named.
         """
         # A copy learns: a fit that fails then leaves nothing behind.
         fitted, parts = copy.copy(self), self._take_parts()

@@ -13,14 +13,16 @@ from .._data._anndata import (
     is_anndata,
     match_columns,
     match_genes,
-    warn_of_libraries,
 )
+from .._data._sections import warn_of_space
 from ._adjacency import check_graphs, gather_adjacencies
 from ._checks import check_spots
 from ._layout import IMAGE_KEY, unpack_by_keys
 from ._packed import PARAMETERS, find_blocks, take_block
 
 __all__ = ["gather_spots", "split_second"]
+
+_CURE = "tell sections apart by layout=SpotLayout(section_key={column!r}), or sections="
 
 
 def gather_spots(estimator, layout, X, coords, image_features, sections, *, reset):
@@ -70,6 +72,7 @@ def gather_spots(estimator, layout, X, coords, image_features, sections, *, rese
         X, matched = match_columns(X, estimator)
     compared = bool(selections) or matched
     spots = check_spots(estimator, X, *given.values(), reset=reset, packed=compared)
+    warn_of_space(spots.coords, spots.sections, _CURE, adata)
     if reset:
         estimator._anndata_genes = genes
         estimator._anndata_spots = None if adata is None else digest_names(labels)
@@ -108,9 +111,6 @@ def _unpack_by_keys(layout, adata, given):
             "image features by layout=SpotLayout(image_key=...), pass image_features=, or set "
             "image_key=None there to do without"
         )
-    if given["sections"] is None and given["coords"] is not None:
-        cure = "tell sections apart by layout=SpotLayout(section_key={column!r}), or sections="
-        warn_of_libraries(adata, cure)
     return X, given
 
 

@@ -5,6 +5,7 @@ transformers, no gradients around a whole evaluation. None of it is meant for wh
 """
 
 import contextlib
+import contextvars
 import sys
 import threading
 
@@ -12,8 +13,9 @@ import numpy as np
 from sklearn import config_context
 from sklearn.base import clone
 
-__all__ = ["WAYS_TO_NEED_LESS", "clone_plain", "standard_settings"]
+__all__ = ["WAYS_TO_NEED_LESS", "clone_plain", "is_inside", "standard_settings"]
 
+_INSIDE = contextvars.ContextVar("inside", default=False)
 _LOCK = threading.Lock()
 _PRECISION = {"users": 0, "before": None}  # torch's default is the process's, not the thread's
 _SCARCE = ("out of memory", "can't allocate memory", "not enough memory")
@@ -27,6 +29,11 @@ def clone_plain(transformer):
     """Return a clone that gives arrays and sparse matrices, whatever its ``set_output`` says."""
     copy = clone(transformer)
     return copy.set_output(transform="default") if hasattr(copy, "set_output") else copy
+
+
+def is_inside():
+    """Whether `standard_settings` hold: the caller is this package, not its user."""
+    return _INSIDE.get()
 
 
 @contextlib.contextmanager
@@ -48,6 +55,7 @@ def standard_settings(needs=None):
         If numpy or torch can't have the memory that they ask for, with the size and the cure.
     """
     with contextlib.ExitStack() as stack:
+        stack.callback(_INSIDE.reset, _INSIDE.set(True))
         stack.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
         stack.enter_context(config_context(transform_output="default"))
         if "torch" in sys.modules:  # otherwise nobody has set anything

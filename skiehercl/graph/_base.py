@@ -18,9 +18,11 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._data._admission import admit
-from .._data._anndata import is_anndata, take_coords, warn_of_libraries
+from .._data._anndata import is_anndata, take_coords
 from .._data._checks import check_all_finite, check_sections
+from .._data._sections import warn_of_space
 from .._utils._display import DocumentedEstimator
+from .._utils._settings import is_inside
 from ._search import symmetrise
 
 if TYPE_CHECKING:
@@ -109,9 +111,10 @@ class SpatialGraph(
 
     @_fit_context(prefer_skip_nested_validation=True)
     def _fit(self, X, sections):
-        if is_anndata(X) and sections is None:
-            warn_of_libraries(X, "pass sections=adata.obs[{column!r}]")
+        adata = X if is_anndata(X) else None
         X = self._check_coords(X, reset=True)
+        if not is_inside():  # whoever builds graphs there has told
+            warn_of_space(X, sections, "pass sections=adata.obs[{column!r}]", adata)
         self.coords_, self.section_labels_ = X, None
         self.section_codes_ = np.zeros(len(X), dtype=np.intp)
         if sections is not None:

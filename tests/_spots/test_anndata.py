@@ -18,7 +18,7 @@ from skiehercl import (
     SpatialKNNGraph,
     SpatialRadiusGraph,
 )
-from skiehercl._data._anndata import align_rows, match_genes, warn_of_libraries
+from skiehercl._data._anndata import align_rows, match_genes
 from skiehercl.datasets import make_tissue
 from skiehercl.image import ColorTextureFeaturizer
 from skiehercl.preprocessing import ExpressionPreprocessor
@@ -306,7 +306,7 @@ def test_rows_are_aligned_only_where_both_have_labels():
 
 @each_clusterer
 def test_several_libraries_without_a_key_are_told_loudly(estimator, adata):
-    adata.obs["library_id"] = pd.Categorical(np.repeat(["left", "right"], N // 2))
+    adata.obs["library_id"] = pd.Categorical(np.tile(["left", "right"], N // 2))
     told = r"obs\['library_id'\] has 2 values, .*several sections.*section_key='library_id'"
     with pytest.warns(UserWarning, match=told):
         fit_labels(estimator, adata)
@@ -326,33 +326,6 @@ def test_graphs_tell_several_libraries_too(estimator, adata):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         estimator.fit(adata, sections=adata.obs["batch"])
-
-
-@pytest.mark.parametrize(
-    ("columns", "libraries", "told"),
-    [
-        ({}, ["a", "b"], r"uns\['spatial'\] has 2 libraries.*put each spot's into .*'library_id'"),
-        ({"origin": ["a", "b"] * 50}, ["a", "b"], r"obs\['origin'\] has 2 values"),
-        ({"origin": ["a"] * 100}, ["a", "b"], None),  # a part, with the images of the whole
-        ({"origin": ["c", "d"] * 50}, ["a"], None),
-        ({"Sample": [1, 2] * 50}, [], r"obs\['Sample'\]"),
-        ({"sample": range(100)}, [], None),  # a name for each spot
-        ({"batch": ["a"] * 100}, ["a"], None),
-        ({"slice": np.linspace(0, 1, 100)}, [], None),
-    ],
-)
-def test_sections_are_recognised_by_their_column(columns, libraries, told):
-    adata = anndata.AnnData(
-        np.ones((100, 2)), obs=pd.DataFrame(columns, index=map(str, range(100)))
-    )
-    adata.uns["spatial"] = {library: {} for library in libraries}
-    if told is None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            warn_of_libraries(adata, "")
-    else:
-        with pytest.warns(UserWarning, match=told):
-            warn_of_libraries(adata, "say {column!r}")
 
 
 @pytest.mark.filterwarnings("error")
