@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-__all__ = ["Head", "MixtureHead", "MixtureVote"]
+__all__ = ["Head", "MixtureHead", "MixtureVote", "smooth_over_neighbors"]
 
 # "auto" refinement asks one neighbour for this many spots of a section; fewer than the least are
 # worse than none (benchmarks/decisions.md).
@@ -41,7 +41,8 @@ class Head(Options):
     parameters, it has ``fit(voters, spots, candidates, n_pooled, seed)``, which returns the
     domains' probabilities (n, K), ``predict_proba(voters, spots)``, ``n_clusters_`` and, if there
     were several candidates, ``n_clusters_curve_``; see :class:`MixtureVote`. Files store its
-    attributes.
+    attributes. Where it has ``smooth``, the embeddings are averaged over neighbours so many times
+    before it sees them.
     """
 
     fitted: type
@@ -49,6 +50,27 @@ class Head(Options):
     def build(self):
         """Return what learns from embeddings."""
         return self.fitted(**self.get_params(deep=False))
+
+
+def smooth_over_neighbors(z, neighbor_mean, times):
+    """Average an embedding over each spot and its neighbours, again and again.
+
+    Parameters
+    ----------
+    z : ndarray of shape (n, k)
+    neighbor_mean : csr_matrix of shape (n, n)
+        Row-stochastic; a row without neighbours leaves its spot as it is.
+    times : int
+
+    Returns
+    -------
+    ndarray of shape (n, k)
+        The spot itself counts as much as its neighbours do on the average.
+    """
+    n_neighbors = np.diff(neighbor_mean.indptr)[:, None]
+    for _ in range(times):
+        z = (z + n_neighbors * (neighbor_mean @ z)) / (1 + n_neighbors)
+    return z
 
 
 class MixtureVote:
@@ -61,12 +83,15 @@ class MixtureVote:
         If there were several numbers to choose from.
     """
 
-    def __init__(self, dimensions, components, n_starts, covariance_type, refine_neighbors):
+    def __init__(
+        self, dimensions, components, n_starts, covariance_type, refine_neighbors, smooth=0
+    ):
         self.dimensions = tuple(dimensions)
         self.components = tuple(components)
         self.n_starts = n_starts
         self.covariance_type = covariance_type
         self.refine_neighbors = refine_neighbors
+        self.smooth = smooth
 
     def fit(self, voters, spots, candidates, n_pooled, seed):
         """Learn the domains and return their probabilities (n, K).
@@ -172,6 +197,10 @@ class MixtureHead(Head):
     refine_neighbors : int, "auto" or None, default="auto"
         Nearest spots that vote on a spot's domain at the end. "auto": one for every 200 spots of
         the section, at most 50, none below 800 spots. None: no refinement.
+    smooth : int, default=0
+        Times, 0 to 100, that the embedding is averaged over each spot and its neighbours before the
+        mixtures see it, as the decoder (7) does; with several graphs, over those of the first.
+        ``embedding_`` stays as it is.
 
     Examples
     --------
@@ -192,6 +221,7 @@ class MixtureHead(Head):
             StrOptions({"auto"}),
             None,
         ],
+        "smooth": [Interval(Integral, 0, 100, closed="both")],
     }
 
     def __init__(
@@ -202,12 +232,14 @@ class MixtureHead(Head):
         n_starts: int = 4,
         covariance_type: Literal["tied", "full", "diag", "spherical"] = "tied",
         refine_neighbors: int | Literal["auto"] | None = "auto",
+        smooth: int = 0,
     ) -> None:
         self.dimensions = dimensions
         self.components = components
         self.n_starts = n_starts
         self.covariance_type = covariance_type
         self.refine_neighbors = refine_neighbors
+        self.smooth = smooth
 
     def check(self) -> Self:
         """Raise a ValueError that names the parameter, the rule and what came, if one is bad."""

@@ -207,6 +207,7 @@ CLASSES = {
             "mixtures_": each(each(instance(DomainMixture))),
             "consensus_": instance(DomainConsensus),
             "n_refine_neighbors_": or_none(number(1, kind=Integral)),
+            "smooth": number(0, 100, kind=Integral),
         },
         relate_vote,
     ),

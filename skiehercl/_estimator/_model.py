@@ -3,6 +3,7 @@
 import numpy as np
 from sklearn.base import clone
 
+from .._domains._head import smooth_over_neighbors
 from .._features._features import NeighborhoodFeatures
 from .._training._callbacks import ProgressBar
 from .._training._checkpoint import Checkpoint
@@ -49,7 +50,7 @@ class DomainModel:
                 trainer = clone(self.plan.trainer).fit(section, self.plan, seed, device, **options)
                 self.trained_.append(trainer.trained_)
         latents, attention = self._encode(section, device)
-        voters, n_pooled = self._voters(latents), self.features.n_pooled_
+        voters, n_pooled = self._voters(latents, section), self.features.n_pooled_
         probabilities = self.head.fit(voters, spots, candidates, n_pooled, int(seeds[0]))
         return probabilities, self._join(latents), attention, section
 
@@ -57,7 +58,7 @@ class DomainModel:
         """Return probabilities (n, K), embedding (n, k), attention and the section of Spots."""
         section = recall(memory, NeighborhoodFeatures.transform, self.features, spots)
         latents, attention = self._encode(section, choose_device(device, or_cpu=True))
-        probabilities = self.head.predict_proba(self._voters(latents), spots)
+        probabilities = self.head.predict_proba(self._voters(latents, section), spots)
         return probabilities, self._join(latents), attention, section
 
     def embed(self, spots, device, memory=NO_MEMORY):
@@ -76,11 +77,13 @@ class DomainModel:
     def _starts_alike(self):
         return self.plan.network.init == "pca"
 
-    def _voters(self, latents):
+    def _voters(self, latents, section):
         # Trainings that start alike share their axes: their mean, steadier than each of them,
         # votes too. Random starts make axes of their own, which have no mean.
         together = self._starts_alike and len(latents) > 1
-        return [self._join(latents), *latents] if together else latents
+        voters = [self._join(latents), *latents] if together else latents
+        times = getattr(self.head, "smooth", 0)
+        return [smooth_over_neighbors(z, section.neighbor_mean, times) for z in voters]
 
     def _join(self, latents):
         return np.mean(latents, axis=0) if self._starts_alike else latents[0]

@@ -6,11 +6,13 @@ from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 
-from skiehercl import SpatialKNNGraph
+from skiehercl import IEHERCLClusterer, SpatialKNNGraph
 from skiehercl._domains import _consensus, _mixture, _ward
 from skiehercl._domains._consensus import DomainConsensus, refine_probabilities
+from skiehercl._domains._head import smooth_over_neighbors
 from skiehercl._domains._mixture import DomainMixture, WhitenedMixture
 from skiehercl._domains._ward import ward_labels
+from skiehercl.datasets import make_tissue
 from skiehercl.graph import neighbor_mean_matrix
 
 BLOBS, TRUTH = make_blobs(300, n_features=6, centers=4, cluster_std=0.8, random_state=0)
@@ -319,3 +321,39 @@ def test_refinement_without_weight_changes_nothing():
     mean = neighbor_mean_matrix(SpatialKNNGraph(4).fit_transform(GRID))
     probabilities = np.random.RandomState(0).dirichlet(np.ones(3), 144)
     np.testing.assert_allclose(refine_probabilities(probabilities, mean, 0.0), probabilities)
+
+
+# -- smoothing ---------------------------------------------------------------------------------
+
+
+def test_smoothing_averages_each_spot_with_its_neighbours():
+    rng = np.random.RandomState(0)
+    adjacency = np.triu(rng.rand(30, 30) < 0.1, 1).astype(float)
+    adjacency[4], adjacency[:, 4] = 0, 0  # a spot without neighbours
+    adjacency = sp.csr_matrix(adjacency + adjacency.T)
+    z = expected = rng.normal(size=(30, 3))
+    for times in range(3):
+        found = smooth_over_neighbors(z, neighbor_mean_matrix(adjacency), times)
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+        members = [[i, *adjacency[i].indices] for i in range(30)]
+        expected = np.stack([expected[some].mean(axis=0) for some in members])
+    np.testing.assert_allclose(found[4], z[4])
+
+
+@pytest.mark.parametrize("n_init", [1, 2])
+def test_smoothed_heads_predict_what_they_fitted(n_init, tmp_path):
+    tissue = make_tissue(200, 3, n_genes=40, image=False, return_arrays=True, random_state=0)
+    rough, model = (
+        IEHERCLClusterer(3, n_init=n_init, max_iter=2, random_state=0).set_params(
+            graph=SpatialKNNGraph(6), head__dimensions=(5,), head__smooth=smooth
+        )
+        for smooth in (0, 2)
+    )
+    rough.fit(tissue.X, tissue.coords)
+    model.fit(tissue.X, tissue.coords)
+    np.testing.assert_array_equal(model.embedding_, rough.embedding_)
+    assert (model.probabilities_ != rough.probabilities_).any()
+    np.testing.assert_array_equal(model.predict(tissue.X, tissue.coords), model.labels_)
+    model.save(tmp_path / "model")
+    loaded = IEHERCLClusterer.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.predict(tissue.X, tissue.coords), model.labels_)
