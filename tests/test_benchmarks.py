@@ -4,9 +4,15 @@ import importlib
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sklearn.base import clone
+
+from skiehercl import Callback, IEHERCLClusterer
+from skiehercl.datasets import make_tissue
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py"))
@@ -231,3 +237,29 @@ def test_sections_are_described_as_they_are(harness, data_dir, read_section):
         domains = set(adata.obs[section.label].astype(str)) - {"NA"}
         assert (name, len(domains)) == (name, section.n_domains)
         assert (name, find_image(adata) is not None) == (name, section.image)
+
+
+def test_gradients_of_a_training_are_measured_and_nothing_changes():
+    gradients = importlib.import_module("benchmarks._paper_gradients")
+    found = []
+
+    class Measure(Callback):
+        def on_epoch_end(self, trainer):
+            plan = trainer.plan_
+            for weight in (0.1, 0.2):
+                trainer.plan_ = replace(plan, lambda_contrast=weight)
+                found.append(gradients.measure_gradients(trainer))
+            trainer.plan_ = plan
+
+    tissue = make_tissue(120, 3, n_genes=20, image=False, return_arrays=True, random_state=0)
+    model = IEHERCLClusterer(3, max_iter=4, lambda_ot=0.5, random_state=0)
+    model.set_params(terms__ot_warmup=0.5)
+    plain = clone(model).fit(tissue.X, tissue.coords)
+    model.set_params(trainer__callbacks=[Measure()]).fit(tissue.X, tissue.coords)
+    np.testing.assert_array_equal(model.embedding_, plain.embedding_)
+    assert set(found[0]) == {"reconstruction", "contrast", "total"}
+    once, twice = found[-2:]
+    assert set(once) == {"reconstruction", "contrast", "transport", "total"}
+    assert twice["contrast"] == pytest.approx(2 * once["contrast"])
+    assert twice["transport"] == once["transport"] > 0
+    assert once["total"] <= sum(once.values()) - once["total"]
