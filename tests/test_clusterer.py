@@ -622,7 +622,11 @@ def test_all_domains_are_found_where_they_are_distinct():
 def test_paper_preset_runs_and_can_be_overridden():
     model = IEHERCLClusterer.from_preset("paper", n_clusters=K, max_iter=2, random_state=0)
     assert (model.lambda_rec, model.lambda_contrast, model.lambda_ot) == (10.0, 1e-3, 1.0)
-    assert (model.network.hidden_size, model.trainer.batch_size) == (512, None)
+    assert (model.network.hidden_size, model.network.latent_size) == (512, 64)
+    genes = model.preprocessor
+    assert (genes.n_top_genes, genes.scale, genes.max_value) == (3000, True, 10.0)
+    assert (model.trainer.batch_size, model.head.smooth, model.walk_length) == (1024, 1, 5)
+    assert IEHERCLClusterer.from_preset("paper").max_iter == 200 <= model.trainer.n_iter_no_change
     model.set_params(terms__sigma=0.1, trainer__learning_rate=1e-3)
     assert (model.terms.sigma, model.terms.temperature, model.terms.walk_alpha) == (0.1, 0.5, 0.5)
     assert (model.trainer.learning_rate, model.trainer.weight_decay) == (1e-3, 1e-4)
