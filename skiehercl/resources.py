@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._estimator._footprint import estimate_fit
+from ._estimator._footprint import DataSize, estimate_fit
 from ._utils._free_memory import free_memory
 from .clusterer import IEHERCLClusterer
 
@@ -21,6 +21,7 @@ def estimate_memory(
     estimator: BaseEstimator | None = None,
     n_image_features: int = 0,
     density: float | None = None,
+    n_sections: int = 1,
 ) -> int:
     """Estimate the peak memory of a fit on the CPU, beyond the data and the loaded libraries.
 
@@ -36,12 +37,14 @@ def estimate_memory(
         Share of X's entries that are stored, such as ``X.nnz / (n_spots * n_features)``: X is a
         sparse matrix of counts. None: X is an array of ready features, or of counts if the
         estimator's ``features.input`` says so.
+    n_sections : int, default=1
+        Sections that the spots lie in, about equally many in each.
 
     Returns
     -------
     n_bytes : int
-        Peak of the memory that the fit adds, on one thread; ``python -m benchmarks memory``
-        measures how close it is.
+        Peak of the memory that the fit adds, on one thread, if X is float32: of another dtype a
+        float32 copy comes on top. ``python -m benchmarks memory`` measures how close it is.
 
     Raises
     ------
@@ -61,7 +64,7 @@ def estimate_memory(
     >>> 2**28 < mixture <= network < 2**33
     True
     """
-    rules = (("n_spots", n_spots, 1), ("n_features", n_features, 1))
+    rules = (("n_spots", n_spots, 1), ("n_features", n_features, 1), ("n_sections", n_sections, 1))
     for name, value, least in (*rules, ("n_image_features", n_image_features, 0)):
         if value < least:
             raise ValueError(f"{name}={value} must be {least} or more: pass the size of the data")
@@ -73,8 +76,9 @@ def estimate_memory(
     estimator = IEHERCLClusterer() if estimator is None else estimator
     kind = getattr(estimator.features, "input", "auto")
     is_counts = kind in ("counts", "log1p") or (kind == "auto" and density is not None)
-    phases = estimate_fit(estimator, n_spots, n_features, n_image_features, density, is_counts)
-    return max(phases.values())
+    sizes = n_spots, n_features, n_image_features
+    data = DataSize(*sizes, density, is_counts, min(n_sections, n_spots))
+    return max(estimate_fit(estimator, data).values())
 
 
 def available_memory() -> int | None:

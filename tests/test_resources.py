@@ -48,6 +48,33 @@ def test_more_to_hold_needs_more():
 
 
 @pytest.mark.parametrize(
+    "parameters",
+    [{"n_clusters": 40}, {"n_init": 4}, {"n_clusters": "auto"}, {"head__n_starts": 16}],
+)
+def test_small_fits_that_compare_more_need_more(parameters):
+    model = IEHERCLClusterer().set_params(**parameters)
+    assert estimate_memory(5000, 50, estimator=model) > 1.2 * estimate_memory(5000, 50)
+
+
+def test_what_the_data_bring_counts():
+    plain = estimate_memory(20_000, 50)
+    assert estimate_memory(20_000, 50, n_image_features=512) > plain + 4 * 8 * 512 * 20_000 / 2
+    # Each section has neighbourhoods and votes of its own, small ones where it is small.
+    assert estimate_memory(20_000, 50, n_sections=40) < plain
+
+
+def test_rows_of_ready_features_count_in_double_precision_and_several_times():
+    wide = estimate_memory(4000, 2000, estimator=SmoothedMixture())
+    assert wide > 3 * 8 * 4000 * 2000
+    sparse = estimate_memory(4000, 2000, estimator=_ready(), density=0.1)
+    assert sparse < wide
+
+
+def _ready():
+    return SmoothedMixture().set_params(features__input="features")
+
+
+@pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
         ((0, 5), {}, "n_spots=0 must be 1 or more"),
@@ -97,6 +124,18 @@ def test_a_fit_that_needs_more_than_is_free_warns(monkeypatch):
     monkeypatch.setattr(_footprint, "free_memory", lambda: 2**20)
     with pytest.warns(UserWarning, match="needs about .* 1 MiB are free: .*fewer genes or spots"):
         quick().fit(TISSUE.X, TISSUE.coords)
+
+
+def test_the_warning_names_a_setting_that_would_fit(monkeypatch):
+    model = quick(n_init=6, head=MixtureHead(n_starts=2))
+    sizes = [
+        estimate_memory(*TISSUE.X.shape, density=TISSUE.X.nnz / TISSUE.X.size, estimator=one)
+        for one in (model, quick(n_init=1, head=MixtureHead(n_starts=2)))
+    ]
+    monkeypatch.setattr(_footprint, "free_memory", lambda: sum(sizes) // 2)
+    with pytest.warns(UserWarning, match=r"are free: n_init=1 needs \d+ MiB; or keep fewer genes"):
+        model.fit(TISSUE.X, TISSUE.coords)
+    assert model.n_init == 6
 
 
 @pytest.mark.parametrize("free", [None, 2**60])

@@ -11,10 +11,10 @@ from sklearn.utils import check_random_state
 from .._utils._threads import map_small
 from ._mixture import DomainMixture
 
-__all__ = ["choose_n_clusters", "list_candidates", "measure_curve"]
+__all__ = ["AUTO_RANGE", "choose_n_clusters", "list_candidates", "measure_curve"]
 
 # What n_clusters="auto" chooses from, and the fewest spots for each domain.
-_AUTO_RANGE = (2, 20)
+AUTO_RANGE = (2, 20)
 _SPOTS_PER_DOMAIN = 10
 # Leading directions of the embedding that are looked at, at most one for this many spots.
 _N_DIMENSIONS = 15
@@ -46,7 +46,7 @@ def list_candidates(n_clusters, n_spots):
         If one is not a positive integer, or more than the spots.
     """
     if isinstance(n_clusters, str):
-        least, most = _AUTO_RANGE
+        least, most = AUTO_RANGE
         return tuple(range(least, max(least, min(most, n_spots // _SPOTS_PER_DOMAIN)) + 1))
     numbers = np.unique(n_clusters)
     if not numbers.size or numbers.dtype.kind not in "iu" or numbers[0] < 1:

@@ -22,8 +22,10 @@ from sklearn.utils import check_random_state
 
 from ._rows import check_sigma, check_walk, squared_distances, unit_rows
 
-__all__ = ["AnchorWalk", "place_anchors"]
+__all__ = ["N_ANCHORS", "N_NEAREST", "AnchorWalk", "place_anchors"]
 
+# Anchors of a walk, and the cells that are kept per spot, by default.
+N_ANCHORS, N_NEAREST = 200, 64
 _KMEANS_STEPS = 5
 _KMEANS_SPOTS_PER_ANCHOR = 64
 _BLOCK_ENTRIES = 2**22  # 16 MB of float32 for the largest temporary
@@ -83,8 +85,8 @@ class AnchorWalk:
         walk_length,
         alpha=0.5,
         sigma=0.1,
-        n_anchors=200,
-        n_nearest=64,
+        n_anchors=N_ANCHORS,
+        n_nearest=N_NEAREST,
         anchors=None,
         random_state=None,
     ):
@@ -183,7 +185,7 @@ class AnchorWalk:
 
 
 @torch.no_grad()
-def place_anchors(x, n_anchors=200, random_state=None):
+def place_anchors(x, n_anchors=N_ANCHORS, random_state=None):
     """Place anchors by few Lloyd steps from randomly picked spots, on a sample of many spots.
 
     Parameters

@@ -6,7 +6,7 @@ sections (:class:`ExactWalk`); large ones walk through anchors (:class:`AnchorWa
 
 import torch
 
-from ._anchors import AnchorWalk, place_anchors
+from ._anchors import N_ANCHORS, N_NEAREST, AnchorWalk, place_anchors
 from ._rows import check_sigma, check_walk, squared_distances, unit_rows
 
 __all__ = [
@@ -133,8 +133,8 @@ def make_walk(
     alpha=0.5,
     sigma=0.1,
     mode="auto",
-    n_anchors=200,
-    n_nearest=64,
+    n_anchors=N_ANCHORS,
+    n_nearest=N_NEAREST,
     anchors=None,
     random_state=None,
 ):

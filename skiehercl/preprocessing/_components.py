@@ -8,7 +8,7 @@ from sklearn.decomposition import PCA
 
 from ._counts import cut_rows, gene_moments, normalise_rows, to_dense
 
-__all__ = ["RowBlocks", "normalise", "principal_components", "suits_blocks"]
+__all__ = ["RowBlocks", "normalise", "principal_components", "suits_blocks", "takes_covariance"]
 
 
 class RowBlocks:
@@ -54,10 +54,11 @@ def normalise(X, graph, factors, transformation, in_blocks):
 
 def suits_blocks(X, n_components):
     """Whether principal components of what has the shape of counts X need its blocks only."""
-    return n_components is not None and sp.issparse(X) and _takes_covariance(*X.shape)
+    return n_components is not None and sp.issparse(X) and takes_covariance(*X.shape)
 
 
-def _takes_covariance(n_spots, n_genes):
+def takes_covariance(n_spots, n_genes):
+    """Whether the components of crowded counts of this shape are those of a covariance matrix."""
     return n_genes <= 5000 and n_spots >= 4 * n_genes
 
 
@@ -81,7 +82,7 @@ def principal_components(X, n_components, rng):
     crowded = not (sp.issparse(X) or isinstance(X, RowBlocks)) or X.nnz > 0.3 * n_spots * n_genes
     if not variance.any():
         components, variances = np.eye(n_components, n_genes), np.zeros(n_components)
-    elif _takes_covariance(n_spots, n_genes) and (crowded or not few):
+    elif takes_covariance(n_spots, n_genes) and (crowded or not few):
         covariance = _covariance(X, mean)
         if few:
             start = rng.uniform(-1, 1, n_genes)

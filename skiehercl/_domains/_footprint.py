@@ -1,0 +1,47 @@
+"""Bytes that finding the domains takes, from the sizes of the arrays that are held at once."""
+
+from ._consensus import _CHUNK
+from ._head import _SPOTS_PER_VOTE, _VOTES, MixtureHead
+from ._mixture import _MIXTURE_ROWS, _WARD_RESAMPLE
+from ._n_clusters import _MOST_ROWS
+from ._ward import _WARD_LIMIT
+
+__all__ = ["count_choice", "count_head", "count_mixture", "count_ward"]
+
+_VOTE = 76  # bytes of a neighbour that votes: as found, as weighted, as joined and as sorted
+
+
+def count_head(head, n_spots, n_sections, n_clusters, latent_size, n_voters):
+    """Count all mixtures' posteriors, what compares them, then the neighbours' vote."""
+    if not isinstance(head, MixtureHead):
+        return 16 * latent_size * n_spots
+    n_mixtures = len(head.dimensions) * len(head.components) * head.n_starts * n_voters
+    columns = n_mixtures * n_clusters
+    depth, n_parts = min(max(head.dimensions), latent_size), max(head.components) * n_clusters
+    one = count_mixture(n_spots, latent_size, depth, n_parts, head.n_starts > 1)
+    # Labels as columns of zeros and ones, twice while they are joined; then pairs of columns.
+    labels = 4 * min(n_spots, _CHUNK) * columns
+    compare = labels + max(labels, 16 * columns**2)
+    votes = head.refine_neighbors
+    if votes == "auto":
+        votes = min(n_spots // n_sections // _SPOTS_PER_VOTE, _VOTES[1])
+    refine = n_spots * (_VOTE * (votes or 0) + 24 * n_clusters)
+    return max(4 * n_spots * columns + max(one, compare), refine)
+
+
+def count_mixture(n_spots, width, depth, n_components, resample):
+    """Count a mixture in the leading directions (depth) of an embedding (n, width)."""
+    ward = count_ward(min(n_spots, _WARD_RESAMPLE) if resample else n_spots)
+    rows = min(n_spots, _MIXTURE_ROWS)
+    fit = 16 * width * n_spots + max(ward, 8 * rows * (2 * depth + 4 * n_components))
+    return max(fit, 8 * n_spots * (width + 2 * depth + 4 * n_components))
+
+
+def count_choice(n_spots):
+    """Count the comparison of several numbers of domains."""
+    return count_ward(min(n_spots, _MOST_ROWS)) + 2**24
+
+
+def count_ward(n_spots):
+    """Count the distances between all rows, and the copy that is worked on."""
+    return 8 * min(n_spots, _WARD_LIMIT) ** 2
