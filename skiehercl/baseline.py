@@ -72,7 +72,7 @@ class NonSpatialClusterer(MetaEstimatorMixin, LaidOutClusterer):
     Attributes
     ----------
     labels_ : ndarray of shape (n_spots,), int
-        Cluster of each spot.
+        Cluster of each spot, numbered as ``estimator_`` does.
     embedding_ : ndarray of shape (n_spots, n_components)
         What the clusterer saw.
     estimator_ : clusterer

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ._domains._consensus import group_means, warn_of_missing_domains
+from ._domains._consensus import group_means
 from ._domains._head import MixtureHead
 from ._estimator._base import SpatialClusterer
 from ._estimator._parameters import CONSTRAINTS, PRESETS, check_parameters
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["IEHERCLClusterer"]
 
 _DEFAULT_COMPONENTS = 50
+_SMOOTH_LESS = ", or smooth less with refine_neighbors=None in MixtureHead"
 
 
 class IEHERCLClusterer(SpatialClusterer):
@@ -126,7 +127,7 @@ class IEHERCLClusterer(SpatialClusterer):
     Attributes
     ----------
     labels_ : ndarray of shape (n_spots,), int
-        Domain of each spot.
+        Domain of each spot, 0 the largest.
     probabilities_ : ndarray of shape (n_spots, n_clusters)
         How far trainings, mixtures and neighbours agree on each domain; rows sum to 1.
     embedding_ : ndarray of shape (n_spots, latent_size)
@@ -281,13 +282,13 @@ class IEHERCLClusterer(SpatialClusterer):
         model = self._build_model(candidates, int(seeds[0]), parts)
         kept = {"memory": memory, "checkpoint": self.checkpoint}
         results = model.fit(spots, candidates, seeds, self.device, **kept)
-        self.probabilities_, self.embedding_, self.attention_, section = results
+        probabilities, self.embedding_, self.attention_, section = results
+        self._number_domains(probabilities, _SMOOTH_LESS)
         self.model_ = model
         self.n_clusters_, self.n_pooled_ = model.head.n_clusters_, model.features.n_pooled_
         if len(candidates) > 1:
             self.n_clusters_curve_ = model.head.n_clusters_curve_
         self.graph_ = section.neighbor_mean
-        self.labels_ = self.probabilities_.argmax(axis=1)
         self.cluster_centers_ = group_means(self.embedding_, self.probabilities_)
         image = model.features.image_
         self.image_evidence_ = None if image is None else image.evidence_
@@ -296,7 +297,6 @@ class IEHERCLClusterer(SpatialClusterer):
         # 1 is the least that scikit-learn's convention allows.
         self.n_iter_ = max(1, max(trained.n_iter for trained in model.trained_))
         self._n_features_out = self.embedding_.shape[1]
-        warn_of_missing_domains(self.labels_, self.probabilities_.shape[1])
 
     def _build_model(self, candidates, seed, parts):
         # Imported here: a user who only reads or plots a section needn't load torch.

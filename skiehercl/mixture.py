@@ -58,7 +58,7 @@ class SmoothedMixture(SpatialClusterer):
     Attributes
     ----------
     labels_ : ndarray of shape (n_spots,), int
-        Domain of each spot.
+        Domain of each spot, 0 the largest.
     probabilities_ : ndarray of shape (n_spots, n_clusters)
         The mixture's posterior; rows sum to 1.
     embedding_ : ndarray of shape (n_spots, n_components)
@@ -135,8 +135,7 @@ class SmoothedMixture(SpatialClusterer):
             self.n_clusters_, self.n_components, self.covariance_type, random_state=seed
         )
         self.mixture_ = map_small(mixture.fit, [self.embedding_])[0]
-        self.probabilities_ = self.mixture_.predict_proba(self.embedding_)
-        self.labels_ = self.probabilities_.argmax(axis=1)
+        self._number_domains(self.mixture_.predict_proba(self.embedding_))
         self._n_features_out = self.embedding_.shape[1]
 
     @property

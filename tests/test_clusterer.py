@@ -227,6 +227,7 @@ def test_shapes_and_sums_of_the_attributes(fitted):
             fitted.embedding_[fitted.labels_ == label].mean(axis=0),
             atol=1e-8,
         )
+    assert (np.diff(np.bincount(fitted.labels_, minlength=K)) <= 0).all()
     assert fitted.n_iter_ == 2
     assert len(fitted.loss_history_) == 2
     for history in fitted.loss_history_:

@@ -123,6 +123,40 @@ def test_blocks_of_tissue_are_predicted():
     assert search.best_score_ > 0.3
 
 
+# -- numbering ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("coords", [COORDS, None], ids=["coords", "no coords"])
+def test_domains_are_numbered_by_size(coords):
+    model = SmoothedMixture(6, random_state=0).fit(X, coords)
+    sizes = np.bincount(model.labels_, minlength=6)
+    assert (np.diff(sizes) <= 0).all() and len(set(sizes)) > 1
+    np.testing.assert_array_equal(model.probabilities_.argmax(axis=1), model.labels_)
+    new = make_tissue(400, 4, random_state=0, section=1, **OPTIONS)
+    given = (new.X,) if coords is None else (new.X, new.coords)
+    probabilities = model.predict_proba(*given)
+    raw = model._describe(
+        model._gather(*given[:1], *(given[1:] or (None,)), None, None, reset=False)
+    )
+    np.testing.assert_array_equal(raw[:, model._domain_order], probabilities)
+
+
+def test_a_permutation_of_the_spots_renumbers_no_domain():
+    model = SmoothedMixture(5, random_state=0).fit(READY, COORDS)
+    assert len(set(np.bincount(model.labels_))) == 5  # no ties
+    order = np.random.RandomState(0).permutation(400)
+    again = SmoothedMixture(5, random_state=0).fit(READY[order], COORDS[order])
+    np.testing.assert_array_equal(again.labels_, model.labels_[order])
+
+
+def test_domains_without_spots_come_last_and_are_told():
+    genes = np.repeat(READY[:2], 40, axis=0)
+    with pytest.warns(UserWarning, match=r"only 2 of n_clusters=7 .* ask for n_clusters=2") as told:
+        model = SmoothedMixture(7, random_state=0).fit(genes)
+    assert sum("n_clusters=7" in str(one.message) for one in told) == 1
+    assert set(model.labels_) == {0, 1}
+
+
 # -- number of domains -----------------------------------------------------------------------
 
 

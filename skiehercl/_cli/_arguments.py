@@ -28,6 +28,7 @@ Added to the section:
   obsm['X_iehercl_attention_*']   attention weights within each modality and across them
   obsm['X_image']                 image features, if they were computed
   uns['domain_pred']              the parameters; uns['domain_pred_colors'] the colours
+--key names another entry than 'domain_pred'.
 """
 _FIT_EXAMPLES = """\
 examples:
@@ -132,6 +133,12 @@ def _add_file_arguments(fit):
     )
     results.add_argument(
         "--truth", metavar="COLUMN", help="column of obs with true domains: print scores on stdout"
+    )
+    results.add_argument(
+        "--key",
+        default="domain_pred",
+        metavar="NAME",
+        help="column of obs for the domains, and its companions; default: %(default)s",
     )
 
 

@@ -95,13 +95,19 @@ def _draw_demo(adata, scores):
     _drawing.draw_tissue(axes[0], coords, spot_size, image, scale)
     axes[0].images[0].set_alpha(1.0)
     axes[0].set_title("tissue image")
-    truth = _drawing.sort_labels(adata.obs["domain"], "domain", adata.n_obs)
+    key = _DEMO_COLUMNS["IE-HERCL with image"]
+    own, palette = (
+        _drawing.sort_labels(adata.obs[key], key, adata.n_obs),
+        adata.uns[f"{key}_colors"],
+    )
     panels = {"truth": "domain"}
     for row in ("K-means on log-PCs", "SmoothedMixture", "IE-HERCL with image"):
         panels[f"{row} (ARI {scores[row]['ARI']:.2f})"] = _DEMO_COLUMNS[row]
-    for axis, (title, key) in zip(axes[1:], panels.items(), strict=True):
-        labels = _drawing.sort_labels(adata.obs[key], key, adata.n_obs)
-        (_, domains, shades), (codes, names, colours) = _drawing.match_panels(truth, labels, None)
+    for axis, (title, column) in zip(axes[1:], panels.items(), strict=True):
+        labels = _drawing.sort_labels(adata.obs[column], column, adata.n_obs)
+        _, (codes, names, colours) = _drawing.match_panels(own, labels, palette)
+        if column == "domain":
+            shown = dict(zip(names, colours, strict=True))
         plot_domains(
             adata,
             labels=np.take(names, codes),
@@ -111,5 +117,5 @@ def _draw_demo(adata, scores):
             ax=axis,
         )
         axis.get_legend().remove()
-    _drawing.draw_legend(axes[-1], dict(zip(domains, shades, strict=True)))
+    _drawing.draw_legend(axes[-1], shown)
     return figure

@@ -11,14 +11,15 @@ from .._spots._kind import recognise_input
 from .._spots._layout import IMAGE_KEY
 from .._spots._section_image import find_picture
 from .._training._checkpoint import make_folder
-from .._utils._atomic import check_target
+from .._utils._atomic import check_target, protected
 from ..image import ResNet50PatchFeaturizer
-from ..io._h5ad import measure_h5ad
+from ..io._annotation import check_domain_key
+from ..io._h5ad import check_h5ad, measure_h5ad
 from ..io._image_features import is_too_coarse, measure_detail
 from ..metrics import domain_scores, labelled_mask
 from ..plotting import _drawing, plot_domains, save_figure
 from ._common import choose_voice, format_scores, judge_image, limited_threads
-from ._outputs import check_outputs, list_images
+from ._outputs import check_outputs, identify_inputs, list_images
 
 __all__ = ["run_fit"]
 
@@ -33,8 +34,12 @@ _FIGURES = (".png", ".pdf", ".svg")
 
 def run_fit(args):
     """Read a section, find its domains and write it, by the options of ``skiehercl fit``."""
-    say = choose_voice(args.quiet)
     _check_arguments(args)
+    with protected(identify_inputs(_list_inputs(args))):
+        _find_and_write(args, choose_voice(args.quiet))
+
+
+def _find_and_write(args, say):
     adata = io.read_section(args.section)
     _check_against(adata, args)
     truth = _take_truth(adata, args.truth)
@@ -51,10 +56,10 @@ def run_fit(args):
         estimator.fit(genes, coords, image_features, sections=sections)
     if image_features is not None:
         say(judge_image(estimator))
-    io.annotate(adata, estimator)
+    io.annotate(adata, estimator, args.key)
     io.write_labelled(adata, args.out)
     args.written.append(args.out)
-    say(f"wrote {args.out}: {_count_domains(estimator)} in obs['domain_pred']")
+    say(f"wrote {args.out}: {_count_domains(estimator)} in obs[{args.key!r}]")
     if truth is not None:
         print(format_scores({"IE-HERCL": domain_scores(truth, estimator.labels_)}), flush=True)
     if args.plot:
@@ -81,18 +86,27 @@ def _check_arguments(args):
             raise ValueError(f"--plot must end in {', '.join(_FIGURES)}, got {args.plot!r}")
         io.check_writable(args.plot)
         _drawing.import_pyplot()
+    folder = {"--checkpoint": args.checkpoint} if args.checkpoint else {}
+    check_outputs(_list_outputs(args) | folder, {})
+    check_outputs(_list_outputs(args), _list_inputs(args))
     if args.checkpoint:
         make_folder(args.checkpoint)
-    inputs = {"the section itself": args.section}
-    if args.weights:
-        inputs["the network's weights"] = args.weights
-    check_outputs(_list_outputs(args), inputs)
 
 
 def _check_against(adata, args):
-    """Find what the section itself says against writing: images in files, and its size."""
+    """Find what the section itself says against writing: names, values, images in files, size."""
+    try:
+        check_domain_key(adata, args.key)
+    except ValueError as error:
+        raise ValueError(str(error).replace("key=", "--key ")) from error
+    check_h5ad(adata)
     check_outputs(_list_outputs(args), list_images(adata))
     check_target(args.out, measure_h5ad(adata))
+
+
+def _list_inputs(args):
+    weights = {"the network's weights": args.weights} if args.weights else {}
+    return {"the section itself": args.section} | weights
 
 
 def _list_outputs(args):
@@ -260,9 +274,10 @@ def _draw(adata, truth, sections, args):
     """Return the figure of the domains: on the image, or of several sections side by side."""
     if sections is not None and sections.nunique() > 1:
         coords = _drawing.lay_out(np.asarray(adata.obsm["spatial"])[:, :2], sections)
-        return plot_domains(coords, adata.obs["domain_pred"], truth=truth)
+        palette = adata.uns[f"{args.key}_colors"]
+        return plot_domains(coords, adata.obs[args.key], truth=truth, palette=palette)
     place = {}
     if args.library is not None:
         found = find_picture(adata, library=args.library)
         place = {"image": False} if found is None else {"image": found.image, "scale": found.scale}
-    return plot_domains(adata, key="domain_pred", truth=truth, **place)
+    return plot_domains(adata, key=args.key, truth=truth, **place)

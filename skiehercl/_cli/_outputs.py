@@ -5,10 +5,11 @@ import itertools
 import os
 from collections.abc import Mapping
 
+from .._utils._atomic import identify
 from ..io._stores import is_store
 from ..io._visium import find_outs
 
-__all__ = ["check_outputs", "list_images"]
+__all__ = ["check_outputs", "identify_inputs", "list_images"]
 
 _OURS = (".h5ad", ".png", ".pdf", ".svg")
 
@@ -40,6 +41,12 @@ def check_outputs(outputs, inputs):
                 )
 
 
+def identify_inputs(inputs):
+    """Return the identities of the files in {what it is: file or folder}, to protect them."""
+    parts = [_identify_parts(path) for path in inputs.values() if os.path.isdir(path)]
+    return set().union(map(identify, inputs.values()), *parts) - {None}
+
+
 def list_images(adata):
     """Return {what it is: path} of the images that `adata` only names."""
     paths = {}
@@ -65,11 +72,11 @@ def _is_part(path, folder):
     """
     with contextlib.suppress(OSError, ValueError):  # to be told by whoever reads it
         folder = os.fspath(find_outs(folder))
-    parts = _identify_parts(folder) - {_identify(folder)}
+    parts = _identify_parts(folder) - {identify(folder)}
     if is_store(folder):
-        parts.add(_identify(folder))
+        parts.add(identify(folder))
     place = os.path.dirname(os.path.realpath(path))
-    return not parts.isdisjoint({_identify(path), _identify(place)})
+    return not parts.isdisjoint({identify(path), identify(place)})
 
 
 def _identify_parts(folder):
@@ -79,7 +86,7 @@ def _identify_parts(folder):
         place = waiting.pop()
         for name in os.listdir(place):
             path = os.path.join(place, name)
-            identity = _identify(path)
+            identity = identify(path)
             if identity is None or identity in found:
                 continue
             if os.path.isdir(path):
@@ -88,12 +95,3 @@ def _identify_parts(folder):
                 continue
             found.add(identity)
     return found
-
-
-def _identify(path):
-    """Return what is the same for all names of a file, None if there is none."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino

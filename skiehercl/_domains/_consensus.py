@@ -86,14 +86,34 @@ def refine_probabilities(probabilities, neighbor_mean, weight=1.0):
     return mixed / mixed.sum(axis=1, keepdims=True)
 
 
-def warn_of_missing_domains(labels, n_clusters):
-    """Warn if fewer domains than asked for have spots."""
+def order_domains(probabilities):
+    """Return the domains (K,) by their spots, most first; of equals, by their probabilities (n, K).
+
+    The first of a spot's likeliest domains is its own, so that sizes may depend on the order: it
+    is sought until it stays.
+    """
+    mass, order = probabilities.sum(axis=0), np.arange(probabilities.shape[1])
+    for _ in range(10):
+        labels = renumber(probabilities, order).argmax(axis=1)
+        step = np.lexsort((-mass[order], -np.bincount(labels, minlength=len(order))))
+        if np.array_equal(step, np.arange(len(order))):
+            break
+        order = order[step]
+    return order
+
+
+def renumber(probabilities, order):
+    """Return the columns (n, K) in this order; None, of files before 0.2: as they are."""
+    return probabilities if order is None else np.take(probabilities, order, axis=1)
+
+
+def warn_of_missing_domains(labels, n_clusters, cure=""):
+    """Warn if fewer domains than asked for have spots; ``cure`` adds to that."""
     n_found = len(np.unique(labels))
     if n_found < n_clusters:
         warn_user(
-            f"only {n_found} of n_clusters={n_clusters} domains have spots, since trainings and "
-            f"neighbours agree on no more: ask for n_clusters={n_found}, or smooth less with "
-            "refine_neighbors=None in MixtureHead"
+            f"only {n_found} of n_clusters={n_clusters} domains have spots, no spot is likeliest "
+            f"to be in the others: ask for n_clusters={n_found}{cure}"
         )
 
 

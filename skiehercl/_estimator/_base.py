@@ -14,6 +14,7 @@ from sklearn.base import (
 )
 from sklearn.utils.validation import check_is_fitted
 
+from .._domains._consensus import order_domains, renumber, warn_of_missing_domains
 from .._domains._n_clusters import list_candidates
 from .._features._options import SpotFeatures
 from .._spots._gather import gather_spots, split_second
@@ -138,7 +139,8 @@ class LaidOutClusterer(
 class SpatialClusterer(StoredEstimator, LaidOutClusterer):
     """Base of clusterers that learn from neighbourhoods.
 
-    A subclass learns in ``_learn`` and describes spots in ``_describe`` and ``_embed``.
+    A subclass learns in ``_learn``, by ``_number_domains``, and describes in ``_describe`` and
+    ``_embed``.
     """
 
     __metadata_request__predict_proba = {  # noqa: RUF012
@@ -268,7 +270,7 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
         if known:
             return self._recall(spots, self.probabilities_)
         with standard_settings():
-            return self._describe(spots)
+            return renumber(self._describe(spots), getattr(self, "_domain_order", None))
 
     def transform(
         self,
@@ -289,6 +291,13 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
             return self._recall(spots, self.embedding_)
         with standard_settings():
             return self._embed(spots)
+
+    def _number_domains(self, probabilities, cure=""):
+        """Set the domains' probabilities (n, K) and labels: 0 is the largest domain."""
+        self._domain_order = order_domains(probabilities)
+        self.probabilities_ = renumber(probabilities, self._domain_order)
+        self.labels_ = self.probabilities_.argmax(axis=1)
+        warn_of_missing_domains(self.labels_, probabilities.shape[1], cure)
 
     def _gather(self, X, coords, image_features, sections, *, reset):
         spots = super()._gather(X, coords, image_features, sections, reset=reset)

@@ -239,6 +239,7 @@ _CLUSTERER = {
     "input_": one_of("counts", "log1p", "features"),
     "n_clusters_curve_": lacking(_CURVE),
     "_spot_keys": array("f", "spots", None),
+    "_domain_order": lacking(array("iu", "domains")),
     "_n_features_out": size("latent"),
     "_blocks": lacking(mapping(array("iu", None), "genes")),
     "_anndata_genes": or_none(array("O", None)),

@@ -165,6 +165,8 @@ def _relate_clusterer(value, n_clusters, features):
     _need(_are_shares(value.probabilities_), "probabilities_ don't sum to 1")
     likeliest = value.probabilities_.argmax(axis=1)
     _need(np.array_equal(value.labels_, likeliest), "labels_ aren't the likeliest domains")
+    order = getattr(value, "_domain_order", np.arange(n_domains))
+    _need(np.array_equal(np.sort(order), np.arange(n_domains)), "_domain_order is no permutation")
     genes = value.n_features_in_
     if hasattr(value, "_blocks"):
         for columns in value._blocks.values():

@@ -13,12 +13,16 @@ import threading
 import time
 import zlib
 
-__all__ = ["check_regular", "check_target", "open_regular", "remove_stale", "replace_file"]
+__all__ = [
+    *("check_regular", "check_target", "identify", "open_regular", "protected", "remove_stale"),
+    "replace_file",
+]
 
 _SUFFIX = ".skiehercl-tmp"
 _DAY = 86400.0
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _OPEN: set[str] = set()  # temporary files that this process is writing
+_PROTECTED: set[tuple[int, int]] = set()  # identities of files that are never replaced
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
@@ -112,8 +116,30 @@ def replace_file(path):
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
+        if identify(name) in _PROTECTED or identify(target) in _PROTECTED:
+            raise OSError("it has become an input of this run since: name another file")
         os.replace(temporary, target)
         _sync_folder(os.path.dirname(target))
+
+
+@contextlib.contextmanager
+def protected(identities):
+    """Let :func:`replace_file` replace none of these files, whatever names they get meanwhile."""
+    added = set(identities) - _PROTECTED
+    _PROTECTED.update(added)
+    try:
+        yield
+    finally:
+        _PROTECTED.difference_update(added)
+
+
+def identify(path):
+    """Return what is the same for all names of a file, None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def check_target(path, n_bytes=0):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,16 +16,15 @@ from .._spots._kind import recognise_input
 from .._spots._recognition import make_keys, match_keys
 from .._utils._version import __version__
 from ..plotting._drawing import name_colours, sort_labels
+from ._h5ad import check_key
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from anndata import AnnData
     from sklearn.base import BaseEstimator
 
     from .._data._types import ArrayLike, Labels
 
-__all__ = ["add_domains", "annotate"]
+__all__ = ["add_domains", "annotate", "check_domain_key"]
 
 
 def annotate(adata: AnnData, estimator: BaseEstimator, key: str = "domain_pred") -> AnnData:
@@ -203,11 +203,10 @@ def add_domains(
                 f"{name} has {len(given)} rows but adata has {adata.n_obs} spots: pass one per spot"
             )
     n_domains = 0 if probabilities is None else np.shape(probabilities)[1]
-    if key in adata.uns and "params" not in adata.uns[key]:
-        raise ValueError(
-            f"key={key!r} is taken: adata.uns[{key!r}] holds something else, which would be lost; "
-            "choose another key, such as 'domain_pred'"
-        )
+    check_domain_key(adata, key)
+    check_key(embedding_key, "obsm")
+    for name in params or {}:
+        check_key(str(name), "params")
     names, colours = _order_by_size(values, n_domains)
     adata.obs[key] = pd.Categorical(values.astype(str), categories=names)
     adata.uns[f"{key}_colors"] = colours
@@ -221,6 +220,22 @@ def add_domains(
         stored["embedding"] = embedding_key
     adata.uns[key] = stored
     return adata
+
+
+def check_domain_key(adata, key):
+    """Raise a ValueError if domains can't be stored in `adata` under this key."""
+    check_key(key, "obs")
+    if key in adata.uns and not _is_ours(adata.uns[key]):
+        others = ["domain_pred", *(f"{key}_{number}" for number in range(2, len(adata.uns) + 4))]
+        free = next(other for other in others if other not in adata.uns and other not in adata.obs)
+        raise ValueError(
+            f"key={key!r} is taken: adata.uns[{key!r}] holds something else, which would be lost; "
+            f"choose another, such as key={free!r}"
+        )
+
+
+def _is_ours(entry):
+    return isinstance(entry, Mapping) and "params" in entry
 
 
 def _order_by_size(values, n_domains):
@@ -242,4 +257,8 @@ def _order_by_size(values, n_domains):
 def _make_storable(value):
     if isinstance(value, np.generic):
         value = value.item()
-    return value if isinstance(value, bool | int | float | str | np.ndarray) else repr(value)
+    if isinstance(value, np.ndarray):
+        return value if value.dtype.kind in "biufcSU" else repr(value)
+    if isinstance(value, int):
+        return value if abs(value) < 2**63 else repr(value)
+    return value if isinstance(value, float | str) else repr(value)

@@ -9,7 +9,7 @@ from scipy import sparse
 
 from .._spots._section_image import check_spatial
 from .._utils._atomic import check_regular, check_target, replace_file
-from ._h5ad import write_h5ad
+from ._h5ad import check_h5ad, write_h5ad
 from ._spatialdata import from_spatialdata, import_spatialdata
 from ._stores import is_store, read_h5ad, read_zarr
 from ._visium import read_visium
@@ -101,7 +101,8 @@ def write_labelled(adata: AnnData, path: PathLike) -> None:
 
     The file is written under a temporary name in the same folder and then renamed, so that an
     interrupted run or a full disk leaves an older file as it was. A file's mode stays, and so does
-    a link, whose target is replaced.
+    a link, whose target is replaced. pandas' own strings (``dtype="str"``, ``"string"``) become
+    plain ones, or a categorical where some are absent, which every reader of .h5ad knows.
 
     Parameters
     ----------
@@ -112,6 +113,10 @@ def write_labelled(adata: AnnData, path: PathLike) -> None:
     ------
     OSError
         The folder cannot be written or the disk is full.
+    ValueError
+        A part of `adata`, which is named, is none that an .h5ad can hold, such as a tuple or
+        dates, or has a name that it can't hold, such as one with a slash.
     """
+    check_h5ad(adata)
     with replace_file(path) as temporary:
         write_h5ad(adata, temporary)

@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
-__all__ = ["measure_h5ad", "write_h5ad"]
+__all__ = ["check_h5ad", "check_key", "measure_h5ad", "write_h5ad"]
 
 _PARTS = ("obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns")
+_RULE = "names there are text, not empty, not '.', and without '/'"
 
 
 def write_h5ad(adata, path):
@@ -33,6 +35,22 @@ def write_h5ad(adata, path):
             threads.submit(_write, adata, path, stopped).result()
         finally:
             stopped.set()
+
+
+def check_h5ad(adata):
+    """Raise a ValueError that names the first part of `adata` that an .h5ad can't hold.
+
+    Each part is written, in memory, but arrays of numbers, which it always holds.
+    """
+    # In a thread of its own, for the same reason as `write_h5ad`.
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(_check, adata).result()
+
+
+def check_key(key, place):
+    """Raise a ValueError if no entry of `place` in an .h5ad can have this name."""
+    if not isinstance(key, str) or key in ("", ".") or "/" in key or "\0" in key:
+        raise ValueError(f"{place} can't have an entry {key!r} in an .h5ad, {_RULE}: rename it")
 
 
 def measure_h5ad(adata):
@@ -56,8 +74,6 @@ def _write(adata, path, stopped):
     from anndata.io import write_elem
 
     adata.strings_to_categoricals()
-    if adata.raw is not None:
-        adata.strings_to_categoricals(adata.raw.var)
     with open(path, "rb+", buffering=0) as raw, h5py.File(file := _PatientFile(raw), "w") as store:
         store.attrs["encoding-type"] = "anndata"
         store.attrs["encoding-version"] = "0.1.0"
@@ -65,23 +81,118 @@ def _write(adata, path, stopped):
             if stopped.is_set() or file.error is not None:
                 break
             write_elem(store, key, value)
+            if key == "raw":
+                store["raw"].attrs.update({"encoding-type": "raw", "encoding-version": "0.1.0"})
     if file.error is not None:
         raise file.error
 
 
 def _list_parts(adata):
     """Yield the parts and their names; an absent X or raw is no part, for anndata before 0.12."""
-    for key in ("X", "raw"):
-        value = getattr(adata, key)
-        if value is not None:
-            yield key, value
+    if adata.X is not None:
+        yield "X", adata.X
+    if adata.raw is not None:
+        raw = {"X": adata.raw.X, "var": adata.raw.var.copy(), "varm": dict(adata.raw.varm)}
+        adata.strings_to_categoricals(raw["var"])
+        yield "raw", _make_plain(raw)
     for key in _PARTS:
-        yield key, getattr(adata, key) if key in ("obs", "var") else _take_entries(adata, key)
+        value = getattr(adata, key) if key in ("obs", "var") else _take_entries(adata, key)
+        yield key, _make_plain(value)
 
 
 def _take_entries(adata, key):
     # From anndata 0.13 on, X is the layer None too.
     return {name: value for name, value in getattr(adata, key).items() if name is not None}
+
+
+def _make_plain(value):
+    """Return a value with pandas' own strings as plain ones, or categories where some are absent.
+
+    So that anndata before 0.12, and readers in other languages, know what they are.
+    """
+    if isinstance(value, Mapping):
+        return {key: _make_plain(entry) for key, entry in value.items()}
+    if isinstance(value, pd.DataFrame) and value.columns.is_unique:
+        index = value.index
+        if isinstance(index.dtype, pd.StringDtype):
+            index = pd.Index(np.asarray(index, dtype=object), dtype=object, name=index.name)
+        texts = [key for key in value if isinstance(value[key].dtype, pd.StringDtype)]
+        if texts or index is not value.index:
+            value = value.set_axis(index, axis=0)
+        for key in texts:
+            plain = _make_plain(value[key].array)
+            value[key] = pd.Series(plain, index, dtype=plain.dtype)
+        return value
+    if isinstance(getattr(value, "dtype", None), pd.StringDtype):
+        return pd.Categorical(value) if value.isna().any() else value.to_numpy(dtype=object)
+    return value
+
+
+def _check(adata):
+    import h5py
+
+    adata.strings_to_categoricals()
+    with h5py.File("check", "w", driver="core", backing_store=False) as store:
+        for place, value in _list_parts(adata):
+            _check_part(value, place, store)
+
+
+def _check_part(value, place, store):
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            check_key(key, place)
+            _check_part(entry, f"{place}[{key!r}]", store)
+    elif isinstance(value, pd.DataFrame):
+        _check_frame(value, place, store)
+    elif isinstance(value, pd.Series) or not _holds_numbers(value):
+        kind = f"type {type(value).__name__}"
+        kind = f"dtype {value.dtype}" if isinstance(value, np.ndarray) else kind
+        cure = "make it a number, text, an array or a dict of these, or delete it"
+        _try(value, f"{place} is of {kind}, which", store, cure)
+
+
+def _check_frame(value, place, store):
+    for key in value.columns:
+        # Before a slash anndata makes a group, in which it finds the column again.
+        parts = key.split("/") if isinstance(key, str) else [""]
+        groups = {"/".join(parts[:end]) for end in range(1, len(parts))}
+        if {"", "."} & set(parts) or groups & set(value.columns):
+            check_key(key, place)
+    names = pd.DataFrame(np.empty((0, value.shape[1])), columns=value.columns)
+    _try(names, f"the columns' names in {place}", store, "rename them")
+    name = value.index.name
+    index = value[[name] if name in value else []]
+    _try(index, f"the index of {place}", store, "make it text, or set its name to None")
+    for key, column in value.items():
+        if not _holds_numbers(column):
+            own, entry = pd.DataFrame({"column": column.array}), f"{place}[{key!r}]"
+            cure = f"make it text, adata.{entry} = adata.{entry}.astype(str), or delete it"
+            _try(own, f"{entry} is of dtype {column.dtype}, which", store, cure)
+
+
+def _holds_numbers(value):
+    if sparse.issparse(value) and value.format not in ("csr", "csc"):
+        return False
+    dtype = getattr(value, "dtype", None)
+    return isinstance(dtype, np.dtype) and dtype.kind in "biufc"
+
+
+def _try(value, what, store, cure):
+    """Write a value, and raise a ValueError with these words where that fails."""
+    from anndata.io import write_elem
+
+    try:
+        write_elem(store, "part", value)
+    except MemoryError:
+        raise
+    except Exception as error:  # of many kinds
+        told = str(error).partition("\n")[0]
+        # anndata knows no such type, as has been told.
+        told = "" if "No method registered" in told else f" ({told})"
+        raise ValueError(f"{what} can't be written to an .h5ad{told}: {cure}") from error
+    finally:
+        if "part" in store:
+            del store["part"]
 
 
 class _PatientFile(io.RawIOBase):

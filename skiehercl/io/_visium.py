@@ -291,5 +291,6 @@ def read_visium(
     own = folder.parent.name if folder.name == "outs" else folder.name
     stored = metadata.pop("library_ids", own)
     entry = {"images": images, "scalefactors": factors, "metadata": metadata}
-    adata.uns["spatial"] = {library_id or stored: entry}
+    stored = stored.replace("/", "_").replace("\0", "_")  # which no .h5ad could hold
+    adata.uns["spatial"] = {library_id or (own if stored in ("", ".") else stored): entry}
     return adata

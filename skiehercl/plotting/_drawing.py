@@ -183,24 +183,34 @@ def _extend_palette(n_colours):
     return np.vstack(mixes)[:n_colours]
 
 
-def match_panels(truth, predicted, palette):
-    """Give each predicted domain the colour of the true domain that it overlaps most."""
-    (true_codes, true_names), (codes, names) = truth, predicted
+def match_panels(reference, other, palette):
+    """Colour the reference's domains, and each other domain as the one that it overlaps most."""
+    (own_codes, own_names), (codes, names) = reference, other
+    colours = pick_colours(own_names, palette)
     if isinstance(palette, dict):
-        return [(*panel, pick_colours(panel[1], palette)) for panel in (truth, predicted)]
-    both = (true_codes >= 0) & (codes >= 0)
-    pairs = codes[both] * len(true_names) + true_codes[both]
-    overlap = np.bincount(pairs, minlength=len(names) * len(true_names))
-    overlap = overlap.reshape(len(names), len(true_names))
+        return [(*reference, colours), (*other, pick_colours(names, palette))]
+    both = (own_codes >= 0) & (codes >= 0)
+    pairs = codes[both] * len(own_names) + own_codes[both]
+    overlap = np.bincount(pairs, minlength=len(names) * len(own_names))
+    overlap = overlap.reshape(len(names), len(own_names))
     matched = dict(zip(*linear_sum_assignment(overlap, maximize=True), strict=True))
-    spare = iter(range(len(true_names), len(true_names) + len(names)))
+    spare = iter(range(len(own_names), len(own_names) + len(names)))
     colour_of = np.array([matched[i] if i in matched else next(spare) for i in range(len(names))])
-    colours = pick_colours(true_names, palette, max([len(true_names), *(colour_of + 1)]))
+    further = _list_further(colours, palette, len(names))
     # Legends in the order of the colours, so that matched domains stand side by side.
     order = np.argsort(colour_of)
     rank = np.append(np.argsort(order), -1)
-    predicted = rank[codes], [names[i] for i in order], [colours[colour_of[i]] for i in order]
-    return [(true_codes, true_names, colours[: len(true_names)]), predicted]
+    shades = [[*colours, *further][colour_of[i]] for i in order]
+    return [(own_codes, own_names, colours), (rank[codes], [names[i] for i in order], shades)]
+
+
+def _list_further(colours, palette, n_further):
+    """Return colours beyond those in use: of a list of them the rest, then the default ones."""
+    rest = [] if palette is None or isinstance(palette, str) else list(palette[len(colours) :])
+    used = to_rgba([*colours, *rest]) if len(colours) + len(rest) else np.empty((0, 4))
+    default = to_rgba(name_colours(len(used) + n_further))
+    free = (np.abs(default[:, None] - used).max(axis=2) > 1e-2).all(axis=1)
+    return [*rest, *map(tuple, default[free, :3])]
 
 
 def to_rgba(colours):

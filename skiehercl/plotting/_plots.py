@@ -73,9 +73,9 @@ def plot_domains(
     scale : float, default=1.0
         Image pixels per coordinate unit (an AnnData brings its own).
     truth : array-like of shape (n_spots,) or str, optional
-        True domains (with an AnnData also a column of `obs`): drawn in a second panel. Each
-        domain takes the colour of the true domain that it is matched to (the one-to-one
-        matching with the largest overlap).
+        True domains (with an AnnData also a column of `obs`): drawn in a second panel. Each takes
+        the colour of the domain that it is matched to (the one-to-one matching with the largest
+        overlap).
     ax : Axes, or sequence of two Axes with `truth`, optional
         Where to draw; a new figure by default.
     spot_size : float, optional
@@ -84,9 +84,9 @@ def plot_domains(
     alpha : float, default=1.0
         Opacity of the spots.
     palette : sequence of colours, dict of label to colour, or str, optional
-        Colours in the order of the labels, or the name of a colormap. By default those in
-        `uns[key + '_colors']` of an AnnData, where there is no `truth`; else :data:`PALETTE`,
-        24 colours told apart with colour-blind eyes too; lighter and darker ones follow.
+        Colours in the order of the labels, or the name of a colormap; a dict has the true ones
+        too. By default those in `uns[key + '_colors']` of an AnnData, else :data:`PALETTE`, 24
+        colours told apart with colour-blind eyes too; lighter and darker ones follow.
     title : str, optional
         Title of the (predicted) panel; beside the truth it tells the adjusted Rand index by
         default.
@@ -109,10 +109,9 @@ def plot_domains(
     >>> from skiehercl.plotting import plot_domains
     >>> figure = plot_domains(make_tissue(200, 3, n_genes=20, random_state=0), key="domain")
     """
-    plt = import_pyplot()
+    plt, own = import_pyplot(), None
     if hasattr(coords, "obsm"):
-        if palette is None and truth is None:
-            palette = find_palette(coords, key)
+        own = find_palette(coords, key) if palette is None else None
         coords, labels, truth, image, scale = unpack_adata(coords, labels, key, truth, image, scale)
         title = title or (key if truth is None else None)
     elif key is not None or isinstance(image, str):
@@ -123,14 +122,12 @@ def plot_domains(
     if labels is None:
         raise ValueError("no domains to draw: pass labels=, or key= with an AnnData")
     coords = check_coords(coords)
-    panels = [sort_labels(labels, "labels", len(coords))]
+    predicted = sort_labels(labels, "labels", len(coords))
+    palette = palette if own is None else pick_colours(predicted[1], own)
     if truth is None:
-        names = list(panels[0][1])
-        panels[0] = (*panels[0], pick_colours(names, palette))
-        titles = [title]
+        panels, titles = [(*predicted, pick_colours(predicted[1], palette))], [title]
     else:
-        panels.insert(0, sort_labels(truth, "truth", len(coords)))
-        panels = match_panels(panels[0], panels[1], palette)
+        panels = match_panels(predicted, sort_labels(truth, "truth", len(coords)), palette)[::-1]
         both = (panels[0][0] >= 0) & (panels[1][0] >= 0)
         agreement = adjusted_rand_score(panels[0][0][both], panels[1][0][both])
         titles = ["truth", title or f"predicted (ARI {agreement:.2f})"]

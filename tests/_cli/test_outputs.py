@@ -4,9 +4,11 @@ import os
 import shutil
 
 import anndata
+import h5py
 import numpy as np
 import pytest
 
+from skiehercl import io
 from skiehercl.__main__ import main
 from skiehercl._cli._outputs import check_outputs, list_images
 
@@ -161,3 +163,62 @@ def test_a_section_larger_than_the_disk_is_refused_before_training(run, tmp_path
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
     monkeypatch.setattr("skiehercl._cli._fit._make_estimator", lambda args: pytest.fail("trained"))
     assert "free space on that disk" in run("section.h5ad", "--out", "out.h5ad")
+
+
+def make_small(**uns):
+    adata = anndata.AnnData(np.random.default_rng(0).poisson(1.0, (40, 5)).astype(np.float32))
+    adata.obsm["spatial"] = np.random.default_rng(0).random((40, 2))
+    adata.uns.update(uns)
+    return adata
+
+
+def test_what_the_output_cannot_hold_is_told_before_training(run, monkeypatch):
+    monkeypatch.setattr("skiehercl._cli._fit._make_estimator", lambda args: pytest.fail("trained"))
+    make_small(domain_pred="mine").write_h5ad("section.h5ad")
+    told = run("section.h5ad", "--out", "out.h5ad")
+    assert "--key 'domain_pred' is taken" in told and "such as --key 'domain_pred_2'" in told
+    assert "obs can't have an entry 'a/b'" in run("section.h5ad", "--out", "o.h5ad", "--key", "a/b")
+    make_small(rows=np.zeros(2)).write_h5ad("section.h5ad")
+    with h5py.File("section.h5ad", "r+") as file:
+        del file["uns/rows"]
+        file["uns/rows"] = np.array([file["X"].ref] * 2, dtype=h5py.ref_dtype)
+        file["uns/rows"].attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    assert "uns['rows'] is of dtype object" in run("section.h5ad", "--out", "out.h5ad")
+
+
+def test_another_key_is_taken(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_small(domain_pred="mine").write_h5ad("section.h5ad")
+    options = ("-k", "2", "--max-iter", "1", "--key", "found", "--plot", "a.png", "-q")
+    assert main(["fit", "section.h5ad", "--out", "out.h5ad", *options]) == 0
+    written = anndata.read_h5ad("out.h5ad")
+    assert written.uns["domain_pred"] == "mine" and "params" in written.uns["found"]
+    assert list(written.obs["found"].cat.categories) == ["0", "1"]  # by size
+
+
+@pytest.mark.parametrize("option", ["--out", "--plot"])
+def test_a_folder_of_checkpoints_is_no_output(option, run, tmp_path):
+    (tmp_path / "section.h5ad").write_text("counts")
+    name = "one.h5ad" if option == "--out" else "one.png"
+    outputs = {"--out": "out.h5ad", option: name}
+    arguments = [part for pair in outputs.items() for part in pair]
+    told = run("section.h5ad", *arguments, "--checkpoint", f"./{name}")
+    assert f"{option} {name!r} and --checkpoint" in told and "are one file" in told
+
+
+@pytest.mark.parametrize("option", ["--out", "--plot"])
+def test_an_output_that_becomes_the_input_is_not_written(option, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_small().write_h5ad("section.h5ad")
+    before = (tmp_path / "section.h5ad").read_bytes()
+    annotate = io.annotate
+
+    def swap(*arguments):
+        os.symlink("section.h5ad", {"--out": "out.h5ad", "--plot": "plot.png"}[option])
+        return annotate(*arguments)
+
+    monkeypatch.setattr(io, "annotate", swap)
+    arguments = ("--out", "out.h5ad", "--plot", "plot.png", "-k", "2", "--max-iter", "1", "-q")
+    assert main(["fit", "section.h5ad", *arguments]) == 2
+    assert "has become an input of this run" in capsys.readouterr().err
+    assert (tmp_path / "section.h5ad").read_bytes() == before

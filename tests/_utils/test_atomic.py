@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from skiehercl._utils import _atomic
-from skiehercl._utils._atomic import check_target, replace_file
+from skiehercl._utils._atomic import check_target, identify, protected, replace_file
 
 # The module alone: the package takes seconds to import.
 PROLOGUE = f"""
@@ -97,6 +97,25 @@ def test_an_exception_leaves_the_old_file_alone(kind, path):
 
 
 # ------------------------------------------------------------------ mode and links
+
+
+@pytest.mark.parametrize("kind", ["symbolic link", "hard link", "moved"])
+def test_protected_files_are_never_replaced(kind, path, tmp_path):
+    target = tmp_path / "out.txt"
+    make = {"symbolic link": target.symlink_to, "hard link": target.hardlink_to, "moved": None}
+    with protected({identify(path)}):
+        with replace_file(target) as temporary, open(temporary, "w") as file:
+            file.write("before")
+        target.unlink()
+        if kind == "moved":
+            path.rename(target)
+        else:
+            make[kind](path)
+        with pytest.raises(OSError, match=r"cannot write .*has become an input .* another file"):
+            write(target)
+        assert target.read_text() == "old"
+    write(target)
+    assert target.read_text() == "new"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")

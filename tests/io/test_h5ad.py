@@ -170,3 +170,86 @@ def test_ctrl_c_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         io.write_labelled(make_adata(n_entries=500), path)
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["out.h5ad"]
+
+
+# ------------------------------------------------------------------ what it can't hold
+
+
+def set_entry(part, key, value):
+    return lambda adata: getattr(adata, part).__setitem__(key, value)
+
+
+LONG = N_SPOTS // 2
+BAD = {
+    "tuple": (set_entry("uns", "a", {"b": (1, 2)}), r"uns\['a'\]\['b'\] is of type tuple"),
+    "set": (set_entry("uns", "a", {1}), r"uns\['a'\] is of type set"),
+    "object": (set_entry("uns", "a", object()), r"uns\['a'\] is of type object"),
+    "series": (set_entry("uns", "a", pd.Series([1.0])), r"uns\['a'\] is of type Series"),
+    "rows": (
+        set_entry("uns", "a", np.array([np.arange(2), np.arange(3)], dtype=object)),
+        r"uns\['a'\] is of dtype object",
+    ),
+    "references": (
+        set_entry("uns", "a", np.array([h5py.Reference()] * 2, dtype=h5py.ref_dtype)),
+        r"uns\['a'\] is of dtype object",
+    ),
+    "mixed": (set_entry("obs", "a", ["x", 1] * LONG), r"obs\['a'\] is of dtype object.*astype"),
+    "dates": (set_entry("obs", "a", pd.to_datetime(["2020"] * N_SPOTS)), r"obs\['a'\] is of dtype"),
+    "intervals": (set_entry("obs", "a", pd.cut(np.arange(N_SPOTS), 3)), r"obs\['a'\] is of dtype"),
+    "no text": (set_entry("uns", "a", {1: 2}), r"uns\['a'\] can't have an entry 1"),
+    "index": (lambda adata: setattr(adata.obs.index, "name", "domain"), "the index of obs can't"),
+    "column": (set_entry("obs", "/X", np.zeros(N_SPOTS)), "obs can't have an entry '/X'"),
+    "_index": (set_entry("obs", "_index", np.zeros(N_SPOTS)), "the columns' names in obs"),
+    "group": (
+        lambda adata: [set_entry("obs", key, np.zeros(N_SPOTS))(adata) for key in ("a/b", "a")],
+        "obs can't have an entry 'a/b'",
+    ),
+} | {
+    key: (set_entry("uns", "spatial", {key: {}}), r"uns\['spatial'\] can't have an entry")
+    for key in ("/obs", "/X", "patient/1", ".", "", "a\0b")
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_a_file_cannot_hold_is_named_and_nothing_is_written(case, tmp_path):
+    edit, told = BAD[case]
+    adata = make_adata(n_entries=2)
+    edit(adata)
+    with pytest.raises(ValueError, match=told):
+        io.write_labelled(adata, tmp_path / "out.h5ad")
+    assert os.listdir(tmp_path) == []
+
+
+def test_columns_in_groups_are_written(tmp_path):
+    adata = make_adata(n_entries=0)
+    adata.obs["CD4/CD8"] = np.arange(N_SPOTS)
+    adata.uns["none"] = {"left": None}
+    io.write_labelled(adata, tmp_path / "out.h5ad")
+    written = anndata.read_h5ad(tmp_path / "out.h5ad")
+    assert written.obs["CD4/CD8"].tolist() == list(range(N_SPOTS))
+
+
+@pytest.mark.parametrize("kind", ["string", "str"])
+def test_strings_of_pandas_become_plain_ones(kind, tmp_path):
+    absent = pd.NA
+    if kind == "str":
+        pytest.importorskip("pyarrow")
+        kind, absent = pd.StringDtype("pyarrow_numpy" if pd.__version__ < "3" else "pyarrow"), None
+    adata = make_adata(n_entries=0)
+    names = list(adata.obs_names)
+    adata.obs.index = pd.Index(pd.array(names, dtype=kind))
+    adata.obs["each"] = pd.array(names, dtype=kind)
+    adata.obs["some"] = pd.array([absent, *names[1:]], dtype=kind)
+    adata.var["symbol"] = pd.array(list(adata.var_names), dtype=kind)
+    adata.raw = adata.copy()
+    adata.obsm["table"] = adata.obs[["each"]]
+    adata.uns["words"] = pd.array(["a", absent], dtype=kind)
+    dtype = adata.obs["each"].dtype
+    io.write_labelled(adata, tmp_path / "out.h5ad")
+    assert adata.obs["each"].dtype == dtype and adata.obs.index.dtype == dtype
+    written = anndata.read_h5ad(tmp_path / "out.h5ad")
+    assert list(written.obs_names) == names == list(written.obs["each"])
+    assert list(written.raw.var["symbol"]) == list(adata.var_names)
+    assert list(written.obs["some"][1:]) == names[1:] and written.obs["some"].isna().sum() == 1
+    kinds = {name: kind for name, (_, kind, *_) in list_contents(tmp_path / "out.h5ad").items()}
+    assert not any("nullable" in kind.get("encoding-type", "") for kind in kinds.values())

@@ -142,7 +142,7 @@ def test_a_slide_in_its_file_leaves_the_picture_to_the_next_best(adata, tmp_path
     assert not plot_domains(other, key="domain").axes[0].images
 
 
-def test_predicted_domains_take_the_colours_of_their_truth(adata):
+def test_true_domains_take_the_colours_of_the_predicted_ones(adata):
     truth = adata.obs["domain"]
     renamed = (truth.cat.codes.to_numpy() * 3 + 1) % 4 + 10
     renamed[:5] = 99  # a cluster of its own
@@ -155,6 +155,28 @@ def test_predicted_domains_take_the_colours_of_their_truth(adata):
     assert extra not in get_legend(left).values()
     assert len(set(get_legend(right).values())) == 5
     assert list(get_legend(right).values())[:4] == list(get_legend(left).values())
+
+
+def test_beside_the_truth_domains_keep_their_colours(adata):
+    pairs = {"layer_1": "9", "layer_2": "7", "layer_3": "8"}
+    adata = adata.copy()
+    adata.obs["found"] = adata.obs["domain"].astype(str).replace(pairs | {"blob_1": "9"})
+    adata.obs["found"] = adata.obs["found"].astype("category")
+    adata.uns["found_colors"] = ["#000000", PALETTE[0], "#00FF00"]  # of 7, 8, 9
+    alone = get_legend(plot_domains(adata, key="found", image=False).axes[0])
+    left, right = plot_domains(adata, key="found", truth="domain", image=False).axes
+    assert (
+        get_legend(right)
+        == alone
+        == dict(zip("789", map(to_rgba, adata.uns["found_colors"]), strict=True))
+    )
+    truth = get_legend(left)
+    assert truth["layer_2"] == alone["7"] and truth["layer_3"] == alone["8"]
+    assert len(set(truth.values())) == 4 and set(alone.values()) < set(truth.values())
+    labels = adata.obs["found"].to_numpy()
+    colours = ["red", "lime", "blue"]
+    own = plot_domains(adata, labels, truth="domain", palette=colours, image=False).axes
+    assert list(get_legend(own[1]).values()) == [to_rgba(colour) for colour in colours]
 
 
 def test_fewer_predicted_than_true_domains(adata):
