@@ -10,6 +10,7 @@ from sklearn.utils._param_validation import StrOptions
 
 from ._base import PatchTransformer
 from ._cutting import _BATCH_PIXELS
+from ._files import scale_pixels
 
 if TYPE_CHECKING:
     from .._data._types import Array, ImageLike, SpotsLike
@@ -107,7 +108,6 @@ class PatchExtractor(PatchTransformer):
         unit = self.dtype == "float32"
         patches = np.empty((len(order), *first.shape[1:]), np.float32 if unit else first.dtype)
         for rows in gen_batches(len(order), max(1, _BATCH_PIXELS // first[0].size)):
-            patches[order[rows]] = cut(order[rows])
-        if unit:
-            patches /= np.float32(self.pixel_max_)
+            pixels = cut(order[rows])
+            patches[order[rows]] = scale_pixels(pixels, self.pixel_max_) if unit else pixels
         return patches

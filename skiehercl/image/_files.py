@@ -13,7 +13,7 @@ import joblib
 import numpy as np
 
 from .._utils._atomic import check_regular
-from ._region_image import RegionImage, UnsupportedTiff, find_reader, is_tiff
+from ._region_image import RegionImage, UnsupportedTiff, find_reader, is_tiff, lay_over_white
 
 if TYPE_CHECKING:
     from .._data._types import Array, ImageLike
@@ -24,6 +24,9 @@ _MOST_FROM_A_BYTE = 4000
 # Pillow's others are rarely tried, and of EPS it has Ghostscript make pixels.
 _PILLOW_FORMATS = ("PNG", "JPEG", "TIFF")
 _SMALL = 2**24  # bytes that any header may claim
+_CEILINGS = (1.0, *(2.0**bits - 1 for bits in (8, 10, 12, 14, 16)))
+_BRIGHT, _SAMPLE = 99.9, 2**22  # percent of the pixels, and how many of them are looked at
+_OPAQUE = 0.9
 
 
 def open_image(image: ImageLike) -> tuple[Array | RegionImage, float | None]:
@@ -34,8 +37,9 @@ def open_image(image: ImageLike) -> tuple[Array | RegionImage, float | None]:
     image : array-like of shape (h, w) or (h, w, c), str or path-like
         Pixels (integers, floats, booleans), or a PNG, JPEG, TIFF or OME-TIFF file, or an OME-Zarr
         or Zarr folder. Of a file with several pages the first image is read, and of a pyramid the
-        finest level; palettes and CMYK become RGB; an alpha channel is laid over white. An array's
-        channels are kept, whatever their number.
+        finest level; palettes and CMYK become RGB. An alpha channel is laid over white: of an
+        array or a file without that mark a second or fourth channel whose values are those of
+        opacity; other channels are kept, whatever their number.
 
     Returns
     -------
@@ -148,7 +152,7 @@ def check_pixels(image, name):
                 f"{name} has NaN or infinite pixels in {int(bad.sum())} of its rows, first in row "
                 f"{int(bad.argmax())}: fill them (numpy.nan_to_num) before cutting patches"
             )
-    return pixels
+    return drop_opacity(pixels)
 
 
 def _decode(path, content=None):
@@ -225,10 +229,40 @@ def digest_image(pixels):
 def pixel_ceiling(pixels):
     """Return the value that stands for full brightness.
 
-    255 for uint8. Otherwise the smallest of 1, 255, 4095 (12 bit) and 65535 that holds the
-    largest pixel, with 1 % to spare for resampled floats; beyond them the largest pixel itself.
+    255 for uint8. Otherwise the smallest of 1 and the largest values of 8, 10, 12, 14 and 16 bits
+    that holds 99.9 % of the pixels, with 1 % to spare for resampled floats: a hot pixel doesn't
+    change it, and what is brighter counts as it. Beyond 16 bits, that share's own largest value.
     """
     if pixels.dtype == np.uint8:
         return 255.0
-    largest = float(pixels.max())
-    return next((c for c in (1.0, 255.0, 4095.0, 65535.0) if largest <= 1.01 * c), largest)
+    step = max(1, int((pixels.size / _SAMPLE) ** 0.5))
+    values = pixels[::step, ::step]
+    largest = float(np.nanpercentile(values, _BRIGHT, method="higher"))
+    return next((c for c in _CEILINGS if largest <= 1.01 * c), largest)
+
+
+def scale_pixels(pixels, ceiling):
+    """Return pixels as float32, full brightness as 1; what is brighter, too."""
+    scaled = np.divide(pixels, np.float32(ceiling), dtype=np.float32)
+    return scaled if pixels.dtype == np.uint8 else np.minimum(scaled, 1, out=scaled)
+
+
+def drop_opacity(pixels):
+    """Return pixels (h, w, c) without a last channel that is opacity, laid over white.
+
+    Two or four channels may also be stains. The last one is taken for opacity if its values say
+    so: the largest is a format's full opacity (1.0, 255 or 65535), no colour exceeds it, and at
+    least nine in ten of those above 0 are full; of stains they are spread.
+    """
+    if pixels.shape[-1] not in (2, 4) or pixels.dtype.kind not in "uf":
+        return pixels
+    colours, opacity = pixels[..., :-1], pixels[..., -1]
+    spare = 0.1 if pixels.dtype.kind == "f" else 0.0  # resizing overshoots
+    known = (1.0, 255.0, 65535.0) if pixels.dtype.kind == "f" else (255, 65535)
+    full = next((f for f in known if abs(float(opacity.max()) - f) <= spare * f), None)
+    if full is None or colours.max() > (1 + spare) * full:
+        return pixels
+    seen = opacity > 0
+    if (opacity[seen] >= (1 - spare) * full).mean() < _OPAQUE:
+        return pixels
+    return lay_over_white(pixels, full, pixel_ceiling(colours))

@@ -53,6 +53,7 @@ def prepare_input(backbone, patches, input_size, ceiling, device):
         patches = np.array(patches, dtype=np.float32)
     # (b, h, w, c) seen as (b, c, h, w) is torch's channels-last layout: no copy is made
     x = torch.from_numpy(patches).permute(0, 3, 1, 2).to(device).float().div_(ceiling)
+    x = x if patches.dtype == np.uint8 else x.clamp_(max=1)  # hot pixels
     if input_size is not None and x.shape[2:] != (input_size, input_size):
         x = nn.functional.interpolate(
             x, (input_size, input_size), mode="bilinear", antialias=True, align_corners=False

@@ -149,13 +149,14 @@ class UnsupportedTiff(Exception):
     """A TIFF that must be decoded as a whole."""
 
 
-def lay_over_white(pixels):
-    """Drop the last channel, opacity, by laying the others over white; integers (h, w, c)."""
-    full = np.iinfo(pixels.dtype).max if pixels.dtype.kind in "ui" else 1.0
-    opacity = pixels[..., -1:] / full
-    if opacity.min() == 1:
+def lay_over_white(pixels, full=None, white=None):
+    """Drop the last channel, opacity up to `full`, by laying the others (h, w, c) over white."""
+    if full is None:
+        full = np.iinfo(pixels.dtype).max if pixels.dtype.kind in "ui" else 1.0
+    if (pixels[..., -1] >= full).all():
         return pixels[..., :-1]
-    mixed = pixels[..., :-1] * opacity + full * (1 - opacity)
+    opacity = np.clip(pixels[..., -1:] / np.float32(full), 0, 1)
+    mixed = pixels[..., :-1] * opacity + (full if white is None else white) * (1 - opacity)
     return (np.rint(mixed) if pixels.dtype.kind in "ui" else mixed).astype(pixels.dtype)
 
 
@@ -206,7 +207,7 @@ def _open_tiff(path, level):
             f"image {path!r} cannot be read ({type(error).__name__}: {error}): expected a whole "
             "TIFF file"
         ) from error
-    alpha = page.photometric == 2 and any(kind in (1, 2) for kind in page.extrasamples)
+    alpha = page.photometric in (1, 2) and tuple(page.extrasamples) in ((1,), (2,))
     return array, series.axes, _find_tiff_mpp(file, levels[0].keyframe), alpha, len(levels)
 
 

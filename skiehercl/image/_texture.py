@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._base import PatchTransformer
 from ._cutting import _BATCH_PIXELS
+from ._files import scale_pixels
 
 if TYPE_CHECKING:
     from .._data._types import Array, FloatArray, ImageLike, SpotsLike
@@ -52,7 +53,7 @@ def describe_patches(patches, ceiling):
     ndarray of shape (b, n_features), float32
         Columns as in :func:`feature_names`.
     """
-    pixels = np.divide(patches, np.float32(ceiling), dtype=np.float32)
+    pixels = scale_pixels(patches, ceiling)
     grey = pixels.mean(axis=3)
     planes = [pixels]
     if pixels.shape[3] == 3:

@@ -9,6 +9,7 @@ from scipy.spatial import cKDTree
 from .._data._admission import admit
 from .._data._labels import UNLABELLED, encode_labels
 from .._spots._section_image import find_picture
+from ..image._files import drop_opacity, pixel_ceiling, scale_pixels
 
 # Seven colours of Okabe & Ito, then colours chosen one by one to be as far as possible from
 # those before them (CIELAB) for normal, protanopic and deuteranopic vision and from light grey.
@@ -267,10 +268,10 @@ def draw_tissue(ax, coords, spot_size, image, scale):
                 f"shape {image.shape} and scale={scale}"
             )
         height, width = image.shape[:2]
+        pixels = drop_opacity(np.atleast_3d(image))
         ax.imshow(
-            image.squeeze(),
+            as_rgb(pixels, pixel_ceiling(pixels)),
             extent=(0, width / scale, height / scale, 0),
-            cmap="gray" if image.squeeze().ndim == 2 else None,
             alpha=0.6,  # faded, so that the domains' colours stand out
             zorder=0,
         )
@@ -279,6 +280,12 @@ def draw_tissue(ax, coords, spot_size, image, scale):
     ax.set_ylim(bottom, top)
     ax.set_aspect("equal")
     ax.set_axis_off()
+
+
+def as_rgb(pixels, ceiling):
+    """Return pixels (h, w, c) as RGB or grey in [0, 1]; of other channels the first three."""
+    pixels = np.clip(scale_pixels(pixels, ceiling), 0, 1)
+    return pixels[:, :, :3] if pixels.shape[2] >= 3 else np.repeat(pixels[:, :, :1], 3, axis=2)
 
 
 def draw_spots(ax, coords, spot_size, **kwargs):

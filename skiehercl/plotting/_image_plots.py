@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..image._cutting import cut_patches
-from ..image._files import open_image, shrink_image
+from ..image._files import open_image, pixel_ceiling, shrink_image
 from ._drawing import (
+    as_rgb,
     check_coords,
     draw_spots,
     draw_tissue,
@@ -76,8 +77,9 @@ def plot_placement(
     figure = plt.figure(figsize=(11 if patch_size else 7, 6), layout="constrained")
     grid = figure.add_gridspec(3, 6 if patch_size else 3)
     ax = figure.add_subplot(grid[:, :3])
-    small = _as_rgb(shrink_image(image, _OVERVIEW))
-    ax.imshow(small, extent=(0, width, height, 0), interpolation="nearest")
+    small = shrink_image(image, _OVERVIEW)
+    ceiling = pixel_ceiling(small)
+    ax.imshow(as_rgb(small, ceiling), extent=(0, width, height, 0), interpolation="nearest")
     size = spot_size * scale if spot_size else 0.5 * measure_spots(place)
     size = max(size, width / 400)
     colours = to_rgba(["#00A0FF", "#E00000"])[outside.astype(int)]
@@ -93,24 +95,11 @@ def plot_placement(
         centres = np.clip(np.floor(place[chosen] + 0.5).astype(int), 0, [width - 1, height - 1])
         for i, patch in enumerate(cut_patches(image, centres, int(patch_size))):
             panel = figure.add_subplot(grid[i // 3, 3 + i % 3])
-            panel.imshow(_as_rgb(patch, image))
+            panel.imshow(as_rgb(patch, ceiling))
             panel.plot(patch_size // 2, patch_size // 2, "+", color="#00A0FF", markersize=9)
             panel.set_title(f"spot {chosen[i]}", fontsize="small")
             panel.set_axis_off()
     return figure
-
-
-def _as_rgb(pixels, whole=None):
-    """Return pixels (h, w, c) as RGB or grey in [0, 1]; of other channels the first three."""
-    pixels = pixels.astype(np.float32)
-    if whole is None or whole.dtype != np.uint8:
-        largest = float(pixels.max()) or 1.0
-        pixels = pixels / (255 if 1 < largest <= 255 else largest)
-    else:
-        pixels = pixels / 255
-    if pixels.shape[2] < 3:
-        return np.repeat(pixels[:, :, :1], 3, axis=2)
-    return pixels[:, :, :3]
 
 
 def plot_image_report(report: ImageReport, *, truth: Labels | None = None) -> Figure:
