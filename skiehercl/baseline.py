@@ -20,8 +20,8 @@ from ._estimator._base import LaidOutClusterer
 from ._estimator._parameters import CONSTRAINTS
 from ._features._options import INPUTS
 from ._spots._gather import split_second
-from ._spots._kind import restore_counts, settle_input
 from ._spots._recognition import KnownSpots, make_keys
+from ._spots._settling import check_placed
 from ._utils._settings import clone_plain, standard_settings
 from ._utils._validation import fit_context
 from .preprocessing import ExpressionPreprocessor
@@ -164,7 +164,7 @@ class NonSpatialClusterer(MetaEstimatorMixin, LaidOutClusterer):
         return self
 
     def _learn(self, genes):
-        self.input_ = settle_input(genes, self.input, placed=True)
+        check_placed(genes, self.input_, placed=True)
         self._spot_keys = make_keys(genes)
         self._project = self._make_projection(genes.shape)
         self.embedding_ = self._project.fit_transform(genes)
@@ -246,9 +246,8 @@ class NonSpatialClusterer(MetaEstimatorMixin, LaidOutClusterer):
             base.set_params(n_components=size)
         if base.n_top_genes == "auto":  # chosen here, whatever follows
             base.set_params(n_top_genes=N_TOP_GENES)
-        steps = [FunctionTransformer(restore_counts)] if self.input_ == "log1p" else []
         dense = [FunctionTransformer(_to_dense)] if base.n_components is None else []
-        return make_pipeline(*steps, base, *dense)
+        return make_pipeline(base, *dense)
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "estimator_")

@@ -5,11 +5,11 @@ import warnings
 import numpy as np
 
 from .. import IEHERCLClusterer, io
-from .._data._anndata import unpack_anndata
+from .._data._anndata import find_log_base, unpack_anndata
 from .._spots._checks import check_spots
-from .._spots._kind import recognise_input
 from .._spots._layout import IMAGE_KEY
 from .._spots._section_image import find_picture
+from .._spots._settling import settle_counts
 from .._training._checkpoint import make_folder
 from .._utils._atomic import check_target, protected
 from ..image import ResNet50PatchFeaturizer
@@ -164,7 +164,8 @@ def _take_genes(adata, sections, estimator, args):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # fit will tell them
         spots = check_spots(estimator, X, coords, None, sections, reset=True)
-        kind = recognise_input(spots.genes, args.input)
+        held = spots.genes, args.input, spots.sections, spots.section_names, find_log_base(adata)
+        kind = settle_counts(*held).kind
     return X, coords, kind
 
 

@@ -1,10 +1,12 @@
 """AnnData -> arrays: parts by key, genes by name, rows by label. anndata itself isn't imported."""
 
 import hashlib
+from collections.abc import Mapping
 
 import numpy as np
 import scipy.sparse as sp
 
+from .._utils._warnings import warn_user
 from ._admission import admit, check_sparse
 from ._sections import warn_of_space
 
@@ -12,7 +14,9 @@ __all__ = [
     "align_rows",
     "digest_names",
     "find_genes",
+    "find_kept_genes",
     "find_labels",
+    "find_log_base",
     "is_anndata",
     "load_part",
     "match_columns",
@@ -108,6 +112,17 @@ def find_genes(adata, layer=None, use_rep=None):
     return np.asarray(names, dtype=object)
 
 
+def find_log_base(adata):
+    """Return the base that scanpy noted for the logarithms of an AnnData, or None."""
+    note = adata.uns.get("log1p") if is_anndata(adata) else None
+    base = note.get("base") if isinstance(note, Mapping) else None
+    try:
+        base = float(base)
+    except (TypeError, ValueError):
+        return None
+    return base if 1.0 < base < np.inf else None
+
+
 def _means_raw(adata, layer):
     return layer == "raw" and "raw" not in adata.layers and adata.raw is not None
 
@@ -149,11 +164,11 @@ def take_coords(adata, taker):
 
 
 def unpack_counts(preprocessor, X, coords, sections, *, reset):
-    """Return counts, coordinates and sections for the ExpressionPreprocessor, of an AnnData or not.
+    """Return X, coordinates, sections and the logarithm's base for the ExpressionPreprocessor.
 
     It learns the names of an AnnData's genes if ``reset``, by which those of others are found.
     """
-    labels, names = find_labels(X), None
+    labels, names, base = find_labels(X), None, find_log_base(X)
     coords, sections = (
         align_rows(coords, "coords", labels),
         align_rows(sections, "sections", labels),
@@ -175,10 +190,11 @@ def unpack_counts(preprocessor, X, coords, sections, *, reset):
         fitted = getattr(preprocessor, "_anndata_genes", None)
         if fitted is None:
             fitted = getattr(preprocessor, "feature_names_in_", None)
-        X = X if fitted is None else match_genes(X, names, fitted)
+        kept = find_kept_genes(preprocessor)
+        X = X if fitted is None else match_genes(X, names, fitted, kept=kept)
     else:
         X = match_columns(X, preprocessor)[0]
-    return X, coords, sections
+    return X, coords, sections, base
 
 
 def match_columns(X, estimator):
@@ -189,16 +205,33 @@ def match_columns(X, estimator):
     fitted, columns = getattr(estimator, "_anndata_genes", None), getattr(X, "columns", None)
     if fitted is None or columns is None or not all(isinstance(name, str) for name in columns):
         return X, False
-    return match_genes(X.to_numpy(), np.asarray(columns, dtype=object), fitted, "X"), True
+    names, kept = np.asarray(columns, dtype=object), find_kept_genes(estimator)
+    return match_genes(X.to_numpy(), names, fitted, "X", kept), True
 
 
-def match_genes(X, genes, fitted, name="adata"):
+def find_kept_genes(estimator):
+    """Return the mask (d,) of the genes that a fitted estimator uses and each one's share, or None.
+
+    The shares are of all counts of ``fit``. None: all genes are needed.
+    """
+    steps = getattr(getattr(estimator, "_project", None), "steps", ())
+    candidates = [estimator, *(step for _, step in steps)]
+    candidates += getattr(getattr(estimator, "_fitted_features", None), "preprocessors_", [])
+    for one in candidates:
+        if hasattr(one, "_gene_shares"):
+            return one.highly_variable_, one._gene_shares
+    return None
+
+
+def match_genes(X, genes, fitted, name="adata", kept=None):
     """Return the columns of X (n, d), named ``genes``, that ``fit`` had, in the order of ``fit``.
+
+    Missing genes that aren't needed, by ``kept`` from `find_kept_genes`, are filled with zeros.
 
     Raises
     ------
     ValueError
-        If genes of ``fit`` are missing, or a name that tells columns apart occurs twice.
+        If needed genes of ``fit`` are missing, or a name that tells columns apart occurs twice.
     """
     if np.array_equal(genes, fitted):
         return X
@@ -211,15 +244,27 @@ def match_genes(X, genes, fitted, name="adata"):
                 "adata.var_names_make_unique() on both sections before fit"
             )
     place = {gene: column for column, gene in enumerate(genes)}
-    missing = [gene for gene in fitted if gene not in place]
-    if missing:
+    missing = np.array([gene not in place for gene in fitted])
+    needed, shares = (np.ones(len(fitted), dtype=bool), None) if kept is None else kept
+    lost = fitted[missing & needed]
+    if len(lost):
+        those = "genes of fit" if needed.all() else "genes that the model uses"
         raise ValueError(
-            f"{name} lacks {len(missing)} of the {len(fitted)} genes of fit, the first is "
-            f"{missing[0]!r}: pass the section before genes were selected, or fit on the genes "
-            "that both sections have"
+            f"{name} lacks {len(lost)} of the {needed.sum()} {those}, the first is {lost[0]!r}: "
+            "pass the section before genes were selected, or fit on the genes that both sections "
+            "have"
         )
     X = X.tocsr() if hasattr(X, "tocsr") else np.asarray(X)
-    return X[:, [place[gene] for gene in fitted]]
+    if missing.any():
+        warn_user(
+            f"{name} lacks {missing.sum()} of the {len(fitted)} genes of fit, the first is "
+            f"{fitted[missing][0]!r}: they only count for the library size, of which they were "
+            f"{shares[missing].sum():.2%} in fit, and are taken for 0 here; pass the section with "
+            "them if you have it"
+        )
+        empty = np.zeros((X.shape[0], 1), dtype=X.dtype)
+        X = sp.hstack([X, empty], "csr") if sp.issparse(X) else np.hstack([X, empty])
+    return X[:, [place.get(gene, X.shape[1] - 1) for gene in fitted]]
 
 
 def find_labels(X):

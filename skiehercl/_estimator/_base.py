@@ -14,13 +14,14 @@ from sklearn.base import (
 )
 from sklearn.utils.validation import check_is_fitted
 
+from .._data._checks import warn_of_empty
 from .._domains._consensus import order_domains, renumber, warn_of_missing_domains
 from .._domains._n_clusters import list_candidates
 from .._features._options import SpotFeatures
 from .._spots._gather import gather_spots, split_second
-from .._spots._kind import restore_counts, settle_input, warn_of_empty
 from .._spots._layout import SpotLayout
 from .._spots._recognition import KnownSpots, comes_alone, make_keys
+from .._spots._settling import check_placed
 from .._utils._display import DocumentedEstimator
 from .._utils._settings import standard_settings
 from .._utils._validation import fit_context
@@ -207,12 +208,10 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
         fitted, parts = copy.copy(self), self._take_parts()
         spots = fitted._gather(X, split_second(y, coords), image_features, sections, reset=True)
         candidates = list_candidates(self.n_clusters, len(spots))
-        kind = settle_input(spots.genes, parts["features"].input, spots.coords is not None)
-        fitted.input_, fitted._spot_keys = kind, make_keys(spots.genes)
-        if kind == "log1p":
-            spots.genes = restore_counts(spots.genes)
+        check_placed(spots.genes, fitted.input_, spots.coords is not None)
+        fitted._spot_keys = make_keys(spots.genes)
         fitted.__dict__.pop("n_clusters_curve_", None)  # that of an earlier fit
-        needs = foresee(fitted, spots, kind != "features")
+        needs = foresee(fitted, spots, fitted.input_ != "features")
         with standard_settings(needs):
             fitted._learn(spots, candidates, parts)
         self.__dict__ = fitted.__dict__
@@ -237,7 +236,7 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
             their order can be told apart. Of a new section, pass all spots at once, since a
             spot's neighbours take part, with coordinates and image features exactly if ``fit``
             had them. The genes of an AnnData are found by name, in any order and among others, if
-            ``fit`` had names.
+            ``fit`` had names; those that the model doesn't use may be missing.
 
         Returns
         -------
@@ -322,8 +321,6 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
                 raise ValueError(f"{name}: the estimator's fit {verb} {name}, so {cure}")
         if self.input_ != "features":
             warn_of_empty(spots.genes, axes=((1, "spots"),))
-        if self.input_ == "log1p":
-            spots.genes = restore_counts(spots.genes)
         if used and spots.image.shape[1] != len(features.image_.mean_):
             raise ValueError(
                 f"image_features has {spots.image.shape[1]} columns but fit had "

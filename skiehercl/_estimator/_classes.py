@@ -23,6 +23,7 @@ from .._features._features import NeighborhoodFeatures
 from .._features._image import ImageComponents
 from .._features._options import SpotFeatures
 from .._spots._layout import SpotLayout
+from .._spots._settling import STAGES
 from .._training._loop import Trained
 from .._training._network import IEHERCLNetwork
 from .._training._options import HybridEncoder, LossTerms, Trainer, TrainingPlan
@@ -237,6 +238,8 @@ _CLUSTERER = {
     "n_features_in_": size("columns"),
     "feature_names_in_": lacking(array("O", "columns")),
     "input_": one_of("counts", "log1p", "features"),
+    "_stage": one_of(*STAGES),
+    "_depth": or_none(number(_TINY)),
     "n_clusters_curve_": lacking(_CURVE),
     "_spot_keys": array("f", "spots", None),
     "_domain_order": lacking(array("iu", "domains")),

@@ -7,8 +7,9 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.decomposition import PCA
 
+from .._spots._settling import STAGES
 from ..preprocessing import ExpressionPreprocessor
-from ._schema import array, check_attributes, each, instance, lacking, number, or_none, size
+from ._schema import array, check_attributes, each, instance, lacking, number, one_of, or_none, size
 
 __all__ = [
     *("relate_axes", "relate_consensus", "relate_domain_mixture", "relate_features"),
@@ -45,6 +46,9 @@ def relate_preprocessor(value):
         "highly_variable_": array("b", "genes"),
         "feature_names_in_": lacking(array("O", "genes")),
         "_anndata_genes": or_none(array("O", "genes")),
+        "_gene_shares": lacking(array("f", "genes")),
+        "_stage": lacking(one_of(*STAGES)),
+        "_depth": lacking(or_none(number(np.finfo(float).tiny))),
     }
     kept = int(value.highly_variable_.sum())
     if value.n_components is not None:

@@ -27,12 +27,14 @@ class SpotFeatures(Options):
     ----------
     input : {"auto", "counts", "log1p", "features"}, default="auto"
         What X holds. Counts go through ``preprocessor``; "log1p", log(1 + x) of library-size
-        normalised counts (scanpy's usual ``adata.X``, and what an
-        :class:`~skiehercl.preprocessing.ExpressionPreprocessor` in a pipeline gives), is turned
-        back into counts, so that neighbours are pooled before the logarithm; ready features
-        (principal components) are used as they are. "auto" takes non-negative integers, and
-        non-negative values beyond 20 (no logarithm of a count), for counts, and recognises
-        "log1p" by the integers behind it; ``input_`` says what it decided.
+        normalised counts to base e, 2, 10 or that in ``adata.uns["log1p"]`` (scanpy's usual
+        ``adata.X``, and what an :class:`~skiehercl.preprocessing.ExpressionPreprocessor` in a
+        pipeline gives), is turned back into counts, so that neighbours are pooled before the
+        logarithm; ready features (principal components) are used as they are. "auto" recognises
+        each section for itself, later ones too: non-negative integers are counts, multiples of a
+        least value in each spot are normalised counts, turned back too, logarithms are recognised
+        by such multiples behind them, and non-negative values beyond 20 (no logarithm of a count)
+        count as they are; ``input_`` says what it decided.
     n_components : int, "auto" or None, default="auto"
         Principal components that are made of the genes; None: all genes. "auto": 50, in
         :class:`~skiehercl.SmoothedMixture` as many as its own ``n_components``.

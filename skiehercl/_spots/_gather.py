@@ -9,7 +9,9 @@ from .._data._anndata import (
     align_rows,
     digest_names,
     find_genes,
+    find_kept_genes,
     find_labels,
+    find_log_base,
     is_anndata,
     match_columns,
     match_genes,
@@ -19,6 +21,7 @@ from ._adjacency import check_graphs, gather_adjacencies
 from ._checks import check_spots
 from ._layout import IMAGE_KEY, unpack_by_keys
 from ._packed import PARAMETERS, find_blocks, take_block
+from ._settling import settle_spots
 
 __all__ = ["gather_spots", "split_second"]
 
@@ -26,12 +29,13 @@ _CURE = "tell sections apart by layout=SpotLayout(section_key={column!r}), or se
 
 
 def gather_spots(estimator, layout, X, coords, image_features, sections, *, reset):
-    """Return the checked Spots of arrays, of a packed X or of an AnnData.
+    """Return the checked Spots of arrays, of a packed X or of an AnnData, with counts if X has any.
 
     Parameters
     ----------
     estimator : clusterer
-        It learns the names and positions of X's columns if ``reset``, else they are compared.
+        It learns the names and positions of X's columns, and what X holds, if ``reset``, else they
+        are compared.
     layout : SpotLayout
         The blocks of a packed X and the keys of an AnnData.
     X, coords, image_features, sections
@@ -44,7 +48,8 @@ def gather_spots(estimator, layout, X, coords, image_features, sections, *, rese
     KeyError
         If an AnnData lacks what a key names.
     ValueError
-        If a block is bad, comes in two ways, or isn't in the columns that should hold it.
+        If a block is bad, comes in two ways, isn't in the columns that should hold it, or holds
+        another kind of X than ``fit`` had.
     """
     given = {"coords": coords, "image_features": image_features, "sections": sections}
     X = X if is_anndata(X) else admit(X, "X")
@@ -65,7 +70,8 @@ def gather_spots(estimator, layout, X, coords, image_features, sections, *, rese
         X, given = _unpack_by_keys(layout, adata, given)
         fitted = None if reset else _find_fitted_genes(estimator)
         matched = genes is not None and fitted is not None
-        X = match_genes(X, genes, fitted) if matched else X
+        kept = find_kept_genes(estimator) if matched else None
+        X = match_genes(X, genes, fitted, kept=kept) if matched else X
     elif selections:
         X, given = _unpack_columns(estimator, X, selections, given, reset)
     elif not reset:
@@ -73,6 +79,7 @@ def gather_spots(estimator, layout, X, coords, image_features, sections, *, rese
     compared = bool(selections) or matched
     spots = check_spots(estimator, X, *given.values(), reset=reset, packed=compared)
     warn_of_space(spots.coords, spots.sections, _CURE, adata)
+    settle_spots(spots, estimator, find_log_base(adata), reset=reset)
     if reset:
         estimator._anndata_genes = genes
         estimator._anndata_spots = None if adata is None else digest_names(labels)

@@ -1,33 +1,42 @@
-"""What X holds: counts, their normalised logarithms, or ready features."""
+"""What X holds: counts, their normalised logarithms, or ready features; and counts behind it."""
 
 import numpy as np
 import scipy.sparse as sp
 
-from .._data._checks import are_whole, check_counts, find_first, warn_of_empty
+from .._data._checks import are_whole, check_counts, find_first
 from .._utils._warnings import warn_user
 
-__all__ = ["recognise_input", "restore_counts", "settle_input", "warn_of_empty"]
+__all__ = ["RESTORED", "judge_section", "recognise_input", "restore_counts"]
 
 # log1p of any count that fits a 64-bit integer is below 45; of real ones, below 20.
 _LARGEST_LOGARITHM = 20.0
-# Spots looked at, and the share of them that must be multiples of a least value, for logarithms of
+# Spots looked at, and the share of them that must be multiples of a least value, for multiples of
 # counts; the share of values that must be others than that, since one value alone tells nothing.
 _SAMPLE, _MOST, _OTHERS = 500, 0.95, 0.01
+# That share where fit has found counts behind such values before, and the values that are enough
+# to tell counts from what fit took as it was.
+_SOME, _ENOUGH = 0.5, 20
 # Largest count that a spot's least value may stand for.
 _LARGEST_UNIT = 12
+_BASES = (np.e, 2.0, 10.0)
+# Stages of a workflow whose values are turned back into counts.
+RESTORED = ("log1p", "normalised")
+# Stages that are taken as they are: it needs more to tell a section from them.
+_STRICT = ("features", "fractions")
 
 
-def recognise_input(X, kind):
+def recognise_input(X, kind, base=None):
     """Return "counts", "log1p" or "features" for X.
 
     Parameters
     ----------
     X : ndarray or csr_matrix of shape (n, d)
     kind : {"auto", "counts", "log1p", "features"}
-        "auto" takes non-negative values as counts if all are integers, or if they reach beyond
-        20, which no logarithm of a count does (normalised but not yet logged abundances), and as
-        "log1p" if ``expm1`` makes each spot's values multiples of one of its own, as library-size
-        normalised counts are. It warns of integers of which some are negative.
+        "auto" takes non-negative values as counts if all are integers, if each spot's values are
+        multiples of one of its own, as library-size normalised counts are, or if they reach beyond
+        20, which no logarithm of a count does; and as "log1p" if they are the logarithms of such
+        multiples to base e, 2, 10 or ``base``. It warns of integers of which some are negative.
+    base : float or None, default=None
 
     Raises
     ------
@@ -37,41 +46,15 @@ def recognise_input(X, kind):
     """
     if kind == "features":
         return kind
-    values = X.data if sp.issparse(X) else X
-    lowest, highest = (values.min(), values.max()) if values.size else (0.0, 0.0)
     if kind == "counts":
-        check_counts(X, whole=True)
+        check_counts(X, ", or normalised values and logarithms with input='auto'", whole=True)
         return kind
-    if kind == "log1p":
-        if lowest < 0 or highest > _LARGEST_LOGARITHM:
-            row, column, value = find_first(X, lambda v: (v < 0) | (v > _LARGEST_LOGARITHM))
-            raise ValueError(
-                f"input='log1p' needs values from 0 to {_LARGEST_LOGARITHM:g}, as log(1 + x) of "
-                f"normalised counts, but row {row}, column {column} of X holds {value:g}: pass raw "
-                "counts with input='counts', or scaled values with input='features'"
-            )
-        return kind
-    whole = are_whole(X)
-    if lowest < 0 and whole:
-        row, column, value = find_first(X, lambda v: v < 0)
-        warn_user(
-            f"X holds whole numbers, as counts do, but some are negative: row {row}, column "
-            f"{column} holds {value:g}. It is taken for ready features; pass input='features' if "
-            "it is, else repair it"
-        )
-    if lowest >= 0 and (whole or highest > _LARGEST_LOGARITHM):
-        if not whole:
-            warn_user(
-                f"X has fractions, and values up to {highest:g}, beyond any logarithm: it is taken "
-                "for counts that were normalised; pass input='features' if these are ready "
-                "features, or raw counts if you have them"
-            )
-        return "counts"
-    return "log1p" if lowest >= 0 and _looks_logged(X) else "features"
+    stage = judge_section(X, None, kind, base, None)[0]
+    return stage if stage in ("log1p", "features") else "counts"
 
 
-def restore_counts(X):
-    """Return the counts behind library-size normalised, logged ones.
+def restore_counts(X, base=np.e, depth=None):
+    """Return the counts behind library-size normalised ones, or behind their logarithms.
 
     A spot's least value but zero stands for one count, or for a few if that makes integers of the
     others. A spot for which no such unit is found gets its abundances at the typical spot's depth.
@@ -80,31 +63,57 @@ def restore_counts(X):
     ----------
     X : ndarray or csr_matrix of shape (n, d)
         log(1 + f x) of counts x, with a factor f for each spot.
+    base : float or None, default=e
+        Of the logarithm; None: X is f x itself.
+    depth : float or None, default=None
+        1 / f of the typical spot; None: as the others tell.
 
     Returns
     -------
-    csr_matrix of shape (n, d), float32
+    counts : csr_matrix of shape (n, d), float32
+    depth : float or None
+        None if there are no counts.
     """
-    counts = sp.csr_matrix(X, dtype=np.float64, copy=True)
-    counts.eliminate_zeros()
+    counts = _raise_to(X, base)
     if not counts.nnz:
-        return counts.astype(np.float32)
-    np.expm1(counts.data, out=counts.data)
-    sizes = np.diff(counts.indptr)
-    sizes = sizes[sizes > 0]
-    least = np.minimum.reduceat(counts.data, np.r_[0, np.cumsum(sizes)[:-1]])
+        return counts.astype(np.float32), depth
+    sizes, least = _find_least(counts)
     unit, found = _find_units(counts.data, sizes, least)
-    depth = unit / least
-    depth[~found] = np.median(depth[found]) if found.any() else 1.0 / np.median(least)
-    counts.data *= np.repeat(depth, sizes)
+    scale = unit / least
+    if depth is None:
+        depth = float(np.median(scale[found]) if found.any() else 1.0 / np.median(least))
+    scale[~found] = depth
+    counts.data *= np.repeat(scale, sizes)
     exact = np.repeat(found, sizes)
     counts.data[exact] = np.rint(counts.data[exact])
-    return counts.astype(np.float32)
+    return counts.astype(np.float32), depth
+
+
+def _raise_to(X, base):
+    """Return base ** X - 1 as a new CSR matrix without stored zeros, or a copy of X for None."""
+    values = sp.csr_matrix(X, dtype=np.float64, copy=True)
+    values.eliminate_zeros()
+    if base is not None:
+        if base != np.e:
+            values.data *= np.log(base)
+        np.expm1(values.data, out=values.data)
+    return values
+
+
+def _find_least(values):
+    """Return the number of entries of each row that has any, and the least of them."""
+    sizes = np.diff(values.indptr)
+    sizes = sizes[sizes > 0]
+    return sizes, np.minimum.reduceat(values.data, _find_starts(sizes))
+
+
+def _find_starts(sizes):
+    return np.r_[0, np.cumsum(sizes)[:-1]]
 
 
 def _find_units(values, sizes, least):
     """Return the count (n,) that each spot's least value is, and whether there is one."""
-    starts = np.r_[0, np.cumsum(sizes)[:-1]]
+    starts = _find_starts(sizes)
     ratio = values / np.repeat(least, sizes)
     unit, found = np.ones(len(sizes)), np.zeros(len(sizes), dtype=bool)
     for count in range(1, _LARGEST_UNIT + 1):
@@ -118,43 +127,95 @@ def _find_units(values, sizes, least):
     return unit, found
 
 
-def _looks_logged(X):
-    rows = np.unique(np.linspace(0, X.shape[0] - 1, _SAMPLE).astype(np.intp))
-    sample = sp.csr_matrix(X[rows], dtype=np.float64)
-    sample.eliminate_zeros()
-    values, sizes = np.expm1(sample.data), np.diff(sample.indptr)
-    sizes = sizes[sizes > 0]
-    if not sizes.size:
-        return False
-    least = np.minimum.reduceat(values, np.r_[0, np.cumsum(sizes)[:-1]])
-    found = _find_units(values, sizes, least)[1]
-    others = values > 1.5 * np.repeat(least, sizes)
-    return bool(found.mean() >= _MOST and others.mean() >= _OTHERS)
+def judge_section(X, rows, asked, base, prior, fitted=None):
+    """Return the stage of one section X, some rows of all, and the base of its logarithm or None.
 
-
-def settle_input(genes, kind, placed):
-    """Return what the genes of ``fit`` are taken for, as ``recognise_input``, and tell oddities.
-
-    Raises
-    ------
-    TypeError
-        If they are sparse ready features of spots without coordinates (not ``placed``).
-        scikit-learn's checks leave no other choice: they ask whoever takes those, and has
-        ``predict_proba``, for the probabilities of a classifier.
+    Stages are "counts", "log1p", "normalised", "fractions" (counts that were corrected) and
+    "features". ``prior`` is that of the largest section or, in later calls, ``fitted``.
     """
-    kind = recognise_input(genes, kind)
-    if kind == "features" and sp.issparse(genes) and not placed:
-        raise TypeError(
-            "X is a sparse matrix of ready features without coordinates: pass coords= (or an "
-            "AnnData, or name their columns), or X.toarray() to do without neighbours"
+    values = X.data if sp.issparse(X) else X
+    lowest, highest = (values.min(), values.max()) if values.size else (0.0, 0.0)
+    if asked == "log1p" and not fitted:
+        return "log1p", _find_base(X, lowest, highest, rows, base)
+    whole, strict = are_whole(X), prior in _STRICT
+    if lowest < 0:
+        if whole and prior is None:
+            row, column, value = find_first(X, lambda v: v < 0)
+            warn_user(
+                f"X holds whole numbers, as counts do, but some are negative: row {row}, column "
+                f"{column} holds {value:g}. It is taken for ready features; pass input='features' "
+                "if it is, else repair it"
+            )
+        return "features", None
+    if whole and prior == "normalised" and values[values > 0].min(initial=np.inf) > 1:
+        return prior, None
+    if whole:
+        return "counts" if not strict or np.count_nonzero(values > 1) >= _ENOUGH else prior, None
+    found = _find_multiples(X, highest, base, prior)
+    if found is not None:
+        return found
+    if prior == "fractions" or asked == "abundances":
+        return "fractions", None
+    if highest <= _LARGEST_LOGARITHM:
+        own = prior == "log1p" and asked == "log1p"
+        return ("log1p", base or np.e) if own else ("features", None)
+    if prior == "features":
+        return prior, None
+    warn_user(
+        f"X has fractions, and values up to {highest:g}, beyond any logarithm: it is taken for "
+        "counts that were normalised; pass input='features' if these are ready features, or raw "
+        "counts if you have them"
+    )
+    return "fractions", None
+
+
+def _find_base(X, lowest, highest, rows, base):
+    """Return the base of logarithms that the user says X holds."""
+    if lowest >= 0:
+        found = _find_multiples(X, highest, base, None)
+        if found is not None and found[0] == "log1p":
+            return found[1]
+    if lowest < 0 or highest > _LARGEST_LOGARITHM:
+        row, column, value = find_first(X, lambda v: (v < 0) | (v > _LARGEST_LOGARITHM))
+        row = row if rows is None else rows[row]
+        raise ValueError(
+            f"input='log1p' needs values from 0 to {_LARGEST_LOGARITHM:g}, as log(1 + x) of "
+            f"normalised counts, but row {row}, column {column} of X holds {value:g}: pass raw "
+            "counts with input='counts', or scaled values with input='features'"
         )
-    if kind == "log1p" and not placed:
-        # Typed first by who comes from scanpy: a pipeline whose preprocessor saw the AnnData.
-        warn_user(
-            "no coordinates reached the clusterer, so that spots have no neighbours: an AnnData's "
-            "end in a pipeline's preprocessor; fit the AnnData itself, whose counts are "
-            "preprocessed anyway, or pass coords= to this step"
-        )
-    if kind != "features":
-        warn_of_empty(genes)
-    return kind
+    return base or np.e
+
+
+def _find_multiples(X, highest, base, prior):
+    """Return the stage and base by which each spot's values are multiples of one, or None."""
+    sample = X[np.unique(np.linspace(0, X.shape[0] - 1, _SAMPLE).astype(np.intp))]
+    bases = dict.fromkeys([base, *_BASES] if base else _BASES)
+    stages = [("log1p", one) for one in bases if highest * np.log(one) <= _LARGEST_LOGARITHM]
+    # Before the rarer bases, unless that of fit comes first.
+    stages.insert(0 if prior == "normalised" else min(1, len(stages)), ("normalised", None))
+    telling = np.zeros(1, dtype=bool)
+    known = [stage for stage in stages if stage[0] == prior and prior in RESTORED][:1]
+    for stage, one in stages:
+        values = _raise_to(sample, one)
+        if not values.nnz:
+            break
+        sizes, least = _find_least(values)
+        unit, found = _find_units(values.data, sizes, least)
+        others = values.data > 1.5 * np.repeat(least, sizes)
+        telling = np.add.reduceat(others, _find_starts(sizes), dtype=np.intp) > 0
+        if not telling.any() or others.mean() < _OTHERS:
+            continue
+        if prior in _STRICT and others.sum() < _ENOUGH:
+            continue
+        if found[telling].mean() < (_SOME if prior and prior not in _STRICT else _MOST):
+            continue
+        # One factor for all spots is no library size: these are multiples by their nature.
+        factor = (least / unit)[found]
+        if stage == "normalised" and not prior and np.ptp(factor) <= 1e-4 * factor.max():
+            continue
+        return stage, one
+    if prior not in ("counts", *RESTORED):
+        return None
+    if not telling.any():  # one value a spot: one count, whatever it is
+        return known[0] if known else ("normalised", None)
+    return known[0] if known and X.shape[0] < _ENOUGH else None

@@ -12,7 +12,6 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from .._data._anndata import digest_names
-from .._spots._kind import recognise_input
 from .._spots._recognition import make_keys, match_keys
 from .._utils._version import __version__
 from ..plotting._drawing import name_colours, sort_labels
@@ -118,7 +117,7 @@ def _is_section_of_fit(adata, estimator):
 
 
 def _holds_other_rows(adata, estimator):
-    """Whether X is of the kind that fit had, but not its rows: names may occur in two sections."""
+    """Whether X has other rows than that of fit: names may occur in two sections."""
     keys = getattr(estimator, "_spot_keys", None)
     if keys is None:
         return False
@@ -126,12 +125,9 @@ def _holds_other_rows(adata, estimator):
         warnings.simplefilter("ignore")  # predict tells again
         try:
             genes = estimator._gather(adata, None, None, None, reset=False).genes
-            asked = getattr(estimator, "input", None)
-            asked = asked or getattr(estimator.features, "input", "auto")
-            kind = recognise_input(genes, asked)
         except (KeyError, ValueError):
-            return False  # normalised or selected since, or fitted on an array from elsewhere
-    return kind == estimator.input_ and not match_keys(make_keys(genes), keys)
+            return False  # selected or projected since, or fitted on an array from elsewhere
+    return not match_keys(make_keys(genes), keys)
 
 
 def _take_results(estimator):

@@ -136,6 +136,12 @@ def library_sizes(X, graph=None):
     return library if graph is None else library + graph @ library
 
 
+def share_counts(X):
+    """Return the share (d,) of each gene in all counts."""
+    totals = np.asarray(X.sum(axis=0, dtype=np.float64)).ravel()
+    return totals / (totals.sum() or 1.0)
+
+
 def keep_columns(X, mask):
     """Return the columns of X in a mask, X itself if these are all."""
     return X if mask.all() else X[:, mask]

@@ -14,8 +14,9 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from .._data._admission import validate_numbers
 from .._data._anndata import unpack_counts
-from .._data._checks import check_all_finite, check_counts, warn_of_zeros
+from .._data._checks import check_all_finite, warn_of_zeros
 from .._spots._recognition import make_keys, match_keys
+from .._spots._settling import settle_abundances
 from .._utils._display import DocumentedEstimator
 from ._components import normalise, principal_components, suits_blocks
 from ._counts import (
@@ -24,6 +25,7 @@ from ._counts import (
     keep_columns,
     library_sizes,
     scale_factors,
+    share_counts,
     standardise,
     to_dense,
 )
@@ -44,8 +46,6 @@ if TYPE_CHECKING:
     )
 
 __all__ = ["ExpressionPreprocessor"]
-
-_ELSE = ", or values scaled without logarithm or centring, with require_counts=False"
 
 
 class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimator):
@@ -185,14 +185,14 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_spots, n_genes), or AnnData
-            Counts, or other non-negative values that aren't logarithms. Not changed. An AnnData
-            has them where ``layer`` says, and the coordinates in ``obsm["spatial"]``.
+            Counts, or other non-negative values; logarithms of counts are turned back. Not
+            changed. An AnnData has them where ``layer`` says, coordinates in ``obsm["spatial"]``.
         y : Ignored
             Present for scikit-learn's conventions.
         coords : array-like of shape (n_spots, 2), default=None
             Coordinates of the spots, used by ``pool`` only, which needs those of whole sections.
         sections : array-like of shape (n_spots,), default=None
-            Section of each spot; counts are never pooled across sections.
+            Section of each spot, each recognised for itself and never pooled with others.
 
         Returns
         -------
@@ -234,7 +234,8 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_spots, n_features_in_), or AnnData
-            Counts of the same genes in the same order; those of an AnnData are found by name.
+            Counts of the same genes in the same order; those of an AnnData are found by name, and
+            those that aren't kept may be missing.
         coords, sections
             As in ``fit``: with ``pool``, the spots of X are pooled among themselves. All spots of
             ``fit``, in their order, need none: they are known by their counts.
@@ -270,14 +271,15 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
     @_fit_context(prefer_skip_nested_validation=False)
     def _fit(self, X, coords, sections, warn=True):
         """Fit, and return the features; or without warnings, for who projects later, None."""
-        X, coords, sections = unpack_counts(self, X, coords, sections, reset=True)
-        X = self._check_counts(X, reset=True)
+        X, coords, sections, base = unpack_counts(self, X, coords, sections, reset=True)
+        X = self._check_counts(X, sections, base, reset=True, settled=not warn)
         graph = build_pool(self.pool, X.shape[0], coords, sections)
         # For scorers, which bring X alone.
         self._pooled = None if graph is None else (make_keys(X), graph)
         library = library_sizes(X, graph)
         self.target_sum_ = find_target(library, self.target_sum)
         self.highly_variable_ = select_genes(self, X, graph, library, coords, sections)
+        self._gene_shares = share_counts(X)
         X = keep_columns(X, self.highly_variable_)
         in_blocks = not warn and not self.scale and suits_blocks(X, self.n_components)
         factors = scale_factors(library, self.target_sum_)
@@ -304,9 +306,9 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
 
     def _transform(self, X, coords, sections, warn=True):
         check_is_fitted(self)
-        X, coords, sections = unpack_counts(self, X, coords, sections, reset=False)
-        X = self._check_counts(X, reset=False)
-        keys, graph = (getattr(self, "_pooled", None) if coords is None else None) or (None, None)
+        X, coords, sections, base = unpack_counts(self, X, coords, sections, reset=False)
+        X = self._check_counts(X, sections, base, reset=False, settled=not warn)
+        keys, graph = (coords is None and getattr(self, "_pooled", None)) or (None, None)
         if graph is None or not match_keys(make_keys(X), keys):
             graph = build_pool(self.pool, X.shape[0], coords, sections)
         library = library_sizes(X, graph)
@@ -321,7 +323,7 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         features = self._rescale(features)
         return features if self.n_components is None else self._project(features)
 
-    def _check_counts(self, X, reset):
+    def _check_counts(self, X, sections, base, reset, settled):
         # Integers become the first dtype: float32 holds counts up to 2^24 exactly.
         check = {"accept_sparse": "csr", "dtype": [np.float32, np.float64]}
         X = validate_numbers(X, self, reset=reset, ensure_min_samples=2 if reset else 1, **check)
@@ -329,9 +331,7 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
             X = X.copy()
             X.sum_duplicates()
         check_all_finite(X, "X")
-        names = getattr(self, "feature_names_in_", None)
-        check_counts(X, _ELSE, whole=self.require_counts, gene_names=names)
-        return X
+        return X if settled else settle_abundances(X, self, sections, base, reset=reset)
 
     def _rescale(self, features):
         if not self.scale:

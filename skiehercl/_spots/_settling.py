@@ -1,0 +1,231 @@
+"""Each section's genes turned into what the estimator works on: counts, or ready features."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from .._data._checks import are_whole, check_counts, check_sections, warn_of_empty
+from .._utils._warnings import warn_user
+from ._kind import RESTORED, judge_section, recognise_input, restore_counts
+
+__all__ = [
+    "STAGES",
+    "Settled",
+    "check_placed",
+    "settle_abundances",
+    "settle_counts",
+    "settle_spots",
+]
+
+# What a section may hold, in words.
+STAGES = {
+    "counts": "counts",
+    "log1p": "logarithms of counts",
+    "normalised": "normalised counts",
+    "fractions": "counts with fractions",
+    "features": "ready features",
+}
+
+_ELSE = ", or values scaled without logarithm or centring, with require_counts=False"
+
+
+@dataclass
+class Settled:
+    """Genes as the engine takes them, and what they were.
+
+    Attributes
+    ----------
+    genes : ndarray or csr_matrix of shape (n, d)
+        Counts, or ready features.
+    stage : {"counts", "log1p", "normalised", "fractions", "features"}
+        What the largest section held.
+    kind : {"counts", "log1p", "features"}
+        What all sections are taken for.
+    depth : float or None
+        Counts in one unit of the values, for spots that don't tell their own.
+    """
+
+    genes: object
+    stage: str
+    kind: str
+    depth: float | None = None
+
+
+def settle_spots(spots, estimator, base, *, reset):
+    """Turn the genes of Spots into what the estimator's fit had, or learn that (``reset``).
+
+    ``base`` is of the logarithm, as an AnnData tells it, or None.
+    """
+    asked = getattr(estimator, "input", None)
+    asked = asked or getattr(getattr(estimator, "features", None), "input", "auto")
+    fitted = depth = None
+    if not reset:
+        fitted = getattr(estimator, "_stage", estimator.input_)
+        depth = getattr(estimator, "_depth", None)
+    found = settle_counts(
+        spots.genes, asked, spots.sections, spots.section_names, base, fitted, depth
+    )
+    spots.genes = found.genes
+    if reset:
+        estimator.input_, estimator._stage, estimator._depth = found.kind, found.stage, found.depth
+
+
+def settle_counts(X, asked, sections=None, names=None, base=None, fitted=None, depth=None):
+    """Return the Settled counts, or ready features, that each section of X holds.
+
+    Parameters
+    ----------
+    X : ndarray or csr_matrix of shape (n, d)
+    asked : {"auto", "counts", "log1p", "features", "abundances"}
+        As in `recognise_input`; "abundances" takes what it doesn't recognise for counts.
+    sections : ndarray of shape (n,), int, or None
+        Codes of the sections, each of which is recognised for itself.
+    names : list of str or None
+        Names of the codes.
+    base : float or None
+        Base of the logarithm, if known.
+    fitted : str or None
+        The stage that fit found; None in fit.
+    depth : float or None
+        That of fit.
+
+    Raises
+    ------
+    ValueError
+        If a section is of another kind than the others, or than those of ``fit``.
+    """
+    parts = _cut_sections(X, sections)
+    alone = len(parts) == 1 and fitted in ("counts", *RESTORED) and not are_whole(X)
+    if alone:
+        parts = _cut_whole_rows(X)
+    if asked == "features" or (not fitted and asked == "counts"):
+        stage = kind = recognise_input(X, asked)
+        return Settled(X, stage, kind)
+    stages, prior, first = {}, fitted, max(parts, key=lambda code: _count_rows(parts[code], X))
+    for code in [first, *(code for code in parts if code != first)]:
+        part = _take(X, parts[code])
+        stages[code] = judge_section(part, parts[code], asked, base, prior, fitted)
+        prior = prior or stages[code][0]
+    if alone and stages[0][0] == "normalised":  # to whole numbers, some of them
+        stages[1] = stages[0]
+    for code, (stage, _) in stages.items():
+        if (stage == "features") != (prior == "features"):
+            _refuse(code, names, stage, prior, None if fitted else first)
+    found, stage = {stage for stage, _ in stages.values()}, stages[first][0]
+    kind = stage if found == {stage} and stage in ("log1p", "features") else "counts"
+    if found & set(RESTORED):
+        X, depth = _restore_sections(X, parts, stages, fitted or stage, depth)
+    return Settled(X, stage, kind, depth)
+
+
+def settle_abundances(X, preprocessor, sections, base, *, reset):
+    """Return X (n, d) with counts for their logarithms, of its own type, for a preprocessor.
+
+    It learns what X held if ``reset``. What isn't recognised is returned as it is.
+
+    Raises
+    ------
+    ValueError
+        If X has negative values, or fractions where the preprocessor requires counts.
+    """
+    genes = getattr(preprocessor, "feature_names_in_", None)
+    check_counts(X, _ELSE, whole=preprocessor.require_counts, gene_names=genes)
+    codes = names = fitted = depth = None
+    if sections is not None:
+        names, codes = np.unique(check_sections(sections, X.shape[0]), return_inverse=True)
+        names = [str(name) for name in names]
+    if not reset:
+        fitted = getattr(preprocessor, "_stage", "fractions")
+        depth = getattr(preprocessor, "_depth", None)
+    found = settle_counts(X, "abundances", codes, names, base, fitted, depth)
+    if reset:
+        preprocessor._stage, preprocessor._depth = found.stage, found.depth
+    if found.genes is X:
+        return X
+    counts = found.genes if sp.issparse(X) else found.genes.toarray()
+    return counts.astype(X.dtype, copy=False)
+
+
+def _restore_sections(X, parts, stages, known, depth):
+    """Return the counts (n, d) of all sections, and the depth of those of the ``known`` stage."""
+    counts = []
+    for code, (stage, base) in stages.items():
+        counts.append(_take(X, parts[code]))
+        if stage in RESTORED:
+            given = depth if stage == known else None
+            counts[-1], own = restore_counts(counts[-1], base, given)
+            depth = own if stage == known else depth
+    if len(parts) == 1:
+        return counts[0], depth
+    joined = sp.vstack([sp.csr_matrix(part, dtype=np.float32) for part in counts], "csr")
+    order = np.argsort(np.concatenate([parts[code] for code in stages]), kind="stable")
+    return joined[order], depth
+
+
+def _cut_sections(X, sections):
+    """Return the rows of each section by its code; None stands for all rows."""
+    codes = () if sections is None else np.unique(sections)
+    if len(codes) < 2:
+        return {codes[0] if len(codes) else 0: None}
+    return {code: np.flatnonzero(sections == code) for code in codes}
+
+
+def _cut_whole_rows(X):
+    """Return the rows of counts, and others, of spots that come without their sections."""
+    values = sp.csr_matrix(X)
+    fractions = sp.csr_matrix(
+        (values.data != np.floor(values.data), values.indices, values.indptr), shape=values.shape
+    )
+    whole = np.asarray(fractions.sum(axis=1)).ravel() == 0
+    return {0: np.flatnonzero(~whole), 1: np.flatnonzero(whole)}
+
+
+def _count_rows(rows, X):
+    return X.shape[0] if rows is None else len(rows)
+
+
+def _take(X, rows):
+    return X if rows is None else X[rows]
+
+
+def _refuse(code, names, stage, prior, other):
+    """Raise the error that a section is of another kind than in ``fit``, or than another one."""
+    where = f"section {names[code]!r}" if names and len(names) > 1 else "X"
+    if other is None:
+        those = f"fit took its X for {STAGES[prior]}"
+    else:
+        those = f"section {names[other]!r} holds {STAGES[prior]}"
+    if stage == "features":
+        cure = "pass counts there too, or their logarithms, such as layer='counts' or 'raw'"
+    else:
+        cure = "pass what the features were made by there too"
+        if other is None:
+            cure = "make the same features of it, or fit on counts, or their logarithms"
+    raise ValueError(f"{where} holds {STAGES[stage]} but {those}: {cure}")
+
+
+def check_placed(genes, kind, placed):
+    """Tell oddities of the genes of ``fit``, counts or ready features.
+
+    Raises
+    ------
+    TypeError
+        If they are sparse ready features of spots without coordinates (not ``placed``).
+        scikit-learn's checks leave no other choice: they ask whoever takes those, and has
+        ``predict_proba``, for the probabilities of a classifier.
+    """
+    if kind == "features" and sp.issparse(genes) and not placed:
+        raise TypeError(
+            "X is a sparse matrix of ready features without coordinates: pass coords= (or an "
+            "AnnData, or name their columns), or X.toarray() to do without neighbours"
+        )
+    if kind == "log1p" and not placed:
+        # Typed first by who comes from scanpy: a pipeline whose preprocessor saw the AnnData.
+        warn_user(
+            "no coordinates reached the clusterer, so that spots have no neighbours: an AnnData's "
+            "end in a pipeline's preprocessor; fit the AnnData itself, whose counts are "
+            "preprocessed anyway, or pass coords= to this step"
+        )
+    if kind != "features":
+        warn_of_empty(genes)
