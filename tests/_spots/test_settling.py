@@ -11,6 +11,7 @@ from sklearn.cluster import KMeans
 from sklearn.pipeline import make_pipeline
 
 from skiehercl import NonSpatialClusterer, SmoothedMixture, io
+from skiehercl._data._anndata import find_kept_genes
 from skiehercl.datasets import make_tissue
 from skiehercl.preprocessing import ExpressionPreprocessor
 
@@ -196,3 +197,45 @@ def test_annotations_are_those_of_the_section_at_every_stage(fitted):
         adata = io.annotate(bring_to(SECTIONS[1], later), fitted["counts"])
         expected = fitted["counts"].predict(SECTIONS[1]).astype(str)
         np.testing.assert_array_equal(adata.obs["domain_pred"], expected)
+
+
+# -- genes that a later section lacks ----------------------------------------------------------
+
+
+def keep_few():
+    return ExpressionPreprocessor(n_top_genes=40, n_components=10, random_state=0)
+
+
+@pytest.mark.parametrize("model", [MODEL, PLAIN, keep_few()], ids=lambda one: type(one).__name__)
+def test_only_genes_that_the_model_keeps_are_needed(model):
+    names = model.get_params(deep=False)
+    model = clone(model).set_params(**({"preprocessor": keep_few()} if "layout" in names else {}))
+    model.fit(SECTIONS[0])
+    needed, shares = find_kept_genes(model)
+    assert needed.sum() == 40 and np.isclose(shares.sum(), 1.0)
+    unused = np.flatnonzero(~needed)[:7]
+    zeroed, later = SECTIONS[1].copy(), SECTIONS[1][:, ::-1]
+    zeroed.X = sp.csr_matrix(zeroed.X.multiply(~zeroed.var_names.isin(zeroed.var_names[unused])))
+    later = later[:, ~later.var_names.isin(SECTIONS[0].var_names[unused])].copy()
+    told = rf"adata lacks 7 of the 80 genes of fit, .*of which they were {shares[unused].sum():.2%}"
+    for given in (later, bring_to(later, "log1p")):
+        with pytest.warns(UserWarning, match=told):
+            found = model.transform(given)
+        np.testing.assert_allclose(found, model.transform(zeroed), atol=1e-4)
+    frame = later.to_df()
+    if isinstance(model, SmoothedMixture):
+        with pytest.warns(UserWarning, match="X lacks 7 of the 80 genes of fit"):
+            labels = model.predict(frame, later.obsm["spatial"])
+        np.testing.assert_array_equal(labels, model.predict(zeroed))
+    first = SECTIONS[0].var_names[needed][0]
+    lacking = later[:, later.var_names != first]
+    with pytest.raises(ValueError, match=f"lacks 1 of the 40 genes that the model.*{first!r}"):
+        model.transform(lacking)
+
+
+def test_a_loaded_model_knows_which_genes_it_keeps(tmp_path):
+    model = clone(MODEL).set_params(preprocessor=keep_few()).fit(SECTIONS[0])
+    model.save(tmp_path / "model")
+    loaded = find_kept_genes(SmoothedMixture.load(tmp_path / "model"))
+    for found, expected in zip(loaded, find_kept_genes(model), strict=True):
+        np.testing.assert_array_equal(found, expected)
