@@ -19,11 +19,13 @@ from sklearn.utils.validation import check_is_fitted
 from ._estimator._base import LaidOutClusterer
 from ._estimator._parameters import CONSTRAINTS
 from ._features._options import INPUTS
+from ._features._transfer import LabelTransfer
 from ._spots._gather import split_second
 from ._spots._recognition import KnownSpots, make_keys
 from ._spots._settling import check_placed
 from ._utils._settings import clone_plain, standard_settings
 from ._utils._validation import fit_context
+from ._utils._warnings import warn_user
 from .preprocessing import ExpressionPreprocessor
 from .preprocessing._genes import N_TOP_GENES
 
@@ -98,6 +100,7 @@ class NonSpatialClusterer(MetaEstimatorMixin, LaidOutClusterer):
     [(200,), (200,)]
     """
 
+    _stand_ins: dict = {"preprocessor": ExpressionPreprocessor(), "estimator": KMeans()}  # noqa: RUF012
     # Parts of an AnnData that are not read.
     _unread = ("coords_key", "image_key", "section_key")
     _parameter_constraints: dict = {  # noqa: RUF012
@@ -186,16 +189,16 @@ class NonSpatialClusterer(MetaEstimatorMixin, LaidOutClusterer):
     ) -> IntArray:
         """Assign spots to the clusters; parameters as in ``fit``.
 
-        A clusterer without ``predict``, such as AgglomerativeClustering, knows the training spots
-        only.
+        Without a ``predict`` of the clusterer's, as in AgglomerativeClustering, training spots are
+        known by their rows, and others get the cluster that a linear discriminant finds.
 
         Returns
         -------
         labels : ndarray of shape (n_spots,), int
 
-        Raises
-        ------
-        ValueError
+        Warns
+        -----
+        UserWarning
             If the clusterer has no ``predict`` and X holds other spots, or rows that training
             spots of different clusters share.
         """
@@ -203,10 +206,13 @@ class NonSpatialClusterer(MetaEstimatorMixin, LaidOutClusterer):
         if hasattr(self.estimator_, "predict"):
             with standard_settings():
                 return self.estimator_.predict(self._project.transform(genes))
-        name = type(self.estimator_).__name__
-        cure = f"{name} has no predict: to label others, take a clusterer that has, such as KMeans"
-        known = KnownSpots(self._spot_keys, self.labels_, cure)
-        return known.take(self.labels_[:, None], known.find(genes))[:, 0]
+        known = KnownSpots(self._spot_keys, self.labels_)
+        with standard_settings():
+            return known.recall(
+                genes,
+                self.labels_[:, None],
+                lambda new: self._discriminate(genes[new], new)[:, None],
+            )[:, 0]
 
     def transform(
         self,
@@ -230,6 +236,20 @@ class NonSpatialClusterer(MetaEstimatorMixin, LaidOutClusterer):
         check_is_fitted(self)
         genes = self._gather(X, coords, image_features, sections, reset=False).genes
         return genes.astype(np.float64)
+
+    def _make_part(self, name):
+        part = super()._make_part(name)
+        return part.set_params(random_state=self.random_state) if name in self._stand_ins else part
+
+    def _discriminate(self, genes, new):
+        name = type(self.estimator_).__name__
+        warn_user(
+            f"{name} has no predict: {new.sum()} of {len(new)} spots weren't fitted, or have rows "
+            "of several clusters, and get the cluster that a linear discriminant finds; to label "
+            "others, take a clusterer that has predict, such as KMeans"
+        )
+        transfer = LabelTransfer().fit(self.embedding_, self.labels_, self.embedding_)
+        return transfer.predict(self._project.transform(genes))
 
     def _make_projection(self, shape):
         size = None if self.n_components is None else min(self.n_components, *shape)

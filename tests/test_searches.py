@@ -18,14 +18,17 @@ from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import (
     GridSearchCV,
     HalvingGridSearchCV,
-    KFold,
+    LeaveOneGroupOut,
     RandomizedSearchCV,
     cross_val_predict,
+    cross_val_score,
     cross_validate,
+    learning_curve,
+    validation_curve,
 )
 from sklearn.pipeline import make_pipeline
 
-from skiehercl import IEHERCLClusterer, NonSpatialClusterer, SmoothedMixture
+from skiehercl import IEHERCLClusterer, MixtureHead, NonSpatialClusterer, SmoothedMixture
 from skiehercl.datasets import make_tissue
 from skiehercl.metrics import make_domain_scorer
 from skiehercl.model_selection import WholeSectionSplit
@@ -205,11 +208,72 @@ def test_plain_k_means_with_routing_needs_no_wrapper_on_arrays_without_coordinat
     assert np.isfinite(search.best_score_)
 
 
-@pytest.mark.parametrize("model", [make_quick(n_clusters=K), SmoothedMixture(K, random_state=0)])
-def test_folds_over_spots_with_a_scorer_that_predicts_are_told_the_cure(model):
-    options = {"cv": KFold(2), "params": {"coords": COORDS}, "error_score": "raise"}
-    with pytest.raises(ValueError, match=r"60 rows of X.*no row of the training's.*WholeSection"):
-        cross_validate(model, X, TRUTH, scoring="adjusted_rand_score", **options)
+# -- folds of spots, scikit-learn's defaults -----------------------------------------------------
+
+SECTIONS = np.arange(N_SPOTS) // 40
+GENES_ALONE = r"^coords: \d+ of \d+ spots .*cv=WholeSectionSplit\(\).*coordinates in X.*AnnData$"
+ARI = make_scorer(adjusted_rand_score)
+ways_of_folds = pytest.mark.parametrize("routing", [False, True])
+both_models = pytest.mark.parametrize("make", [make_quick, SmoothedMixture])
+
+
+def test_the_literal_sentence():
+    head = {"head": MixtureHead((5,), components=(1,), n_starts=1), "max_iter": 2}
+    search = GridSearchCV(
+        IEHERCLClusterer(4, random_state=0, **head),
+        {"lambda_contrast": [0.1, 0.3], "walk_length": [1, 5]},
+        scoring=make_scorer(adjusted_rand_score),
+    )
+    with pytest.warns(UserWarning, match=GENES_ALONE):
+        search.fit(X, TRUTH, coords=COORDS)
+    scores = np.array([search.cv_results_[f"split{i}_test_score"] for i in range(5)])
+    assert np.isfinite(scores).all() and len(np.unique(scores)) > 5
+    assert scores.mean() > 0.1  # far beyond chance
+    np.testing.assert_array_equal(search.predict(X), search.best_estimator_.labels_)
+
+
+@ways_of_folds
+@both_models
+@pytest.mark.filterwarnings("ignore:coords. .* spots weren't fitted")
+@pytest.mark.filterwarnings("ignore:.*spots")  # of folds of a few spots
+def test_every_search_with_its_defaults_has_finite_scores(make, routing):
+    model, grid = make(n_clusters=K, random_state=0), {"n_clusters": [2, 3]}
+    beside = {"coords": COORDS, "sections": SECTIONS}
+    searches = [
+        GridSearchCV(model, grid, scoring=ARI),
+        GridSearchCV(model, grid, scoring=ARI, cv=2),
+        GridSearchCV(model, grid, scoring=SCORERS["domain scorer"], cv=2),
+        GridSearchCV(model, grid, scoring=ARI, cv=LeaveOneGroupOut()),
+        HalvingGridSearchCV(model, grid, scoring=ARI, random_state=0),
+    ]
+    with config_context(enable_metadata_routing=routing):
+        for search in searches:
+            groups = {"groups": SECTIONS} if isinstance(search.cv, LeaveOneGroupOut) else {}
+            search.fit(X, TRUTH, **beside, **groups)
+            assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+            assert search.best_score_ > 0.02
+        scores = cross_val_score(model, X, TRUTH, scoring=ARI, params=beside)
+        assert np.isfinite(scores).all()
+        for method in ("predict", "transform"):
+            found = cross_val_predict(model, X, TRUTH, params=beside, method=method)
+            assert len(found) == N_SPOTS and np.isfinite(found).all()
+
+
+@both_models
+@pytest.mark.filterwarnings("ignore:.*spots")
+def test_curves_with_their_defaults_have_finite_scores(make):
+    model, options = make(n_clusters=2, random_state=0), {"scoring": ARI}
+    options["params"] = {"coords": COORDS}
+    assert np.isfinite(learning_curve(model, X, TRUTH, **options)[2]).all()
+    of = {"param_name": "n_clusters", "param_range": [2, 3]}
+    assert np.isfinite(validation_curve(model, X, TRUTH, **of, **options)[1]).all()
+
+
+def test_a_baseline_without_predict_has_finite_scores_in_folds():
+    model = NonSpatialClusterer(AgglomerativeClustering(K), random_state=0)
+    with pytest.warns(UserWarning, match="AgglomerativeClustering has no predict: 24 of 24 spots"):
+        found = cross_validate(model, X, TRUTH, scoring=ARI, params={"coords": COORDS})
+    assert np.isfinite(found["test_score"]).all()
 
 
 # -- pipelines on counts -----------------------------------------------------------------------

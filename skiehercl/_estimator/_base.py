@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sklearn.base import (
     BaseEstimator,
@@ -18,13 +18,16 @@ from .._data._checks import warn_of_empty
 from .._domains._consensus import order_domains, renumber, warn_of_missing_domains
 from .._domains._n_clusters import list_candidates
 from .._features._options import SpotFeatures
+from .._features._transfer import LabelTransfer, learn_transfer, tell_transfer
 from .._spots._gather import gather_spots, split_second
 from .._spots._layout import SpotLayout
-from .._spots._recognition import KnownSpots, comes_alone, make_keys
+from .._spots._recognition import KnownSpots, find_lack, make_keys
 from .._spots._settling import check_placed
 from .._utils._display import DocumentedEstimator
 from .._utils._settings import standard_settings
 from .._utils._validation import fit_context
+from ..graph import SpatialKNNGraph
+from ..preprocessing import ExpressionPreprocessor
 from ._footprint import foresee
 from ._stored import StoredEstimator
 
@@ -59,37 +62,6 @@ class LaidOutClusterer(
     _parts: dict = {"layout": SpotLayout}  # noqa: RUF012
     # Keys of the layout that are left out.
     _unread: tuple[str, ...] = ()
-
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters of the estimator, or by ``<part>__<name>`` those of its parts.
-
-        A part that is None, such as ``head``, becomes one with its defaults first.
-
-        Parameters
-        ----------
-        **params : dict
-            Parameters by name.
-
-        Returns
-        -------
-        self : object of this class
-
-        Raises
-        ------
-        ValueError
-            If there is no such parameter; of a part's own, its full name is told.
-        """
-        for name in set(params) - set(self.get_params(deep=False)):
-            for part, options in self._parts.items():
-                if name in options().get_params(deep=False):
-                    raise ValueError(
-                        f"{name!r} is no parameter of {type(self).__name__} but of its {part}: "
-                        f"set {part}__{name}, or pass {part}={options.__name__}({name}=...)"
-                    )
-        for name in {key.partition("__")[0] for key in params if "__" in key}:
-            if name in self._parts and params.get(name, getattr(self, name)) is None:
-                params[name] = self._parts[name]()
-        return super().set_params(**params)
 
     def fit_predict(
         self,
@@ -151,6 +123,10 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
     }
 
     _parts: dict = {"features": SpotFeatures, "layout": SpotLayout}  # noqa: RUF012
+    _stand_ins: dict = {  # noqa: RUF012
+        "graph": SpatialKNNGraph(),
+        "preprocessor": ExpressionPreprocessor(gene_selection="auto"),
+    }
     _takes_image = True
 
     @fit_context(prefer_skip_nested_validation=False)
@@ -214,6 +190,8 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
         needs = foresee(fitted, spots, fitted.input_ != "features")
         with standard_settings(needs):
             fitted._learn(spots, candidates, parts)
+            found = fitted.labels_, fitted.embedding_
+            fitted._transfer = learn_transfer(fitted._fitted_features, spots, *found)
         self.__dict__ = fitted.__dict__
         return self
 
@@ -231,12 +209,12 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
         ----------
         X, coords, image_features, sections
             As in ``fit``. X alone is enough for the training spots, all of them or some, in any
-            order: they are known by their rows and get ``labels_`` again. Rows that several
-            training spots share get their domain if it is one, else only all training spots in
-            their order can be told apart. Of a new section, pass all spots at once, since a
-            spot's neighbours take part, with coordinates and image features exactly if ``fit``
-            had them. The genes of an AnnData are found by name, in any order and among others, if
-            ``fit`` had names; those that the model doesn't use may be missing.
+            order: they are known by their rows and get ``labels_`` again. Of a new section, pass
+            all spots at once, since a spot's neighbours take part, with coordinates and image
+            features if ``fit`` used them. Other spots that come without, and rows that training
+            spots of several domains share, get the domains that their expression alone gives.
+            The genes of an AnnData are found by name, in any order and among others, if ``fit``
+            had names; those that the model doesn't use may be missing.
 
         Returns
         -------
@@ -245,8 +223,12 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
         Raises
         ------
         ValueError
-            If X comes alone and holds rows that aren't the training's, or rows of training spots
-            in different domains; if blocks don't suit those of ``fit``.
+            If blocks don't suit those of ``fit``.
+
+        Warns
+        -----
+        UserWarning
+            If spots are labelled by their expression alone.
         """
         return self.predict_proba(X, coords, image_features, sections=sections).argmax(axis=1)
 
@@ -265,9 +247,15 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
         probabilities : ndarray of shape (n_spots, n_clusters)
             Rows sum to 1.
         """
-        spots, known = self._gather_new(X, coords, image_features, sections)
-        if known:
-            return self._recall(spots, self.probabilities_)
+        spots, lack = self._gather_new(X, coords, image_features, sections)
+        if lack:
+            n_domains = self.probabilities_.shape[1]
+            return self._recall(
+                spots,
+                lack,
+                self.probabilities_,
+                lambda transfer, rows: transfer.predict_proba(rows, n_domains),
+            )
         with standard_settings():
             return renumber(self._describe(spots), getattr(self, "_domain_order", None))
 
@@ -285,9 +273,9 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
         -------
         embedding : ndarray of shape (n_spots, n_dimensions)
         """
-        spots, known = self._gather_new(X, coords, image_features, sections)
-        if known:
-            return self._recall(spots, self.embedding_)
+        spots, lack = self._gather_new(X, coords, image_features, sections)
+        if lack:
+            return self._recall(spots, lack, self.embedding_, LabelTransfer.transform)
         with standard_settings():
             return self._embed(spots)
 
@@ -305,32 +293,46 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
         return spots
 
     def _gather_new(self, X, coords, image_features, sections):
-        """Return Spots, and whether they are to be known by their rows."""
+        """Return Spots, and what they lack that the fit used, as `find_lack`."""
         check_is_fitted(self)
         spots = self._gather(X, coords, image_features, sections, reset=False)
         features = self._fitted_features
-        if comes_alone(spots, features):
-            return spots, True
+        if lack := find_lack(spots, features):
+            return spots, lack
+        image = features.image_
         for name, given, used in (
             ("coords", spots.coords is not None, features.with_coords_),
-            ("image_features", spots.image is not None, features.image_ is not None),
+            ("image_features", spots.image is not None, image is not None),
         ):
-            if given != used:
-                verb = "had" if used else "had no"
-                cure = "pass them here too" if used else "leave them out here"
-                raise ValueError(f"{name}: the estimator's fit {verb} {name}, so {cure}")
-        if self.input_ != "features":
-            warn_of_empty(spots.genes, axes=((1, "spots"),))
-        if used and spots.image.shape[1] != len(features.image_.mean_):
+            if given and not used:
+                raise ValueError(
+                    f"{name}: the estimator's fit had no {name}, so leave them out here"
+                )
+        if spots.image is not None and spots.image.shape[1] != len(image.mean_):
             raise ValueError(
                 f"image_features has {spots.image.shape[1]} columns but fit had "
-                f"{len(features.image_.mean_)}: compute them with the same transformer"
+                f"{len(image.mean_)}: compute them with the same transformer"
             )
-        return spots, False
+        self._warn_of_empty(spots)
+        return spots, None
 
-    def _recall(self, spots, values):
+    def _warn_of_empty(self, spots):
+        if self.input_ != "features":
+            warn_of_empty(spots.genes, axes=((1, "spots"),))
+
+    def _recall(self, spots, lack, values, describe):
+        """Return the fitted values (n, k) of training spots, and of others by expression alone."""
+        transfer = getattr(self, "_transfer", None)
+
+        def describe_others(new):
+            tell_transfer(transfer, lack, new)
+            others = spots.take(new)
+            self._warn_of_empty(others)
+            return describe(transfer, self._fitted_features.describe_own(others))
+
         known = KnownSpots(getattr(self, "_spot_keys", None), self.labels_)
-        return known.take(values, known.find(spots.genes))
+        with standard_settings():
+            return known.recall(spots.genes, values, describe_others)
 
     def __sklearn_is_fitted__(self):
         # Number and names of the columns are set before anything is learned.

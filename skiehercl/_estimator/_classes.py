@@ -22,6 +22,7 @@ from .._domains._mixture import DomainMixture, WhitenedMixture
 from .._features._features import NeighborhoodFeatures
 from .._features._image import ImageComponents
 from .._features._options import SpotFeatures
+from .._features._transfer import LabelTransfer
 from .._spots._layout import SpotLayout
 from .._spots._settling import STAGES
 from .._training._loop import Trained
@@ -212,6 +213,16 @@ CLASSES = {
         },
         relate_vote,
     ),
+    LabelTransfer: Stored(
+        {
+            "center_": array("f", "components"),
+            "labels_": array("iu", "labels"),
+            "weights_": array("f", "components", "labels"),
+            "bias_": array("f", "labels"),
+            "loadings_": array("f", "components", "latent"),
+            "mean_": array("f", "latent"),
+        }
+    ),
     TrainingPlan: Stored(
         {
             "network": instance(HybridEncoder),
@@ -243,6 +254,7 @@ _CLUSTERER = {
     "n_clusters_curve_": lacking(_CURVE),
     "_spot_keys": array("f", "spots", None),
     "_domain_order": lacking(array("iu", "domains")),
+    "_transfer": lacking(or_none(instance(LabelTransfer))),
     "_n_features_out": size("latent"),
     "_blocks": lacking(mapping(array("iu", None), "genes")),
     "_anndata_genes": or_none(array("O", None)),

@@ -181,6 +181,11 @@ def _relate_clusterer(value, n_clusters, features):
     else:
         known = {len(features.center_ if features.axes_ is None else features.axes_.mean_)}
     _need(known == {genes}, "the features aren't those of X")
+    transfer = getattr(value, "_transfer", None)
+    if transfer is not None:
+        sizes = (len(transfer.center_), len(transfer.mean_))
+        _need(sizes == (len(features.center_), value._n_features_out), "_transfer doesn't fit")
+        _need(np.isin(transfer.labels_, np.arange(n_domains)).all(), "_transfer has other domains")
 
 
 def relate_iehercl(value):

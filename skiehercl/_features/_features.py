@@ -144,6 +144,19 @@ class NeighborhoodFeatures:
         mean = neighbor_mean_matrix(adjacency[0]).astype(np.float32)
         return SectionTensors(inputs, target, mean, spots.coords, sections)
 
+    def describe_own(self, spots):
+        """Return the components (n, d) of the spots' own expression, whatever is around them."""
+        own = self._describe_genes(spots, [])[0]
+        if self.reference_ is not None:
+            # One spot alone can't be aligned: of an unknown section it gets the typical shift.
+            typical = np.mean(list(self.shifts_.values()), axis=0)
+            names = spots.section_names or [None]
+            codes = (
+                np.zeros(len(spots), dtype=np.intp) if spots.sections is None else spots.sections
+            )
+            own = own + np.array([self.shifts_.get(name, typical) for name in names])[codes]
+        return self._standardise(own)
+
     def link(self, spots):
         """Return one adjacency (n, n) for each neighbourhood; an empty one without coordinates."""
         if not self.graphs_:
@@ -173,7 +186,7 @@ class NeighborhoodFeatures:
         if self.kind == "counts":
             # Pooled plainly, there is one preprocessor for all neighbourhoods.
             pools = [None, *adjacency][: len(self.preprocessors_)]
-            own, *pooled = transform_scales(self.preprocessors_, spots.genes, pools)
+            own, *pooled = transform_scales(self.preprocessors_[: len(pools)], spots.genes, pools)
             if self.pooling == "plain" or not pooled:
                 pooled = list(self._average(own, adjacency))
             return own, pooled

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 from sklearn.utils import gen_batches
 
-__all__ = ["KnownSpots", "UnknownSpotsError", "comes_alone", "make_keys", "match_keys"]
+__all__ = ["KnownSpots", "find_lack", "make_keys", "match_keys"]
 
 # Random projections that stand for a row: that many coincidences make two rows one.
 _N_KEYS = 4
@@ -14,10 +14,6 @@ _TOLERANCE = 1e-5
 # Below this share they differ by the rounding of the keys themselves.
 _EXACT = 1e-12
 _BLOCK_ENTRIES = 2**22
-_BRING_ALL = (
-    "to predict others, pass coords= (and image_features=), pack them into X "
-    "(layout=SpotLayout(coords_columns=...)), or pass an AnnData"
-)
 
 
 def make_keys(X):
@@ -37,16 +33,18 @@ def match_keys(keys, others):
     return bool((apart <= _TOLERANCE * np.linalg.norm(keys, axis=1)).all())
 
 
-def comes_alone(spots, features):
-    """Whether Spots lack all that the fit had besides X, so that they must be the training's."""
-    has = spots.coords is not None or spots.image is not None
-    brought = any(graph is not None for graph in spots.graphs or [])
-    had = bool(features.graphs_) or features.image_ is not None
-    return had and not has and not brought
-
-
-class UnknownSpotsError(ValueError):
-    """Rows that can't be told for one training spot's, so that no labels are theirs."""
+def find_lack(spots, features):
+    """Return what the fit used and Spots lack, "coords", "graph" or "image_features", or None."""
+    if features.with_coords_ and spots.coords is None:
+        return "coords"
+    if (
+        features.graphs_
+        and not features.with_coords_
+        and not any(graph is not None for graph in spots.graphs or [])
+    ):
+        return "graph"
+    used = features.image_ is not None and features.image_.prior_ > 0
+    return "image_features" if used and spots.image is None else None
 
 
 class KnownSpots:
@@ -54,38 +52,40 @@ class KnownSpots:
 
     Parameters
     ----------
-    keys : ndarray of shape (n, 4)
-        Of their rows, by ``make_keys``.
+    keys : ndarray of shape (n, 4) or None
+        Of their rows, by ``make_keys``; None: nothing is known.
     labels : ndarray of shape (n,), int
         Their domains.
-    cure : str, default=None
-        How other spots get theirs, for errors; None: as a spatial clusterer's do.
     """
 
-    def __init__(self, keys, labels, cure=None):
+    def __init__(self, keys, labels):
         self.keys = keys
         self.labels = labels
-        self.lack = ", and come without what else the fit had" if cure is None else ""
-        self.cure = _BRING_ALL if cure is None else cure
+
+    def recall(self, X, values, describe):
+        """Return values (n, k) of the spots that the rows of X (q, d) are, (q, k).
+
+        ``describe`` gives those of other spots, for a mask (q,) of them.
+        """
+        found = self.find(X)
+        new = found < 0
+        if not new.any():
+            return self.take(values, found)
+        result = np.empty((len(new), values.shape[1]), values.dtype)
+        result[~new] = self.take(values, found[~new])
+        result[new] = describe(new)
+        return result
 
     def find(self, X):
-        """Return where the rows of X (q, d) stand in what ``take`` lists.
+        """Return where the rows of X (q, d) stand in what ``take`` lists, -1 for other spots.
 
         The training spots in their order are taken by position. Otherwise a row stands for all
         training spots with that row: for the only one, as a rule, and for duplicates of one domain
-        their mean.
-
-        Raises
-        ------
-        UnknownSpotsError
-            If rows are no training spot's, or are those of spots in different domains.
+        their mean. Duplicates in different domains are none of them.
         """
-        if self.keys is None:
-            raise UnknownSpotsError(
-                "X came alone, but the estimator is of version 0.1, whose files keep no rows of X: "
-                "pass what else its fit had, such as coords=, too"
-            )
         keys = make_keys(X)
+        if self.keys is None:
+            return np.full(len(keys), -1)
         length = np.linalg.norm(keys, axis=1)
         own = np.full(len(keys), np.inf)
         if keys.shape == self.keys.shape:
@@ -103,15 +103,13 @@ class KnownSpots:
         if (own <= _TOLERANCE * length).all() and not elsewhere.any():
             return np.arange(len(keys))
         near &= exact | ~exact[:, :1]
-        self._refuse(~near[:, 0], "are no row of the training's")
         first = np.full(len(distinct), len(self.labels))
         last = np.full(len(distinct), -1)
         np.minimum.at(first, self._group, self.labels)
         np.maximum.at(last, self._group, self.labels)
         least = np.where(near, first[nearest], len(self.labels)).min(axis=1)
         most = np.where(near, last[nearest], -1).max(axis=1)
-        self._refuse(least != most, "are alike for spots of different domains")
-        return len(self.keys) + nearest[:, 0]
+        return np.where(least == most, len(self.keys) + nearest[:, 0], -1)
 
     def take(self, values, found):
         """Return the rows of values (n, k) that ``find`` found, (q, k)."""
@@ -121,12 +119,3 @@ class KnownSpots:
         np.add.at(totals, self._group, values)
         means = totals / np.bincount(self._group)[:, None]
         return means[found - len(values)].astype(values.dtype)
-
-    def _refuse(self, bad, what):
-        if bad.any():
-            raise UnknownSpotsError(
-                f"{int(bad.sum())} of the {len(bad)} rows of X, the first is row {np.argmax(bad)}, "
-                f"{what}{self.lack}: in a search, score the "
-                f"{len(self.keys)} spots that were fitted (cv=WholeSectionSplit(), and in one by "
-                f"halving resource='max_iter'); {self.cure}"
-            )

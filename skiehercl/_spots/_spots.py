@@ -38,6 +38,11 @@ class Spots:
     def __len__(self):
         return self.genes.shape[0]
 
+    def take(self, rows):
+        """Return the genes and sections of some of the spots, by their positions."""
+        sections = None if self.sections is None else self.sections[rows]
+        return Spots(self.genes[rows], None, None, sections, self.section_names)
+
     def __getstate__(self):
         # Caches are keyed on this: without the notes that scipy makes in a matrix as it is used.
         state = {**vars(self), "genes": _strip_notes(self.genes)}

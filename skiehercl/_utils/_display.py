@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from ._validation import NamedParameters
+
 __all__ = ["REPOSITORY", "DocumentedEstimator", "ImageEstimator"]
 
 REPOSITORY = "https://github.com/skiehercl/skiehercl"
 
 
-class DocumentedEstimator:
+class DocumentedEstimator(NamedParameters):
     """Base of estimators whose HTML diagram links to the file that documents them."""
 
     _doc_link_module = __name__.split(".")[0]

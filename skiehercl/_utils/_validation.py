@@ -1,8 +1,12 @@
-"""scikit-learn's decorators that check parameters; to type checkers they change no signature."""
+"""What callers write, checked: parameters by scikit-learn's decorators, names that others use."""
 
+import functools
+import inspect
 from typing import TYPE_CHECKING
 
-__all__ = ["fit_context", "validate_params"]
+from sklearn.base import clone
+
+__all__ = ["NamedParameters", "fit_context", "validate_params"]
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,3 +23,144 @@ if TYPE_CHECKING:
 else:
     from sklearn.base import _fit_context as fit_context
     from sklearn.utils._param_validation import validate_params
+
+
+# What the paper, the field and other tools call the parameters, letter case and underscores aside.
+_ALIASES = {
+    "n_clusters": "k ndomains numdomains ndomain ncluster numclusters numcluster clusternum "
+    "nregions nniches nclust domains clusters",
+    "lambda_rec": "lambda1 lam1 l1 λ1 lambdareconstruction lambdarecon weightrec",
+    "lambda_contrast": "lambda2 lam2 λ2 lambdacontrastive lambdacon lambdacl lambdarcl "
+    "weightcontrast",
+    "lambda_ot": "lambda3 lam3 λ3 lambdasinkhorn lambdasot lambdasd lambdatransport weightot",
+    "walk_length": "t walklen walksteps nwalks nsteps steps randomwalklength",
+    "max_iter": "epochs epoch nepochs numepochs maxepochs niter iterations",
+    "n_init": "ninits nrestarts nruns",
+    "random_state": "seed randomseed randomstate rng",
+    "device": "gpu usegpu cuda usecuda accelerator",
+    "memory": "cache cachedir",
+    "trainer__learning_rate": "lr",
+    "trainer__weight_decay": "wd",
+    "trainer__n_iter_no_change": "patience",
+    "terms__temperature": "tau τ temp",
+    "terms__walk_alpha": "alpha α",
+    "terms__sigma": "σ",
+    "terms__ot_reg": "epsilon eps ε",
+    "network__hidden_size": "hiddendim hiddendims nhidden hidden hiddenunits",
+    "network__latent_size": "latentdim zdim nlatent embeddingdim embdim outdim dimoutput",
+    "head__refine_neighbors": "refinement refine nrefine",
+    "features__n_components": "npcs npc ncomps npca pcadim dimpca",
+    "preprocessor__n_top_genes": "nhvg nhvgs hvg hvgs ntop",
+    "graph__n_neighbors": "k knn kneighbors nneighs nneigh numneighbors kgraph",
+    "graph=SpatialRadiusGraph(radius=...)": "radius radcutoff",
+    "layout__section_key": "batchkey librarykey samplekey batch sectionskey",
+    "layout__coords_key": "spatialkey coordskey",
+    "layout__image_key": "imagefeatureskey",
+    "layout__use_rep": "obsmkey",
+}
+_NAMES: dict = {}
+for _name, _some in _ALIASES.items():
+    for _alias in _some.split():
+        _NAMES.setdefault(_alias, []).append(_name)
+
+
+class NamedParameters:
+    """Base of estimators that know their parameters by others' names, and X by the paper's."""
+
+    # Parameters that are options, and the class that None stands for.
+    _parts: dict = {}  # noqa: RUF012
+    # Others that are estimators, and what they become when a parameter of theirs is set.
+    _stand_ins: dict = {}  # noqa: RUF012
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = _explain_names(cls, cls.__init__)
+        for name in ("fit", "fit_predict", "fit_transform", "predict", "predict_proba"):
+            if inspect.isfunction(method := vars(cls).get(name)):
+                setattr(cls, name, _take_x_gene(method))
+
+    def set_params(self, **params):
+        """Set parameters of the estimator, or by ``<part>__<name>`` those of its parts.
+
+        A part that is None, such as ``head``, becomes what None stands for first.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameters by name.
+
+        Returns
+        -------
+        self : object of this class
+
+        Raises
+        ------
+        ValueError
+            If there is no such parameter; for other names of one, its own is told.
+        """
+        own = self.get_params(deep=False)
+        for name in params:
+            if name.partition("__")[0] not in own and (told := _explain(type(self), name)):
+                raise ValueError(told)
+        for name in {key.partition("__")[0] for key in params if "__" in key}:
+            if name in _list_parts(type(self)) and params.get(name, own.get(name)) is None:
+                params[name] = self._make_part(name)
+        return super().set_params(**params)
+
+    def _make_part(self, name):
+        return clone(_list_parts(type(self))[name])
+
+
+def _list_parts(cls):
+    return {**{name: part() for name, part in cls._parts.items()}, **cls._stand_ins}
+
+
+def _explain(cls, name):
+    """Return what a name that is no parameter of a class stands for, in a line, or None."""
+    told = f"{name!r} is no parameter of {cls.__name__}"
+    known, parts = inspect.signature(cls).parameters, _list_parts(cls)
+    targets = [name, *_NAMES.get(name.lower().replace("_", ""), ())]
+    for target in targets:
+        part, _, own = target.rpartition("__")
+        if own in known:
+            return f"{told}: it is called {own} here"
+        if "=" in target and ("graph" in known or "Graph" in cls.__name__):
+            return f"{told}: pass {target}"
+        for holder in (part,) if part else parts:
+            options = parts.get(holder)
+            if options is not None and own in options.get_params(deep=False):
+                return (
+                    f"{told} but of its {holder}: set {holder}__{own}, or pass "
+                    f"{holder}={type(options).__name__}({own}=...)"
+                )
+    return None
+
+
+def _explain_names(cls, init):
+    known = inspect.signature(init).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        return init
+
+    @functools.wraps(init)
+    def __init__(self, *args, **params):
+        for name in params.keys() - known.keys():
+            if told := _explain(cls, name):
+                raise TypeError(told)
+        init(self, *args, **params)
+
+    return __init__
+
+
+def _take_x_gene(method):
+    """Return a method of spots that takes the paper's X_gene for X."""
+    if "coords" not in inspect.signature(method).parameters:
+        return method
+
+    @functools.wraps(method)
+    def wrapper(self, *args, **kwargs):
+        if "X_gene" in kwargs and not args and "X" not in kwargs:
+            kwargs["X"] = kwargs.pop("X_gene")
+        return method(self, *args, **kwargs)
+
+    return wrapper

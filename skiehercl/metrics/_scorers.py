@@ -14,7 +14,6 @@ from .._data._anndata import align_rows, find_labels, is_anndata
 from .._data._labels import UNLABELLED
 from .._spots._layout import SpotLayout
 from .._spots._packed import find_columns, take_block
-from .._spots._recognition import UnknownSpotsError
 from .._utils._settings import standard_settings
 from .._utils._warnings import warn_user
 from ..graph import SpatialKNNGraph
@@ -230,8 +229,6 @@ def _predict_domains(estimator, X, metadata):
     if hasattr(estimator, "predict"):
         try:
             return _predict(estimator, X, metadata)
-        except UnknownSpotsError:
-            raise  # these spots had no part in the fit, whatever their number
         except (ValueError, TypeError) as error:
             failure = error
     whole = "fit and score the same spots: use cv=WholeSectionSplit()"

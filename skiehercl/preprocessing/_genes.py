@@ -29,12 +29,15 @@ def select_genes(preprocessor, X, graph, library, coords, sections):
         Of the spots, for neighbours where none are pooled.
     """
     p, n_top = preprocessor, preprocessor.n_top_genes
+    # Genes that differ from place to place; without places, from spot to spot.
+    placed = p.gene_selection == "auto" and (graph is not None or coords is not None)
+    spatial = placed or p.gene_selection == "spatial"
     if isinstance(n_top, str):
         reduces = p.scale or graph is not None or p.n_components is not None
-        n_top = N_TOP_GENES if p.gene_selection == "spatial" or reduces else None
+        n_top = N_TOP_GENES if spatial or reduces else None
     if n_top is None or n_top >= X.shape[1]:
         return np.ones(X.shape[1], dtype=bool)
-    if p.gene_selection == "spatial":
+    if spatial:
         if graph is None:
             nearest, purpose = SpatialKNNGraph(_NEIGHBORS), "gene_selection='spatial'"
             graph = link_spots(nearest, X.shape[0], coords, sections, purpose)

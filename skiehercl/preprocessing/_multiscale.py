@@ -10,8 +10,8 @@ from ._preprocessor import ExpressionPreprocessor
 
 __all__ = ["fit_scales", "transform_scales"]
 
-# Which genes the default preprocessor keeps where the spots have coordinates.
-_SPATIAL_GENES = {"n_top_genes": 2000, "gene_selection": "spatial"}
+# Genes that gene_selection="auto" keeps where it chooses by place.
+_N_SPATIAL_GENES = 2000
 
 
 def fit_scales(
@@ -32,7 +32,7 @@ def fit_scales(
     n_components : int or None
         Where the preprocessor has none.
     random_state : int
-        Of the default preprocessor.
+        Where the preprocessor has none.
     coords, sections
         As in ``ExpressionPreprocessor.fit``.
 
@@ -41,16 +41,16 @@ def fit_scales(
     list of ExpressionPreprocessor
         Without a pool: `transform_scales` brings it.
     """
+    base = ExpressionPreprocessor(gene_selection="auto")
     if preprocessor is not None:
         base = clone_plain(preprocessor)
-    else:
-        # Genes that differ from place to place; without places, from spot to spot.
-        spatial = _SPATIAL_GENES if pools or coords is not None else {}
-        base = ExpressionPreprocessor(random_state=random_state, **spatial)
+    if base.random_state is None:
+        base.set_params(random_state=random_state)
     if base.n_components is None:
         base.set_params(n_components=n_components)
     if base.n_top_genes == "auto":  # chosen here, whatever follows
-        base.set_params(n_top_genes=N_TOP_GENES)
+        by_place = base.gene_selection == "auto" and (pools or coords is not None)
+        base.set_params(n_top_genes=_N_SPATIAL_GENES if by_place else N_TOP_GENES)
     base.set_params(pool=pools[len(pools) // 2] if pools else None)
     base._fit(counts, coords, sections, warn=False)
     base._pooled = None  # the spots are kept elsewhere

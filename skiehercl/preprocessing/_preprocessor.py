@@ -68,12 +68,12 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         3,000 where counts are pooled, scaled or projected, or ``gene_selection="spatial"``; else
         all, so that a clusterer of the package behind it in a pipeline can choose them on pooled
         counts, where variation is far less noise than in single spots.
-    gene_selection : {"dispersion", "spatial"}, default="dispersion"
+    gene_selection : {"dispersion", "spatial", "auto"}, default="dispersion"
         Which genes to keep: the highly variable ones (see :func:`highly_variable_genes`), or those
         of highest spatial autocovariance, among genes found in 1 % of the spots: the mean of a
         spot's value times its neighbours', values being square roots of library-size normalised
         counts, centred. Neighbours are those of ``pool``, else the 18 nearest; "spatial" needs
-        ``coords`` in ``fit``, not later.
+        ``coords`` in ``fit``, not later. "auto": "spatial" where there are any.
     scale : bool, default=False
         Shift and scale each kept gene to mean 0 and variance 1. Makes the data dense.
     max_value : float, default=None
@@ -133,7 +133,7 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         "target_sum": [Interval(Real, 0, None, closed="neither"), None],
         "transformation": [StrOptions({"log", "sqrt"}), None],
         "n_top_genes": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"}), None],
-        "gene_selection": [StrOptions({"dispersion", "spatial"})],
+        "gene_selection": [StrOptions({"dispersion", "spatial", "auto"})],
         "scale": ["boolean"],
         "max_value": [Interval(Real, 0, None, closed="neither"), None],
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
@@ -151,7 +151,7 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         target_sum: float | None = None,
         transformation: Literal["log", "sqrt"] | None = "log",
         n_top_genes: int | Literal["auto"] | None = "auto",
-        gene_selection: Literal["dispersion", "spatial"] = "dispersion",
+        gene_selection: Literal["dispersion", "spatial", "auto"] = "dispersion",
         scale: bool = False,
         max_value: float | None = None,
         n_components: int | None = None,

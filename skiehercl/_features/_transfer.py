@@ -1,0 +1,117 @@
+"""Domains of other spots from their expression alone, where nothing is known of their place."""
+
+import numpy as np
+from sklearn.utils.extmath import randomized_svd, softmax
+
+from .._spots._recognition import find_lack
+from .._utils._warnings import warn_user
+
+__all__ = ["LabelTransfer", "learn_transfer", "tell_transfer"]
+
+# Spots that it is learned from, at most.
+_MOST_ROWS = 10_000
+_MOST_DIRECTIONS = 50
+# What spots may lack, and how a search brings it.
+_CURES = {
+    "coords": "coordinates in X (SpotLayout(coords_columns=...)) or an AnnData",
+    "image_features": "image features in X (SpotLayout(image_columns=...)) or an AnnData",
+    "graph": "the graph in an AnnData",
+}
+
+
+class LabelTransfer:
+    """A linear discriminant for the labels and a ridge regression for the embedding.
+
+    Attributes
+    ----------
+    center_ : ndarray of shape (d,)
+    labels_ : ndarray of shape (K,), int
+        Those that it knows.
+    weights_, bias_ : ndarray of shape (d, K) and (K,)
+        Log posterior of each label, but for a constant.
+    loadings_, mean_ : ndarray of shape (d, k) and (k,)
+        Of the embedding.
+    """
+
+    def fit(self, rows, labels, embedding):
+        """Learn from components (n, d) of single spots, their labels and embedding (n, k)."""
+        self.center_ = rows.mean(axis=0, dtype=np.float64)
+        rows, axes = rows - self.center_, None
+        if rows.shape[1] > _MOST_DIRECTIONS:
+            axes = randomized_svd(rows, _MOST_DIRECTIONS, random_state=0)[2].T
+            rows = rows @ axes
+        self.labels_, codes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+        means = np.zeros((len(sizes), rows.shape[1]))
+        np.add.at(means, codes, rows)
+        means /= sizes[:, None]
+        self.weights_ = np.linalg.solve(_find_covariance(rows - means[codes]), means.T)
+        self.bias_ = np.log(sizes / len(rows)) - (means.T * self.weights_).sum(axis=0) / 2
+        self.mean_ = embedding.mean(axis=0, dtype=np.float64)
+        both = rows.T @ (embedding - self.mean_) / len(rows)
+        self.loadings_ = np.linalg.solve(_find_covariance(rows), both)
+        if axes is not None:
+            self.weights_, self.loadings_ = axes @ self.weights_, axes @ self.loadings_
+        return self
+
+    def predict_proba(self, rows, n_labels):
+        """Return the probabilities (q, n_labels) of labels 0, 1, ... for components (q, d)."""
+        probabilities = np.zeros((len(rows), n_labels))
+        probabilities[:, self.labels_] = softmax(self._score(rows), copy=False)
+        return probabilities
+
+    def predict(self, rows):
+        """Return the labels (q,) of components (q, d)."""
+        return self.labels_[self._score(rows).argmax(axis=1)]
+
+    def transform(self, rows):
+        """Return the embedding (q, k) of components (q, d)."""
+        return (rows - self.center_) @ self.loadings_ + self.mean_
+
+    def _score(self, rows):
+        return (rows - self.center_) @ self.weights_ + self.bias_
+
+
+def learn_transfer(features, spots, labels, embedding):
+    """Return the LabelTransfer of a fit; None if its features use nothing but the spots' own genes.
+
+    Parameters
+    ----------
+    features : NeighborhoodFeatures
+    spots : Spots
+    labels, embedding : ndarray of shape (n,) and (n, k)
+    """
+    if not find_lack(spots.take(slice(0)), features):
+        return None
+    rows = np.random.RandomState(0).permutation(len(spots))[:_MOST_ROWS]
+    own = features.describe_own(spots.take(rows))
+    return LabelTransfer().fit(own, labels[rows], embedding[rows])
+
+
+def tell_transfer(transfer, lack, new):
+    """Warn that ``new`` spots, a mask, are known by expression alone, for lack of something.
+
+    Raises
+    ------
+    ValueError
+        If there is no LabelTransfer.
+    """
+    about = (
+        f"{lack}: {np.sum(new)} of {len(new)} spots weren't fitted, or have rows of several domains"
+    )
+    if transfer is None:
+        raise ValueError(
+            f"{about}, and the estimator is of a version that learned nothing from expression "
+            f"alone: pass {lack} too, or fit again"
+        )
+    warn_user(
+        f"{about}, and come without {lack}: their expression alone gives their domains. Better "
+        f"score the fitted spots (cv=WholeSectionSplit()), or bring {_CURES[lack]}"
+    )
+
+
+def _find_covariance(rows):
+    """Return that of centred rows (n, d), shrunk to a sphere where spots are few."""
+    n, d = rows.shape
+    covariance, share = rows.T @ rows / n, d / (n + d)
+    size = np.trace(covariance) / d or 1.0
+    return (1 - share) * covariance + share * size * np.eye(d)
