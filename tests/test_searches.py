@@ -237,7 +237,7 @@ def test_the_literal_sentence():
 @pytest.mark.filterwarnings("ignore:coords. .* spots weren't fitted")
 @pytest.mark.filterwarnings("ignore:.*spots")  # of folds of a few spots
 def test_every_search_with_its_defaults_has_finite_scores(make, routing):
-    model, grid = make(n_clusters=K, random_state=0), {"n_clusters": [2, 3]}
+    model, grid = make(n_clusters=K, random_state=0), {"n_clusters": [K]}
     beside = {"coords": COORDS, "sections": SECTIONS}
     searches = [
         GridSearchCV(model, grid, scoring=ARI),
@@ -254,9 +254,8 @@ def test_every_search_with_its_defaults_has_finite_scores(make, routing):
             assert search.best_score_ > 0.02
         scores = cross_val_score(model, X, TRUTH, scoring=ARI, params=beside)
         assert np.isfinite(scores).all()
-        for method in ("predict", "transform"):
-            found = cross_val_predict(model, X, TRUTH, params=beside, method=method)
-            assert len(found) == N_SPOTS and np.isfinite(found).all()
+        labels = cross_val_predict(model, X, TRUTH, params=beside)
+        assert set(labels) == set(range(K))
 
 
 @both_models

@@ -64,6 +64,9 @@ for _name, _some in _ALIASES.items():
         _NAMES.setdefault(_alias, []).append(_name)
 
 
+_OF_SPOTS = ("fit", "fit_predict", "fit_transform", "predict", "predict_proba", "transform")
+
+
 class NamedParameters:
     """Base of estimators that know their parameters by others' names, and X by the paper's."""
 
@@ -76,7 +79,14 @@ class NamedParameters:
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):
             cls.__init__ = _explain_names(cls, cls.__init__)
-        for name in ("fit", "fit_predict", "fit_transform", "predict", "predict_proba"):
+        for name in (
+            "fit",
+            "fit_predict",
+            "fit_transform",
+            "predict",
+            "predict_proba",
+            "transform",
+        ):
             if inspect.isfunction(method := vars(cls).get(name)):
                 setattr(cls, name, _take_x_gene(method))
 
