@@ -27,8 +27,7 @@ from .._utils._warnings import warn_user
 from ..graph import SpatialKNNGraph
 from ..graph._search import _QUERY_BLOCK, MOST_TIES
 from ..preprocessing._footprint import count_genes
-from ..preprocessing._genes import N_TOP_GENES
-from ..preprocessing._multiscale import _SPATIAL_GENES
+from ..preprocessing._genes import N_SPATIAL_GENES, N_TOP_GENES
 
 __all__ = ["DataSize", "estimate_fit", "foresee"]
 
@@ -295,9 +294,11 @@ def _count_neighbors(graph):
 
 def _count_top_genes(preprocessor, n_features):
     if preprocessor is None:
-        return _SPATIAL_GENES["n_top_genes"]
+        return N_SPATIAL_GENES
     top = preprocessor.n_top_genes
-    return n_features if top is None else N_TOP_GENES if isinstance(top, str) else int(top)
+    if isinstance(top, str):
+        return N_SPATIAL_GENES if preprocessor.gene_selection == "auto" else N_TOP_GENES
+    return n_features if top is None else int(top)
 
 
 def _find_most(n_clusters):

@@ -6,10 +6,12 @@ from ..graph import SpatialKNNGraph
 from ._counts import choose_genes, choose_spatial_genes, gene_moments, scale_factors
 from ._pooling import link_spots
 
-__all__ = ["N_TOP_GENES", "select_genes"]
+__all__ = ["N_SPATIAL_GENES", "N_TOP_GENES", "select_genes"]
 
 # Genes that n_top_genes="auto" keeps where it chooses.
 N_TOP_GENES = 3000
+# And in a clusterer with gene_selection="auto", where that chooses by place.
+N_SPATIAL_GENES = 2000
 # Neighbours whose values tell a gene's spatial autocovariance, where none are pooled.
 _NEIGHBORS = 18
 

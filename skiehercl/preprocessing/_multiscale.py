@@ -4,14 +4,11 @@ import copy
 
 from .._utils._settings import clone_plain
 from ._counts import find_target, library_sizes, to_dense
-from ._genes import N_TOP_GENES
+from ._genes import N_SPATIAL_GENES, N_TOP_GENES
 from ._pooling import drop_selves
 from ._preprocessor import ExpressionPreprocessor
 
 __all__ = ["fit_scales", "transform_scales"]
-
-# Genes that gene_selection="auto" keeps where it chooses by place.
-_N_SPATIAL_GENES = 2000
 
 
 def fit_scales(
@@ -50,7 +47,7 @@ def fit_scales(
         base.set_params(n_components=n_components)
     if base.n_top_genes == "auto":  # chosen here, whatever follows
         by_place = base.gene_selection == "auto" and (pools or coords is not None)
-        base.set_params(n_top_genes=_N_SPATIAL_GENES if by_place else N_TOP_GENES)
+        base.set_params(n_top_genes=N_SPATIAL_GENES if by_place else N_TOP_GENES)
     base.set_params(pool=pools[len(pools) // 2] if pools else None)
     base._fit(counts, coords, sections, warn=False)
     base._pooled = None  # the spots are kept elsewhere
