@@ -13,6 +13,7 @@ from ._sections import warn_of_space
 __all__ = [
     "align_rows",
     "digest_names",
+    "digest_places",
     "find_genes",
     "find_kept_genes",
     "find_labels",
@@ -277,6 +278,13 @@ def find_labels(X):
 def digest_names(names):
     """Return a digest of the names of spots, by which an AnnData is known again."""
     return hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest()
+
+
+def digest_places(coords):
+    """Return a digest of the coordinates (n, 2 or 3) of spots, or None if there are none."""
+    if coords is None:
+        return None
+    return hashlib.sha256(np.asarray(coords, dtype=np.float32).tobytes()).hexdigest()
 
 
 def align_rows(block, name, labels):

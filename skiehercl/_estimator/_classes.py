@@ -253,6 +253,7 @@ _CLUSTERER = {
     "_depth": or_none(number(_TINY)),
     "n_clusters_curve_": lacking(_CURVE),
     "_spot_keys": array("f", "spots", None),
+    "_spot_places": lacking(anything),
     "_domain_order": lacking(array("iu", "domains")),
     "_transfer": lacking(or_none(instance(LabelTransfer))),
     "_n_features_out": size("latent"),

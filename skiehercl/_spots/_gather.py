@@ -8,6 +8,7 @@ from .._data._admission import admit
 from .._data._anndata import (
     align_rows,
     digest_names,
+    digest_places,
     find_genes,
     find_kept_genes,
     find_labels,
@@ -83,6 +84,10 @@ def gather_spots(estimator, layout, X, coords, image_features, sections, *, rese
     if reset:
         estimator._anndata_genes = genes
         estimator._anndata_spots = None if adata is None else digest_names(labels)
+        places = spots.coords
+        if places is None and adata is not None:
+            places = adata.obsm.get("spatial")  # not read, but theirs
+        estimator._spot_places = digest_places(places)
     spots.graphs = gather_adjacencies(estimator, adata, spots, reset)
     return spots
 

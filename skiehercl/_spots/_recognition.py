@@ -11,6 +11,8 @@ _N_KEYS = 4
 # Rows that differ by less than this share of their length are one row: a pipeline's projections
 # of a subset of the spots round differently from those of all of them.
 _TOLERANCE = 1e-5
+# The same for rows that were normalised and logged, in single precision, and turned back.
+_ALIKE = 1e-3
 # Below this share they differ by the rounding of the keys themselves.
 _EXACT = 1e-12
 _BLOCK_ENTRIES = 2**22
@@ -26,11 +28,14 @@ def make_keys(X):
 
 
 def match_keys(keys, others):
-    """Whether two arrays of keys (n, 4) are those of the same rows in the same order."""
+    """Whether two arrays of keys (n, 4) are of the same rows, up to a factor each, in one order."""
     if keys.shape != others.shape:
         return False
-    apart = np.linalg.norm(keys - others, axis=1)
-    return bool((apart <= _TOLERANCE * np.linalg.norm(keys, axis=1)).all())
+    length, other = (np.linalg.norm(one, axis=1, keepdims=True) for one in (keys, others))
+    # Times both lengths, since rows without counts have none.
+    apart = np.linalg.norm(keys * other - others * length, axis=1)
+    empty = (length == 0) == (other == 0)
+    return bool(empty.all() and (apart <= _ALIKE * (length * other)[:, 0]).all())
 
 
 def find_lack(spots, features):

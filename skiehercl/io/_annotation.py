@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from .._data._anndata import digest_names
+from .._data._anndata import digest_names, digest_places
 from .._spots._recognition import make_keys, match_keys
 from .._utils._version import __version__
 from ..plotting._drawing import name_colours, sort_labels
@@ -30,8 +30,8 @@ def annotate(adata: AnnData, estimator: BaseEstimator, key: str = "domain_pred")
     """Store the domains of a fitted estimator in `adata`, in place, for scanpy to plot.
 
     The section of ``fit`` gets the estimator's own ``labels_``. Any other one, told by the number
-    or the names of its spots or by their expression, is predicted first: the same domain has the
-    same name and colour.
+    or the names of its spots, by their expression or, where that was scaled or genes were selected
+    since, by their coordinates, is predicted first: the same domain has the same name and colour.
 
     Parameters
     ----------
@@ -110,24 +110,31 @@ def _list_parameters(estimator):
 def _is_section_of_fit(adata, estimator):
     if len(estimator.labels_) != adata.n_obs:
         return False
-    names = getattr(estimator, "_anndata_spots", None)  # None: fitted on arrays, in this order
+    names = getattr(estimator, "_anndata_spots", None)  # None: fitted on arrays
     if names is not None and names != digest_names(adata.obs_names):
         return False
-    return not _holds_other_rows(adata, estimator)
+    if not hasattr(estimator, "_spot_keys"):
+        return True  # of another package: only the number of spots is known
+    alike = _compare_rows(adata, estimator)
+    if alike is not None:
+        return alike
+    key = getattr(estimator.layout, "coords_key", None) or "spatial"
+    known = getattr(estimator, "_spot_places", None), digest_places(adata.obsm.get(key))
+    if None not in known:
+        return known[0] == known[1]
+    # Names alone: barcodes tell sections apart, running numbers don't.
+    return names is not None and names != digest_names(range(adata.n_obs))
 
 
-def _holds_other_rows(adata, estimator):
-    """Whether X has other rows than that of fit: names may occur in two sections."""
-    keys = getattr(estimator, "_spot_keys", None)
-    if keys is None:
-        return False
+def _compare_rows(adata, estimator):
+    """Whether X has the rows of fit, at whatever stage; None where they can't be compared."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # predict tells again
         try:
             genes = estimator._gather(adata, None, None, None, reset=False).genes
         except (KeyError, ValueError):
-            return False  # selected or projected since, or fitted on an array from elsewhere
-    return not match_keys(make_keys(genes), keys)
+            return None  # selected or scaled since, or fitted on an array from elsewhere
+    return match_keys(make_keys(genes), estimator._spot_keys)
 
 
 def _take_results(estimator):
@@ -143,7 +150,15 @@ def _predict_results(adata, estimator):
         )
     if not hasattr(estimator, "predict_proba"):
         return estimator.predict(adata), None, None
-    probabilities = estimator.predict_proba(adata)
+    try:
+        probabilities = estimator.predict_proba(adata)
+    except ValueError as error:
+        if adata.n_obs != len(estimator.labels_):
+            raise
+        raise ValueError(
+            f"adata isn't known to be the section of fit and can't be predicted: {error}; if it is "
+            "that section, io.add_domains(adata, estimator.labels_) stores its domains"
+        ) from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # predict_proba has told
         embedding = estimator.transform(adata)

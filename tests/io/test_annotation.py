@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 
-from skiehercl import IEHERCLClusterer, NonSpatialClusterer, SmoothedMixture, io
+from skiehercl import IEHERCLClusterer, NonSpatialClusterer, SmoothedMixture, SpotLayout, io
 from skiehercl.datasets import make_tissue
 from skiehercl.metrics import make_domain_scorer
 from skiehercl.model_selection import WholeSectionSplit
@@ -31,6 +31,17 @@ def make_section(section=0):
 @pytest.fixture(scope="module", params=CLUSTERERS, ids=lambda estimator: type(estimator).__name__)
 def fitted(request):
     return clone(request.param).fit(make_section())
+
+
+def log_counts(adata):
+    counts = adata.X.toarray()
+    adata.X = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4).astype(np.float32)
+    return adata
+
+
+def scale(adata):
+    adata.X = (adata.X - adata.X.mean(axis=0)) / adata.X.std(axis=0)
+    return adata
 
 
 def check_domains(adata, key, labels):
@@ -188,6 +199,42 @@ def test_a_section_normalised_since_fit_is_still_its_own(fitted):
     adata.X = np.log1p(adata.X / 2)
     check_domains(io.annotate(adata, fitted), "domain_pred", fitted.labels_)
     check_domains(io.annotate(adata[:, :20].copy(), fitted), "domain_pred", fitted.labels_)
+
+
+STAGES = {
+    "counts": lambda adata: adata,
+    "logged": log_counts,
+    "selected": lambda adata: adata[:, :30].copy(),
+    "scaled": lambda adata: scale(log_counts(adata)),
+}
+
+
+@pytest.mark.parametrize("names", ["running", "barcodes"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_stage_of_x_makes_another_section_that_of_fit(stage, names):
+    pair = make_section(0), make_section(1)
+    for adata in pair:
+        adata.obs_names = [str(i) if names == "running" else f"ACGT{i}-1" for i in range(N)]
+    model = SmoothedMixture(K, random_state=0).fit(pair[0])
+    own, other = (STAGES[stage](adata.copy()) for adata in pair)
+    check_domains(io.annotate(own, model), "domain_pred", model.labels_)
+    if stage in ("selected", "scaled"):
+        with pytest.raises(ValueError, match=r"isn't known to be the section of fit .*add_domains"):
+            io.annotate(other, model)
+    else:
+        check_domains(io.annotate(other, model), "domain_pred", model.predict(other))
+        assert (other.obs["domain_pred"].astype(int) != model.labels_).mean() > 0.2
+
+
+def test_without_anything_to_compare_the_section_is_asked_for():
+    adata = make_section()
+    del adata.obsm["spatial"]
+    adata.obs_names = [str(i) for i in range(N)]
+    model = SmoothedMixture(K, layout=SpotLayout(coords_key=None), random_state=0).fit(adata)
+    part = adata[:, :30].copy()
+    with pytest.raises(ValueError, match=r"isn't known to be the section of fit .*add_domains"):
+        io.annotate(part, model)
+    check_domains(io.annotate(adata, model), "domain_pred", model.labels_)
 
 
 def test_another_section_warns_once():
