@@ -27,7 +27,11 @@ def open_memory(memory, random_state):
     """
     if memory is None or random_state is None:
         return NO_MEMORY
-    return check_memory(os.fspath(memory) if isinstance(memory, os.PathLike) else memory)
+    if isinstance(memory, (str, os.PathLike)):
+        memory = os.fspath(memory)
+        if os.path.exists(memory.split(os.sep)[0]):  # joblib would take ~root for a home
+            memory = os.path.abspath(memory)
+    return check_memory(memory)
 
 
 def recall(memory, function, *arguments):

@@ -97,7 +97,7 @@ def read_image(image: ImageLike, content: bytes | None = None) -> Array:
     `content`: the bytes to decode in place of those of the file, whose name `image` is.
     """
     if content is not None:
-        return check_pixels(_decode(os.fspath(image), content), f"image {os.fspath(image)!r}")
+        return check_pixels(_decode(str(image), content), f"image {str(image)!r}")
     pixels, _ = open_image(image)
     if isinstance(pixels, RegionImage):
         if os.path.isfile(pixels.path):

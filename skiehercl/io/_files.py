@@ -61,7 +61,7 @@ def read_section(path: PathLike, *, spatial_key: str | None = "spatial") -> AnnD
     if not os.path.isdir(name):
         check_regular(name, "an .h5ad, a .zarr store or a Space Ranger folder")
     if is_store(name):
-        adata = read_zarr(name, _read_spatialdata)
+        adata = read_zarr(name, lambda name: _read_spatialdata(name, spatial_key or "spatial"))
     elif os.path.isdir(name):
         return read_visium(name)
     else:
@@ -73,9 +73,9 @@ def read_section(path: PathLike, *, spatial_key: str | None = "spatial") -> AnnD
     return adata
 
 
-def _read_spatialdata(name):
+def _read_spatialdata(name, spatial_key):
     spatialdata = import_spatialdata(f"{name!r} is a SpatialData store, which")
-    return from_spatialdata(spatialdata.read_zarr(name))
+    return from_spatialdata(spatialdata.read_zarr(name), spatial_key=spatial_key)
 
 
 def check_writable(path: PathLike) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._spots._section_image import check_spatial, find_image
+from .._utils._warnings import warn_user
 from ..image._files import WHOLE_BYTES
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def from_spatialdata(
     table: str | None = None,
     *,
     spatial_key: str = "spatial",
-    image: str | None = None,
+    image: str | None = "auto",
     coordinate_system: str = "global",
 ) -> AnnData:
     """Return a table of a SpatialData object as an AnnData with coordinates and image.
@@ -44,13 +45,15 @@ def from_spatialdata(
         Name of the table; None: the only one.
     spatial_key : str, default="spatial"
         Entry of the table's ``obsm`` with (x, y), as the readers for Visium and Xenium fill it.
-        Where it is absent, the centres of the shapes that the table annotates are taken.
-    image : str, default=None
+        Where it is absent, the centres of the shapes or labels that the table annotates are taken;
+        those of labels, and of several elements, in `coordinate_system`.
+    image : str or None, default="auto"
         Name of an image to bring along, in ``uns["spatial"]`` with the scale factor that the
-        elements' transformations imply; of several resolutions the finest up to 256 MiB. None:
-        the image stays in ``sdata``.
+        elements' transformations imply; of several resolutions the finest up to 256 MiB. "auto":
+        of the images that can be placed the one with the most pixels per tissue. None: the images
+        stay in ``sdata``.
     coordinate_system : str, default="global"
-        Where image and shapes meet.
+        Where image, shapes and labels meet.
 
     Returns
     -------
@@ -62,6 +65,11 @@ def from_spatialdata(
     ValueError
         If the table or image isn't there or isn't named where there are several, there are no
         coordinates, or the image is not just a scaled version of the coordinates.
+
+    Warns
+    -----
+    UserWarning
+        By ``image="auto"`` no image is brought along, though there are some: none can be placed.
     """
     names = list(sdata.tables)
     if table is None and len(names) == 1:
@@ -70,11 +78,20 @@ def from_spatialdata(
         raise ValueError(f"table={table!r}: the SpatialData has tables {names}, name one of them")
     adata = sdata.tables[table].copy()
     shapes = _find_shapes(sdata, adata)
-    if spatial_key not in adata.obsm and shapes is not None:
-        adata.obsm[spatial_key] = _take_centres(shapes, adata)
+    if spatial_key not in adata.obsm and "spatialdata_attrs" in adata.uns:
+        if shapes is None:
+            adata.obsm[spatial_key] = _take_centroids(sdata, adata, coordinate_system)
+        else:
+            adata.obsm[spatial_key] = _take_centres(shapes, adata)
     check_spatial(adata, spatial_key, table)
-    if image is not None:
-        pixels, scale = _take_image(sdata, image, shapes, coordinate_system)
+    found = None
+    if image == "auto" and image not in sdata.images:
+        image, found = _choose_image(sdata, shapes, coordinate_system)
+    elif image is not None:
+        found = _place_image(sdata, image, shapes, coordinate_system)
+    if found is not None:
+        level, scale = found
+        pixels = np.moveaxis(np.asarray(level.transpose("c", "y", "x").data), 0, -1)
         factors = {f"tissue_{_KEY}_scalef": scale}
         adata.uns["spatial"] = {image: {"images": {_KEY: pixels}, "scalefactors": factors}}
     return adata
@@ -90,18 +107,59 @@ def _find_shapes(sdata, adata):
 def _take_centres(shapes, adata):
     """Return the centres (n, 2) of the shapes, in the order of the table's rows."""
     instances = adata.obs[adata.uns["spatialdata_attrs"]["instance_key"]].to_numpy()
-    known = np.isin(instances, shapes.index)
-    if not known.all():
-        raise ValueError(
-            f"{int((~known).sum())} rows of the table annotate shapes that aren't there, for "
-            f"instance {instances[~known][0]!r}"
-        )
+    _check_instances(instances, shapes.index, "shapes")
     centres = shapes.geometry.centroid.loc[instances]
     return np.column_stack([centres.x, centres.y])
 
 
-def _take_image(sdata, name, shapes, coordinate_system):
-    """Return pixels (h, w, c) and the pixels per unit of the shapes' coordinates."""
+def _check_instances(instances, index, kind):
+    known = np.isin(instances, index)
+    if not known.all():
+        raise ValueError(
+            f"{int((~known).sum())} rows of the table annotate {kind} that aren't there, for "
+            f"instance {instances[~known][0]!r}"
+        )
+
+
+def _take_centroids(sdata, adata, coordinate_system):
+    """Return the centres (n, 2) of labels, or of what lies in several elements, in one system."""
+    from spatialdata import get_centroids
+
+    keys = adata.uns["spatialdata_attrs"]
+    regions = adata.obs[keys["region_key"]].astype(str).to_numpy()
+    instances = adata.obs[keys["instance_key"]].to_numpy()
+    centres = np.empty((adata.n_obs, 2))
+    for region in np.unique(regions):
+        if region not in sdata:
+            raise ValueError(
+                f"the table annotates {region!r}, which the SpatialData lacks: read the whole "
+                "store, or store the spots' (x, y) in the table's obsm['spatial']"
+            )
+        rows = regions == region
+        points = get_centroids(sdata[region], coordinate_system=coordinate_system).compute()
+        _check_instances(instances[rows], points.index, region)
+        centres[rows] = points.loc[instances[rows], ["x", "y"]].to_numpy()
+    return centres
+
+
+def _choose_image(sdata, shapes, coordinate_system):
+    """Return the name of the finest image that can be placed, and its place; or None, None."""
+    found, problems = {}, []
+    for name in sdata.images:
+        try:
+            found[name] = _place_image(sdata, name, shapes, coordinate_system)
+        except ValueError as error:
+            problems.append(str(error))
+    if not found:
+        if problems:
+            warn_user(f"no image is brought along: {problems[0]}")
+        return None, None
+    name = max(found, key=lambda name: found[name][1])
+    return name, found[name]
+
+
+def _place_image(sdata, name, shapes, coordinate_system):
+    """Return a resolution of an image and its pixels per unit of the shapes' coordinates."""
     from spatialdata.transformations import get_transformation
 
     if name not in sdata.images:
@@ -136,7 +194,7 @@ def _take_image(sdata, name, shapes, coordinate_system):
             f"image {name!r} lies rotated, shifted or stretched against the coordinates: bring "
             "both into one system first, sdata.transform_to_coordinate_system"
         )
-    return np.moveaxis(np.asarray(level.transpose("c", "y", "x").data), 0, -1), float(scale)
+    return level, float(scale)
 
 
 def to_spatialdata(

@@ -269,9 +269,13 @@ def draw_tissue(ax, coords, spot_size, image, scale):
             )
         height, width = image.shape[:2]
         pixels = drop_opacity(np.atleast_3d(image))
+        shown = as_rgb(pixels, pixel_ceiling(pixels))
         ax.imshow(
-            as_rgb(pixels, pixel_ceiling(pixels)),
+            shown[..., 0] if pixels.shape[2] == 1 else shown,
             extent=(0, width / scale, height / scale, 0),
+            cmap="gray",  # of one channel
+            vmin=0,
+            vmax=255 if shown.dtype == np.uint8 else 1,
             alpha=0.6,  # faded, so that the domains' colours stand out
             zorder=0,
         )
@@ -283,8 +287,9 @@ def draw_tissue(ax, coords, spot_size, image, scale):
 
 
 def as_rgb(pixels, ceiling):
-    """Return pixels (h, w, c) as RGB or grey in [0, 1]; of other channels the first three."""
-    pixels = np.clip(scale_pixels(pixels, ceiling), 0, 1)
+    """Return pixels as RGB, uint8 or in [0, 1]; of other channels the first three."""
+    if pixels.dtype != np.uint8:
+        pixels = np.clip(scale_pixels(pixels, ceiling), 0, 1)
     return pixels[:, :, :3] if pixels.shape[2] >= 3 else np.repeat(pixels[:, :, :1], 3, axis=2)
 
 

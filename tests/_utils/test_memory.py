@@ -347,3 +347,12 @@ _COUNTED = {}
 def _double(value):
     _COUNTED[value] = _COUNTED.get(value, 0) + 1
     return 2 * value
+
+
+def test_a_folder_named_like_a_home_is_itself(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~root").mkdir()
+    assert open_memory("~root/cache", 0).location == str(tmp_path / "~root" / "cache")
+    assert open_memory(Path("~root"), 0).location == str(tmp_path / "~root")
+    assert open_memory("~/cache", 0).location == "~/cache"  # joblib's to expand
+    assert open_memory("cache", 0).location == "cache"

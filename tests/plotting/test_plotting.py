@@ -416,3 +416,14 @@ def test_placement_of_a_slide_reads_a_coarse_level(tmp_path, monkeypatch):
     shown = figure.axes[0].images[0]
     assert levels == [0, 1] and shown.get_extent() == [0, 2600, 3000, 0]
     np.testing.assert_allclose(np.asarray(shown.get_array())[..., 0], slide[::2, ::2] / 255)
+
+
+@pytest.mark.parametrize("dtype, ceiling", [(np.uint16, 4095), (np.float32, 1)])
+def test_the_tissue_is_drawn_as_bright_as_its_depth_says(dtype, ceiling):
+    image = np.full((40, 50, 3), ceiling // 2 if dtype == np.uint16 else 0.5, dtype)
+    image[5:, 5:] = ceiling
+    image[0, 0] = 3 * ceiling  # a hot pixel
+    figure = plot_domains(np.array([[10.0, 10.0], [30.0, 20.0]]), ["a", "b"], image=image)
+    shown = np.asarray(figure.axes[0].get_images()[0].get_array())
+    np.testing.assert_allclose(shown[2, 2], 0.5, atol=1e-3)
+    np.testing.assert_allclose(shown[20, 20], 1)
