@@ -22,7 +22,8 @@ from ._adjacency import check_graphs, gather_adjacencies
 from ._checks import check_spots
 from ._layout import IMAGE_KEY, unpack_by_keys
 from ._packed import PARAMETERS, find_blocks, take_block
-from ._settling import settle_spots
+from ._settling import find_asked, settle_spots
+from ._sources import warn_of_better_source
 
 __all__ = ["gather_spots", "split_second"]
 
@@ -81,6 +82,8 @@ def gather_spots(estimator, layout, X, coords, image_features, sections, *, rese
     spots = check_spots(estimator, X, *given.values(), reset=reset, packed=compared)
     warn_of_space(spots.coords, spots.sections, _CURE, adata)
     settle_spots(spots, estimator, find_log_base(adata), reset=reset)
+    if reset and find_asked(estimator) == "auto":
+        warn_of_better_source(adata, layout, spots.genes, estimator.input_)
     if reset:
         estimator._anndata_genes = genes
         estimator._anndata_spots = None if adata is None else digest_names(labels)

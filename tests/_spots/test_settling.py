@@ -239,3 +239,37 @@ def test_a_loaded_model_knows_which_genes_it_keeps(tmp_path):
     loaded = find_kept_genes(SmoothedMixture.load(tmp_path / "model"))
     for found, expected in zip(loaded, find_kept_genes(model), strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+# -- better sources in the AnnData -------------------------------------------------------------
+
+
+def prepare(cut=False, scaled=False):
+    adata = SECTIONS[0].copy()
+    adata.layers["my_counts"] = adata.X.copy()
+    adata.raw = bring_to(adata, "log1p")
+    adata = bring_to(adata, "log1p")
+    adata = adata[:, :40].copy() if cut else adata
+    if scaled:
+        sc.pp.scale(adata, max_value=10)
+    return adata
+
+
+@pytest.mark.parametrize("model", [MODEL, PLAIN], ids=["spatial", "plain"])
+def test_scaled_and_cut_genes_are_told_with_the_better_layout(model, fitted):
+    model = clone(model)
+    model.fit(prepare())
+    for cut, scaled, layer in ((True, False, "raw"), (True, True, "raw"), (False, True, "my_coun")):
+        with pytest.warns(UserWarning, match=rf"layout=SpotLayout\(layer='{layer}"):
+            model.fit(prepare(cut, scaled))
+    model.set_params(layout__layer="raw").fit(prepare(cut=True, scaled=True))
+    if isinstance(model, SmoothedMixture):
+        np.testing.assert_array_equal(model.labels_, fitted["counts"].labels_)
+
+
+def test_scaled_genes_without_counts_are_told():
+    adata = bring_to(SECTIONS[0], "log1p")
+    sc.pp.scale(adata, max_value=10)
+    with pytest.warns(UserWarning, match="X looks centred or scaled"):
+        clone(MODEL).fit(adata)
+    clone(MODEL).set_params(features__input="features").fit(adata)
