@@ -13,6 +13,7 @@ __all__ = [
     "STAGES",
     "Settled",
     "check_placed",
+    "find_asked",
     "settle_abundances",
     "settle_counts",
     "settle_spots",
@@ -52,13 +53,18 @@ class Settled:
     depth: float | None = None
 
 
+def find_asked(estimator):
+    """Return what an estimator's user says that X holds, ``input``."""
+    asked = getattr(estimator, "input", None)
+    return asked or getattr(getattr(estimator, "features", None), "input", "auto")
+
+
 def settle_spots(spots, estimator, base, *, reset):
     """Turn the genes of Spots into what the estimator's fit had, or learn that (``reset``).
 
     ``base`` is of the logarithm, as an AnnData tells it, or None.
     """
-    asked = getattr(estimator, "input", None)
-    asked = asked or getattr(getattr(estimator, "features", None), "input", "auto")
+    asked = find_asked(estimator)
     fitted = depth = None
     if not reset:
         fitted = getattr(estimator, "_stage", estimator.input_)

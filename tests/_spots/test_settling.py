@@ -251,6 +251,7 @@ def prepare(cut=False, scaled=False):
     adata = bring_to(adata, "log1p")
     adata = adata[:, :40].copy() if cut else adata
     if scaled:
+        adata.X = adata.X.toarray()
         sc.pp.scale(adata, max_value=10)
     return adata
 
@@ -269,6 +270,7 @@ def test_scaled_and_cut_genes_are_told_with_the_better_layout(model, fitted):
 
 def test_scaled_genes_without_counts_are_told():
     adata = bring_to(SECTIONS[0], "log1p")
+    adata.X = adata.X.toarray()
     sc.pp.scale(adata, max_value=10)
     with pytest.warns(UserWarning, match="X looks centred or scaled"):
         clone(MODEL).fit(adata)
