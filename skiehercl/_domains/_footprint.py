@@ -26,7 +26,8 @@ def count_head(head, n_spots, n_sections, n_clusters, latent_size, n_voters):
     if votes == "auto":
         votes = min(n_spots // n_sections // _SPOTS_PER_VOTE, _VOTES[1])
     refine = n_spots * (_VOTE * (votes or 0) + 24 * n_clusters)
-    return max(4 * n_spots * columns + max(one, compare), refine)
+    smoothed = 16 * latent_size * n_spots * n_voters if head.smooth else 0
+    return smoothed + max(4 * n_spots * columns + max(one, compare), refine)
 
 
 def count_mixture(n_spots, width, depth, n_components, resample):
