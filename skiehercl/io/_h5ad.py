@@ -165,7 +165,7 @@ def _check_frame(value, place, store):
     _try(index, f"the index of {place}", store, "make it text, or set its name to None")
     for key, column in value.items():
         if not _holds_numbers(column):
-            own, entry = pd.DataFrame({"column": column.array}), f"{place}[{key!r}]"
+            own, entry = column.reset_index(drop=True).to_frame("column"), f"{place}[{key!r}]"
             cure = f"make it text, adata.{entry} = adata.{entry}.astype(str), or delete it"
             _try(own, f"{entry} is of dtype {column.dtype}, which", store, cure)
 
