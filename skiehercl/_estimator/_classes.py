@@ -64,9 +64,15 @@ from ._schema import (
     one_of,
     or_none,
     size,
+    texts,
 )
 
-__all__ = ["CLASSES", "ESTIMATORS", "Stored", "check_object"]
+__all__ = ["CLASSES", "ESTIMATORS", "REQUESTS", "Stored", "check_object", "list_names"]
+
+REQUESTS = "_metadata_request"
+_OUTPUT = "_sklearn_output_config"
+# What any estimator of scikit-learn's may have besides.
+_COMMON = {REQUESTS, _OUTPUT, "_sklearn_version", "_n_features_out"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ class Stored:
     Attributes
     ----------
     attributes : dict of str to specification
-        What fitted objects have, besides their parameters.
+        What fitted objects have, besides their parameters. Files hold nothing else of them.
     relate : callable or None
         Object -> None; raises where attributes of several objects don't fit each other.
     take, build : callable or None
@@ -89,12 +95,23 @@ class Stored:
     build: object = None
 
 
+def list_names(cls, stored):
+    """Return the names of all attributes that files may hold of objects of a class."""
+    names = {*stored.attributes}
+    if not issubclass(cls, BaseEstimator):
+        return names | signature(cls).parameters.keys()
+    for base in cls.__mro__:
+        if issubclass(base, BaseEstimator):
+            names.update(base._get_param_names())
+    return names | _COMMON
+
+
 def check_object(value, stored):
     """Raise a ValueError or TypeError if an object isn't one that its class makes."""
     cls = type(value)
     if stored.build is not None:
         return
-    check_attributes(value, stored.attributes)
+    check_attributes(value, stored.attributes | {_OUTPUT: _CONFIG})
     if isinstance(value, BaseEstimator):
         value.get_params(deep=False)  # raises where one is missing
         value._validate_params()
@@ -110,11 +127,23 @@ def check_object(value, stored):
 
 
 _TINY = np.finfo(float).tiny
+_ANY = lacking(anything)
+_CONFIG = lacking(mapping(one_of("default", "pandas", "polars")))
 _CURVE = mapping(array("iuf", "candidates", finite=False))
 _SPARSE = Stored(take=take_sparse, build=build_sparse)
+# Of all graphs, fitted or not; a new one that learns more names it here.
+_GRAPH = {
+    "coords_": lacking(array("f", "spots", "dimensions")),
+    "section_codes_": lacking(array("iu", "spots")),
+    "section_labels_": _ANY,
+    "bandwidth_": lacking(array("f", None)),
+    "radius_": lacking(array("f", None)),
+    "n_features_in_": lacking(size("dimensions")),
+    "feature_names_in_": lacking(texts("dimensions")),
+}
 # All graphs of the public face, so that a new one is stored without an entry here.
 _GRAPHS = {
-    cls: Stored(relate=relate_graph)
+    cls: Stored(_GRAPH, relate_graph)
     for cls in (getattr(graph, name) for name in graph.__all__)
     if isinstance(cls, type) and issubclass(cls, BaseEstimator)
 }
@@ -123,13 +152,27 @@ for _home in _HOMES:
     if _home.startswith("_domains."):
         import_module(f"..{_home}", __package__)
 _HEADS = Head.__subclasses__()
+_PREPROCESSOR = (
+    *("n_features_in_", "feature_names_in_", "_anndata_genes", "_pooled", "target_sum_"),
+    *("highly_variable_", "scale_mean_", "scale_std_", "n_components_", "components_", "mean_"),
+    *("explained_variance_", "explained_variance_ratio_", "_gene_shares", "_stage", "_depth"),
+)
+# scikit-learn's own, which computation here doesn't depend on.
+_PCA = (
+    *("n_samples_", "noise_variance_", "explained_variance_", "explained_variance_ratio_"),
+    *("singular_values_", "feature_names_in_", "_fit_svd_solver"),
+)
+_MIXTURE = ("converged_", "lower_bound_", "lower_bounds_", "n_iter_", "precisions_")
 # What is itself and its parameters only needs no specification.
 CLASSES = {
     **_GRAPHS,
     **{cls: Stored() for cls in (SpotFeatures, HybridEncoder, LossTerms, Trainer)},
     **{cls: Stored() for cls in (SpotLayout, *_HEADS)},
     **{head.fitted: Stored() for head in _HEADS},
-    ExpressionPreprocessor: Stored(relate=relate_preprocessor),
+    ExpressionPreprocessor: Stored(
+        dict.fromkeys(_PREPROCESSOR, _ANY),  # what they must be depends on its parameters
+        relate_preprocessor,
+    ),
     np.random.RandomState: Stored(take=take_random_state, build=build_random_state),
     sp.csr_array: _SPARSE,
     sp.csr_matrix: _SPARSE,
@@ -142,7 +185,8 @@ CLASSES = {
         }
     ),
     PCA: Stored(
-        {
+        dict.fromkeys(_PCA, _ANY)
+        | {
             "n_components_": size("components"),
             "n_features_in_": size("columns"),
             "components_": array("f", "components", "columns"),
@@ -169,6 +213,9 @@ CLASSES = {
             "pooling": one_of("counts", "unit", "plain"),
             "n_components": or_none(number(1, kind=Integral)),
             "graphs_": anything,
+            "preprocessors_": _ANY,
+            "axes_": _ANY,
+            "_with_coords": lacking(one_of(True, False)),
             "n_pooled_": number(1.0),
             "shifts_": mapping(array("f", "genes")),
             "reference_": or_none(array("f", "spots", "genes")),
@@ -179,7 +226,10 @@ CLASSES = {
         relate_features,
     ),
     WhitenedMixture: Stored(
-        {
+        dict.fromkeys(_MIXTURE, _ANY)
+        | {
+            "covariances_": anything,  # these two by their type
+            "precisions_cholesky_": anything,
             "n_features_in_": size("d"),
             "weights_": array("f", "components"),
             "means_": array("f", "components", "d"),
@@ -247,7 +297,7 @@ _CLUSTERER = {
     "n_clusters_": size("domains"),
     "n_pooled_": number(1.0),
     "n_features_in_": size("columns"),
-    "feature_names_in_": lacking(array("O", "columns")),
+    "feature_names_in_": lacking(texts("columns")),
     "input_": one_of("counts", "log1p", "features"),
     "_stage": one_of(*STAGES),
     "_depth": or_none(number(_TINY)),
@@ -258,7 +308,8 @@ _CLUSTERER = {
     "_transfer": lacking(or_none(instance(LabelTransfer))),
     "_n_features_out": size("latent"),
     "_blocks": lacking(mapping(array("iu", None), "genes")),
-    "_anndata_genes": or_none(array("O", None)),
+    "_anndata_genes": or_none(texts(None)),
+    "_anndata_spots": _ANY,
 }
 # The estimators themselves, by name, since they stand above this module; subclasses go with them.
 ESTIMATORS = {

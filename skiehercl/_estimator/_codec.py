@@ -5,7 +5,9 @@ import scipy.sparse as sp
 from sklearn.base import BaseEstimator
 from sklearn.utils.metadata_routing import MetadataRequest
 
-from ._classes import CLASSES, check_object
+from .._data._untrusted import check_key
+from .._utils._warnings import warn_user
+from ._classes import CLASSES, REQUESTS, check_object, list_names
 
 __all__ = ["ReadTensors", "WrittenTensors", "decode", "encode", "open_object", "rebuild"]
 
@@ -18,7 +20,6 @@ _INTEGERS = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64
 _SCALARS = {t: np.dtype(t) for t in ("bool", *_INTEGERS, "float16", "float32", "float64")}
 # A tensor may be part of several objects, but not so often that checking them takes for ever.
 _MOST_READINGS = 256
-_REQUESTS = "_metadata_request"
 
 
 class WrittenTensors:
@@ -99,9 +100,9 @@ def encode(value, where, tensors, depth=0):
         ends = [value.start, value.stop, value.step]
         return {"type": type(value).__name__, "items": encode(ends, where, tensors, depth)}
     if type(value) is dict:
-        keys = [encode(key, where, tensors, depth) for key in value]
-        items = [encode(item, f"{where}.{key}", tensors, depth) for key, item in value.items()]
-        return {"type": "dict", "items": list(zip(keys, items, strict=True))}
+        pairs = [(check_key(_convert(key)), item) for key, item in value.items()]
+        items = [(key, encode(item, f"{where}.{key}", tensors, depth)) for key, item in pairs]
+        return {"type": "dict", "items": items}
     if isinstance(value, np.generic) and value.dtype.name in _SCALARS:
         return {"type": "scalar", "dtype": value.dtype.name, "value": value.item()}
     if isinstance(value, np.ndarray):
@@ -159,7 +160,7 @@ def _encode_object(value, where, tensors, depth):
     cls = type(value)
     stored, state = CLASSES.get(cls), None
     if stored is not None:
-        state = open_object(value) if stored.take is None else stored.take(value)
+        state = open_object(value, stored) if stored.take is None else stored.take(value)
     if state is None:
         raise _unknown(where, f"{cls.__module__}.{cls.__qualname__}")
     encoded = encode(state, where, tensors, depth)
@@ -173,13 +174,25 @@ def _encode_object(value, where, tensors, depth):
     return {"type": "object", "class": cls.__name__, "state": encoded}
 
 
-def open_object(value):
-    """Return an object's attributes as values that files hold."""
+def open_object(value, stored):
+    """Return an object's parameters and what it has learned, as values that files hold.
+
+    Warns
+    -----
+    UserWarning
+        If it has more attributes, which files don't hold.
+    """
     # scikit-learn adds its version, and warns on loading with another one.
     state = dict(value.__getstate__() if isinstance(value, BaseEstimator) else vars(value))
-    if isinstance(state.get(_REQUESTS), MetadataRequest):
-        state[_REQUESTS] = _list_requests(state[_REQUESTS])
-    return state
+    if isinstance(state.get(REQUESTS), MetadataRequest):
+        state[REQUESTS] = _list_requests(state[REQUESTS])
+    names = list_names(type(value), stored)
+    if unknown := sorted(state.keys() - names):
+        warn_user(
+            f"save leaves out {', '.join(unknown[:5])}: neither a parameter nor a fitted attribute "
+            f"of {type(value).__name__}. joblib.dump stores any object (load only files you trust)"
+        )
+    return {name: state[name] for name in state if name in names}
 
 
 def _list_requests(requests):
@@ -194,8 +207,12 @@ def rebuild(cls, stored, state):
         raise TypeError(f"the state of {cls.__name__} is no dict of names")
     if stored.build is not None:
         return stored.build(cls, state)
+    if unknown := state.keys() - list_names(cls, stored):
+        raise ValueError(
+            f"{min(unknown)!r:.60} is neither a parameter nor a fitted attribute of {cls.__name__}"
+        )
     value = cls.__new__(cls)
-    requests = state.pop(_REQUESTS, None)
+    requests = state.pop(REQUESTS, None)
     getattr(value, "__setstate__", vars(value).update)(state)
     if requests is not None:
         _set_requests(value, requests)
@@ -210,7 +227,7 @@ def _set_requests(value, listed):
             raise ValueError(f"requests of {method}")
         for name, alias in own.items():
             getattr(requests, method).add_request(param=name, alias=alias)
-    setattr(value, _REQUESTS, requests)
+    setattr(value, REQUESTS, requests)
 
 
 def decode(stored, tensors, depth=0):
@@ -234,8 +251,7 @@ def decode(stored, tensors, depth=0):
     if kind == "tuple":
         return tuple(decode(stored["items"], tensors, depth))
     if kind == "dict":
-        pairs = [(decode(key, tensors, depth), item) for key, item in stored["items"]]
-        return {key: decode(item, tensors, depth) for key, item in pairs}
+        return {check_key(key): decode(item, tensors, depth) for key, item in stored["items"]}
     if kind != "object":
         raise ValueError(f"unknown type {kind!r:.40}")
     cls = _NAMED[stored["class"]]

@@ -36,9 +36,10 @@ def save_estimator(estimator, path):
     """Write a fitted estimator, whole or not at all; see ``StoredEstimator.save``."""
     check_is_fitted(estimator)
     tensors = WrittenTensors()
-    state = _forget_folders(open_object(estimator))
+    stored = _find_stored(type(estimator))
+    state = _forget_folders(open_object(estimator, stored))
     state = {name: encode(value, name, tensors) for name, value in state.items()}
-    check_object(estimator, _find_stored(type(estimator)))
+    check_object(estimator, stored)
     metadata = {
         "format": _FORMAT,
         "format_version": str(FORMAT_VERSION),

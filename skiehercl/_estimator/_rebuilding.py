@@ -3,12 +3,12 @@
 import numpy as np
 import torch
 
+from .._data._untrusted import make_random_state
+
 __all__ = [
     *("build_network", "build_random_state", "build_sparse"),
     *("take_network", "take_random_state", "take_sparse"),
 ]
-
-_KEY_LENGTH = 624  # of a Mersenne Twister
 
 
 def take_sparse(value):
@@ -50,30 +50,8 @@ def take_random_state(value):
 
 
 def build_random_state(cls, state):
-    """Return a RandomState at a place that the generator can be at: numpy reads whatever is set."""
-    key, position = state["state"]["key"], state["state"]["pos"]
-    if type(key) is not np.ndarray or key.dtype != np.uint32 or key.shape != (_KEY_LENGTH,):
-        raise ValueError(f"RandomState: the key isn't {_KEY_LENGTH} numbers of 32 bits")
-    # From nothing but zeros comes nothing else, and numpy's normal numbers are sought for ever.
-    if not (key[0] >> 31 or key[1:].any()):
-        raise ValueError("RandomState: the key is zero")
-    if type(position) is not int or not 0 <= position <= _KEY_LENGTH:
-        raise ValueError(f"RandomState: position {position} isn't in the key")
-    has_gauss, gauss = state["has_gauss"], state["gauss"]
-    if type(has_gauss) is not int or has_gauss not in (0, 1):
-        raise ValueError("RandomState: has_gauss is neither 0 nor 1")
-    if type(gauss) is not float or not np.isfinite(gauss):
-        raise ValueError("RandomState: the normal number in store is none")
-    value = cls(0)
-    value.set_state(
-        {
-            "bit_generator": "MT19937",
-            "state": {"key": key, "pos": position},
-            "has_gauss": has_gauss,
-            "gauss": gauss,
-        }
-    )
-    return value
+    """Return a RandomState at a place that the generator can be at."""
+    return make_random_state(state)
 
 
 def take_network(value):

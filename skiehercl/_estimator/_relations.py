@@ -9,7 +9,18 @@ from sklearn.decomposition import PCA
 
 from .._spots._settling import STAGES
 from ..preprocessing import ExpressionPreprocessor
-from ._schema import array, check_attributes, each, instance, lacking, number, one_of, or_none, size
+from ._schema import (
+    array,
+    check_attributes,
+    each,
+    instance,
+    lacking,
+    number,
+    one_of,
+    or_none,
+    size,
+    texts,
+)
 
 __all__ = [
     *("relate_axes", "relate_consensus", "relate_domain_mixture", "relate_features"),
@@ -44,8 +55,8 @@ def relate_preprocessor(value):
         "n_features_in_": size("genes"),
         "target_sum_": number(0.0),
         "highly_variable_": array("b", "genes"),
-        "feature_names_in_": lacking(array("O", "genes")),
-        "_anndata_genes": or_none(array("O", "genes")),
+        "feature_names_in_": lacking(texts("genes")),
+        "_anndata_genes": or_none(texts("genes")),
         "_gene_shares": lacking(array("f", "genes")),
         "_stage": lacking(one_of(*STAGES)),
         "_depth": lacking(or_none(number(np.finfo(float).tiny))),

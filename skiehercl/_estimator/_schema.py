@@ -10,7 +10,7 @@ import numpy as np
 
 __all__ = [
     *("anything", "array", "check_attributes", "each", "instance", "lacking", "mapping"),
-    *("number", "one_of", "or_none", "size"),
+    *("number", "one_of", "or_none", "size", "texts"),
 ]
 
 
@@ -32,6 +32,18 @@ def array(kinds, *shape, finite=True):
                 raise ValueError(f"has shape {value.shape} where {wanted} is needed")
         if finite and value.dtype.kind == "f" and not np.isfinite(value).all():
             raise ValueError("holds NaN or infinite values")
+
+    return check
+
+
+def texts(*shape):
+    """Take an array of texts; of numbers a file could choose some that collide as keys."""
+    check_array = array("O", *shape)
+
+    def check(value, sizes):
+        check_array(value, sizes)
+        if any(type(item) is not str for item in value.ravel()):
+            raise TypeError("holds more than texts")
 
     return check
 
@@ -121,15 +133,8 @@ def lacking(specification):
 
 
 def check_attributes(value, specifications):
-    """Raise an error that names the class and attribute, if one is missing or bad.
-
-    Attributes beyond those specified may be there, unless they would hide a method.
-    """
+    """Raise an error that names the class and attribute, if one is missing or bad."""
     name, attributes, sizes = type(value).__name__, vars(value), {}
-    for attribute in attributes:
-        own = getattr(type(value), attribute, None)
-        if callable(own) or isinstance(own, property):
-            raise ValueError(f"{name}.{attribute} would hide a method")
     for attribute, specification in specifications.items():
         if attribute not in attributes:
             if getattr(specification, "may_lack", False):

@@ -1,5 +1,6 @@
 """Checkpoints: a training's state in a folder, from which it goes on; torch is loaded by use."""
 
+import copy
 import hashlib
 import os
 import time
@@ -97,15 +98,27 @@ class Checkpoint(Callback):
         self._identity, self._written = _identify(trainer), None
         try:
             identity, state = read_state(self._path)
+            _check_identity(identity, self._identity, self._path)
+            self._go_on(trainer, state)
         except FileNotFoundError:
             pass
         except DamagedError as error:
             warn_user(f"{self._path} is damaged, so its training starts anew ({error})")
-        else:
-            _check_identity(identity, self._identity, self._path)
-            trainer.load_state_dict(state)
-            self._written = trainer.epoch_
         self._spent += time.perf_counter() - began
+
+    def _go_on(self, trainer, state):
+        from ._checkpoint_file import DamagedError, check_state
+
+        own = copy.deepcopy(trainer.state_dict())
+        try:
+            check_state(state, trainer)
+            trainer.load_state_dict(state)
+        except Exception as error:  # whatever parts of a state lead their owners to
+            trainer.load_state_dict(own)
+            raise DamagedError(
+                f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            ) from error
+        self._written = trainer.epoch_
 
     def on_epoch_end(self, trainer):
         if self.every is None:
@@ -190,7 +203,7 @@ def _check_identity(found, expected, path):
         was, now = found.get(name), expected.get(name)
         if was == now:
             continue
-        what = "of other data" if name == "data" else f"of {name}={was!r}, not {now!r}"
+        what = "of other data" if name == "data" else f"of {name}={was!r:.60}, not {now!r:.60}"
         raise ValueError(
             f"{path} holds a training {what}: fit as it was begun, or pass another folder"
         )

@@ -176,7 +176,12 @@ class Transport(LossTerm):
         return {} if self.centers is None else {"centers": self.centers}
 
     def load_state_dict(self, state):
-        self.centers = state.get("centers")
+        centers = state.get("centers")
+        if centers is not None:
+            latent = (self.plan.network.latent_size,)
+            if centers.shape[1:] != latent or not len(centers) or not centers.isfinite().all():
+                raise ValueError("its centers are none of this training")
+        self.centers = centers
 
 
 # In the order in which they are computed and recorded.

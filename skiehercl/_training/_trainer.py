@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from .._data._untrusted import make_random_state
 from .._utils._memory import NO_MEMORY
 from .._utils._options import Options
 from .._utils._settings import standard_settings
@@ -256,7 +257,10 @@ class Trainer(Options):
         """Go on from what `state_dict` returned, in a training started alike."""
         self.network_.load_state_dict(state["network"])
         self.optimizer_.load_state_dict(state["optimizer"])
-        self.random_state_.set_state(tuple(state["random_state"]))
+        _, keys, position, has_gauss, gauss = state["random_state"]
+        place = {"key": np.array(keys, dtype=np.uint32), "pos": position}
+        place = {"state": place, "has_gauss": has_gauss, "gauss": gauss}
+        self.random_state_ = make_random_state(place)
         for term in self.terms_:
             term.load_state_dict(state["terms"][term.name])
         self._ready.clear()

@@ -1,5 +1,6 @@
 """What fits to the same spots have in common, computed once: a border to joblib's Memory."""
 
+import contextlib
 import hashlib
 import io
 import os
@@ -9,9 +10,10 @@ import platform
 import numpy as np
 import scipy
 import sklearn
-from joblib import Memory
+from joblib import Memory, hash
 from sklearn.utils.validation import check_memory
 
+from ._atomic import check_regular
 from ._version import __version__
 from ._warnings import warn_user
 
@@ -65,12 +67,14 @@ def remember(memory, key, compute):
     if memory.location is None:
         return call.run()
     kept = memory.cache(_keep, ignore=["call"])
+    key = hash(key, coerce_mmap=memory.mmap_mode is not None)  # short: it goes into the digest
     entry = reason = None
     try:
+        _check_files(memory)
         entry = kept.call_and_shelve(key, call)
         if not call.done:
             result, digest = entry.get()
-            if digest == digest_of(result):
+            if digest == digest_of((key, result)):
                 return result
             reason = "its digest differs"
     except Exception as error:  # whatever a damaged file leads joblib to
@@ -106,9 +110,17 @@ class _Call:
 
 
 def _keep(key, call):
-    """Return the result of a call and its digest; joblib stores both under `key`."""
+    """Return the result of a call, and a digest of key and result; joblib stores both."""
     result = call.run()
-    return result, digest_of(result)
+    return result, digest_of((key, result))
+
+
+def _check_files(memory):
+    """Raise an OSError if the folder holds more than folders and files; a pipe has no end."""
+    for folder, _, names in os.walk(os.path.join(memory.store_backend.location, "skiehercl")):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # another process replaces it
+                check_regular(os.path.join(folder, name))
 
 
 def _replace(kept, entry, key, call):

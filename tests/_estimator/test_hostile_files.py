@@ -194,6 +194,80 @@ def test_every_attribute_is_there_or_not_needed(content, tmp_path):
     assert len(seen) > 100
 
 
+HIDING = (
+    *("_doc_link_template", "_doc_link_module", "_doc_link_url_param_generator", "_repr_html_"),
+    *("_repr_html_inner", "_html_repr", "_parameter_constraints", "_parts", "_estimator_type"),
+    *("__class__", "__dict__", "__setstate__", "predict", "fit", "_validate_params", "other"),
+    *("n_genes_", "_sklearn_auto_wrap_output_keys", "_build_request_for_signature"),
+)
+
+
+@pytest.mark.parametrize("name", HIDING)
+def test_only_parameters_and_fitted_attributes_are_set(name, content, tmp_path):
+    script = "https://a.example/<script>alert(1)</script>"
+    classes = {
+        node[key]["class"]
+        for parts in [Opened(content)]
+        for node, key in parts.walk()
+        if isinstance(node[key], dict) and node[key].get("type") == "object"
+    }
+    for cls in classes - {"csr_matrix", "csr_array", "RandomState", "IEHERCLNetwork"}:
+        opened = Opened(content)
+        opened.find(cls).append([name, script])
+        told = refused(opened.seal(), tmp_path / "m")
+        assert f"{name!r} is neither a parameter nor a fitted attribute of {cls}" in told
+    opened = Opened(content)
+    opened.estimator["state"][name] = script
+    refused(opened.seal(), tmp_path / "m", "neither a parameter nor a fitted attribute of IEHERCL")
+    assert len(classes) > 12
+
+
+def test_what_a_file_may_not_hold_is_left_out_with_a_warning(content, tmp_path):
+    (tmp_path / "m").write_bytes(content)
+    model = IEHERCLClusterer.load(tmp_path / "m")
+    model._doc_link_template, model.note = "https://a.example", "mine"
+    with pytest.warns(UserWarning, match=r"leaves out _doc_link_template, note: neither"):
+        model.save(tmp_path / "n")
+    loaded = IEHERCLClusterer.load(tmp_path / "n")
+    assert not {"_doc_link_template", "note"} & vars(loaded).keys()
+    assert "a.example" not in loaded._repr_html_()
+
+
+def test_output_is_configured_by_name(opened, tmp_path):
+    opened.estimator["state"]["_sklearn_output_config"] = {
+        "type": "dict",
+        "items": [["transform", "pandas"]],
+    }
+    (tmp_path / "m").write_bytes(opened.seal())
+    assert hasattr(IEHERCLClusterer.load(tmp_path / "m").transform(X), "columns")
+    opened.estimator["state"]["_sklearn_output_config"]["items"][0][1] = "<script>"
+    refused(opened.seal(), tmp_path / "m", "is none of")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        [i * (2**61 - 1) for i in range(60_000)],
+        [float(2**61 - 1) * 2**i for i in range(900)],
+        [None, True],
+        [{"type": "tuple", "items": [1, 2]}],
+        [{"type": "scalar", "dtype": "int64", "value": 3}],
+    ],
+    ids=["numbers", "floats", "others", "tuples", "numpy's"],
+)
+def test_keys_that_could_collide_are_refused(keys, opened, tmp_path):
+    value = {"type": "dict", "items": [[key, 0] for key in keys]}
+    opened.estimator["state"]["extra_"] = value
+    refused(opened.seal(), tmp_path / "m", "no key|unhashable")
+
+
+def test_names_of_columns_are_texts(opened, tmp_path):
+    values = [2**61 - 1] * 12
+    value = {"type": "objects", "shape": [12], "values": values}
+    opened.estimator["state"]["feature_names_in_"] = value
+    assert "feature_names_in_" in refused(opened.seal(), tmp_path / "m", "more than texts")
+
+
 @pytest.mark.parametrize(
     ("cls", "name"),
     [

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from sklearn.base import clone
 
 from skiehercl._training import _checkpoint, _checkpoint_file
@@ -167,6 +167,87 @@ def test_a_damaged_file_is_ignored_with_a_warning(damage, make_section, make_pla
         trained = train(section, plan, [Checkpoint(tmp_path, 1)])
     assert_same_training(trained, train(section, plan))
     assert_same_training(train(section, plan, [Checkpoint(tmp_path, 1)]), trained)
+
+
+def forge(path, change):
+    """Change the content of a checkpoint, and give it the digest that it ought to have."""
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    content = json.loads(metadata["content"])
+    change(dict(content["state"]["dict"]), tensors, content)
+    text = json.dumps(content)
+    metadata |= {"content": text, "digest": _checkpoint_file._digest(text, tensors)}
+    path.write_bytes(save(tensors, metadata))
+
+
+def _number(position, value):
+    return lambda state, *_: state["random_state"].__setitem__(position, value)
+
+
+def _entry(name, value):
+    def change(state, tensors, content):
+        pairs = content["state"]["dict"]
+        next(pair for pair in pairs if pair[0] == name)[1] = value
+
+    return change
+
+
+def _tensor(end, make):
+    def change(state, tensors, content):
+        name = next(name for name in sorted(tensors) if name.endswith(end))
+        tensors[name] = make(tensors[name])
+
+    return change
+
+
+FORGED = {
+    "position": _number(2, 100_000_000),
+    "position before": _number(2, -1),
+    "key": _number(1, [0] * 624),
+    "short key": _number(1, [1] * 3),
+    "text in key": _number(1, ["a"] * 624),
+    "gauss": _number(4, "a"),
+    "epoch": _entry("epoch", 10**12),
+    "negative epoch": _entry("epoch", -1),
+    "epoch as float": _entry("epoch", 2.0),
+    "steps": _entry("n_iter", 10**12),
+    "stopped": _entry("stopped", "no"),
+    "history": _entry("history", [1.0]),
+    "losses": _entry("history", {"dict": [["total", ["a", "b"]]]}),
+    "callbacks": _entry("callbacks", []),
+    "best": _entry("callbacks", [{"dict": [["best", "a"], ["stale", 0]]}]),
+    "terms": _entry("terms", {"dict": []}),
+    "keys": _entry("history", {"dict": [[i * (2**61 - 1), []] for i in range(60_000)]}),
+    "all": lambda state, tensors, content: content.update(state=3),
+    "identity": lambda state, tensors, content: content.update(identity=[1]),
+    "weights": _tensor(".weight", lambda tensor: tensor * float("nan")),
+    "moments": _tensor(".exp_avg", lambda tensor: tensor.reshape(-1)[:1].clone()),
+    "moments' dtype": _tensor(".exp_avg_sq", lambda tensor: tensor.double()),
+    "step": _tensor(".step", lambda tensor: torch.zeros(3)),
+    "optimizer": lambda state, *_: dict(state["optimizer"]["dict"])["param_groups"][0][
+        "dict"
+    ].__setitem__(0, ["lr", 1e300]),
+}
+
+
+@pytest.mark.parametrize("change", FORGED.values(), ids=FORGED)
+def test_a_forged_file_is_ignored_with_a_warning(change, make_section, make_plan, tmp_path):
+    section, plan = make_section(), make_plan(max_iter=4)
+    with pytest.raises(Interrupted):
+        train(section, plan, [Checkpoint(tmp_path, 1), Interrupt(2)])
+    (path,) = tmp_path.iterdir()
+    forge(path, change)
+    with pytest.warns(UserWarning, match=r"training-0\.safetensors is damaged.* starts anew"):
+        trained = train(section, plan, [Checkpoint(tmp_path, 1)])
+    assert_same_training(trained, train(section, plan))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes")
+def test_a_pipe_is_no_checkpoint(make_section, make_plan, tmp_path):
+    os.mkfifo(tmp_path / "training-0.safetensors")
+    with pytest.raises(OSError, match=r"training-0\.safetensors' is a named pipe"):
+        train(make_section(), make_plan(max_iter=3), [Checkpoint(tmp_path)])
 
 
 def test_another_safetensors_file_is_no_checkpoint(make_section, make_plan, tmp_path):

@@ -1,3 +1,4 @@
+import os
 import random
 import warnings
 from pathlib import Path
@@ -356,3 +357,37 @@ def test_a_folder_named_like_a_home_is_itself(tmp_path, monkeypatch):
     assert open_memory(Path("~root"), 0).location == str(tmp_path / "~root")
     assert open_memory("~/cache", 0).location == "~/cache"  # joblib's to expand
     assert open_memory("cache", 0).location == "cache"
+
+
+# -- hostile folders ---------------------------------------------------------------------------
+
+
+def test_swapped_entries_are_noticed(tmp_path):
+    memory = joblib.Memory(tmp_path, verbose=0)
+    assert (recall(memory, add_one, 1), recall(memory, add_one, 5)) == (2, 6)
+    one, other = sorted(tmp_path.rglob("output.pkl"))
+    content = one.read_bytes(), other.read_bytes()
+    one.write_bytes(content[1])
+    other.write_bytes(content[0])
+    for x in (1, 5):
+        with pytest.warns(UserWarning, match="damaged"):
+            assert recall(memory, add_one, x) == x + 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (recall(memory, add_one, 1), recall(memory, add_one, 5)) == (2, 6)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes")
+@pytest.mark.parametrize("name", ["output.pkl", "metadata.json"])
+def test_pipes_in_the_folder_are_not_waited_for(name, tmp_path):
+    memory = joblib.Memory(tmp_path, verbose=0)
+    recall(memory, add_one, 1)
+    (path,) = tmp_path.rglob(name)
+    path.unlink()
+    os.mkfifo(path)
+    memory = joblib.Memory(tmp_path, verbose=0)
+    with pytest.warns(UserWarning, match=rf"{name}' is a named pipe"):
+        assert recall(memory, add_one, 1) == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert recall(memory, add_one, 1) == 2
