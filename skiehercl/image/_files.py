@@ -13,17 +13,21 @@ import joblib
 import numpy as np
 
 from .._utils._atomic import check_regular
-from ._region_image import RegionImage, UnsupportedTiff, find_reader, is_tiff, lay_over_white
+from ._region_image import (
+    RegionImage,
+    UnsupportedTiff,
+    check_claim,
+    find_reader,
+    is_tiff,
+    lay_over_white,
+)
 
 if TYPE_CHECKING:
     from .._data._types import Array, ImageLike
 
 WHOLE_BYTES = 2**28  # images up to this size are read into memory
-# Most that known codecs make of a byte (deflate 1,032, LZW some 2,700); a header may claim more.
-_MOST_FROM_A_BYTE = 4000
 # Pillow's others are rarely tried, and of EPS it has Ghostscript make pixels.
 _PILLOW_FORMATS = ("PNG", "JPEG", "TIFF")
-_SMALL = 2**24  # bytes that any header may claim
 _CEILINGS = (1.0, *(2.0**bits - 1 for bits in (8, 10, 12, 14, 16)))
 _BRIGHT, _SAMPLE = 99.9, 2**22  # percent of the pixels, and how many of them are looked at
 _OPAQUE = 0.9
@@ -76,8 +80,6 @@ def open_image(image: ImageLike) -> tuple[Array | RegionImage, float | None]:
             mpp = regions.mpp
             if np.prod(regions.shape, dtype=float) * regions.dtype.itemsize > WHOLE_BYTES:
                 return regions, mpp
-            if os.path.isfile(path):
-                check_claim(path, regions.shape, regions.dtype.itemsize)
             h, w, _ = regions.shape
             return check_pixels(regions.read(0, h, 0, w), name), mpp
         except ImportError as error:
@@ -100,28 +102,8 @@ def read_image(image: ImageLike, content: bytes | None = None) -> Array:
         return check_pixels(_decode(str(image), content), f"image {str(image)!r}")
     pixels, _ = open_image(image)
     if isinstance(pixels, RegionImage):
-        if os.path.isfile(pixels.path):
-            check_claim(pixels.path, pixels.shape, pixels.dtype.itemsize)
         pixels = check_pixels(pixels.read(0, pixels.shape[0], 0, pixels.shape[1]), "image")
     return pixels
-
-
-def check_claim(path, shape, itemsize):
-    """Make sure that a file is large enough for the image that its header claims.
-
-    Raises
-    ------
-    ValueError
-        If no codec could unpack so many pixels from it.
-    """
-    n_bytes = itemsize * np.prod(shape, dtype=float)
-    size = os.path.getsize(path)
-    if n_bytes > _SMALL + _MOST_FROM_A_BYTE * size:
-        claimed = " x ".join(map(str, shape))
-        raise ValueError(
-            f"image {path!r} claims {claimed} pixels, {n_bytes / 2**30:.3g} GiB, of a file of "
-            f"{size} bytes: it is damaged; copy or write it again"
-        )
 
 
 def check_pixels(image, name):

@@ -6,8 +6,14 @@ from collections import OrderedDict
 
 import numpy as np
 
+from .._data._untrusted import check_store
+
+# Most that known codecs make of a byte (deflate 1,032, LZW some 2,700); a header may claim more.
+_MOST_FROM_A_BYTE = 4000
+_SMALL = 2**24  # bytes that any header may claim
 CACHE_BYTES = 2**28  # decoded tiles kept in memory
 _CHANNEL_AXES = "SCQI"  # samples, channels, and what unnamed leading axes are called
+_OME_COUNTS = re.compile(r"""(?:NumPlanes|PlaneCount|IFD|First[A-Z]|Size[^XY])\s*=\s*["'](\d+)""")
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TIFF_DECODED = {1, 2, 6}  # photometric: grey, RGB, YCbCr; Pillow turns the others into RGB
 _PER_UNIT = {2: 25_400.0, 3: 10_000.0}  # micrometres in TIFF's units inch and centimetre
@@ -60,6 +66,9 @@ class RegionImage:
         if self.dtype.kind not in "uif":
             raise ValueError(f"image {self.path!r} has dtype {self.dtype}: pixels are numbers")
         chunks = getattr(self._array, "chunks", None) or (256,) * len(axes)  # a memory map has none
+        if os.path.isfile(path):  # a tile is decoded as a whole, even beyond the image
+            check_claim(path, self.shape, self.dtype.itemsize)
+            check_claim(path, chunks, self.dtype.itemsize)
         self.tile = (min(chunks[y], self.shape[0]), min(chunks[x], self.shape[1]))
         self._tiles, self._held = OrderedDict(), 0
 
@@ -145,6 +154,24 @@ class RegionImage:
         return tile
 
 
+def check_claim(path, shape, itemsize):
+    """Make sure that a file is large enough for the image that its header claims.
+
+    Raises
+    ------
+    ValueError
+        If no codec could unpack so many pixels from it.
+    """
+    n_bytes = itemsize * np.prod(shape, dtype=float)
+    size = os.path.getsize(path)
+    if n_bytes > _SMALL + _MOST_FROM_A_BYTE * size:
+        claimed = " x ".join(map(str, shape))
+        raise ValueError(
+            f"image {path!r} claims {claimed} pixels, {n_bytes / 2**30:.3g} GiB, of a file of "
+            f"{size} bytes: it is damaged; copy or write it again"
+        )
+
+
 class UnsupportedTiff(Exception):
     """A TIFF that must be decoded as a whole."""
 
@@ -178,7 +205,10 @@ def _open_tiff(path, level):
     import tifffile
 
     try:
-        file = tifffile.TiffFile(path)
+        # Neither format may lead to other files.
+        alone = {"is_ndtiff": False} if hasattr(tifffile.TiffFile, "is_ndtiff") else {}
+        file = tifffile.TiffFile(path, _multifile=False, **alone)
+        _check_ome(file)
         levels = file.series[0].levels
         series = levels[level]
         page = series.keyframe
@@ -211,6 +241,17 @@ def _open_tiff(path, level):
     return array, series.axes, _find_tiff_mpp(file, levels[0].keyframe), alpha, len(levels)
 
 
+def _check_ome(file):
+    """Raise a ValueError if OME-XML names other files, or more planes than the file has bytes."""
+    text = file.ome_metadata or ""
+    if any(int(count) > file.filehandle.size for count in _OME_COUNTS.findall(text)):
+        raise ValueError("its OME-XML claims more planes than it has bytes")
+    if "FileName" in text and file.series[0].kind.lower() != "ome":
+        raise ValueError(
+            "its OME-XML names other files, which could be any: write all planes into one file"
+        )
+
+
 def _find_tiff_mpp(file, page):
     """Return micrometres per pixel from OME, a scanner's description or the resolution."""
     try:
@@ -241,6 +282,7 @@ def _open_zarr(path, level):
     """Return (array, axes, mpp, has alpha, levels) of a Zarr array or of a level of OME-Zarr."""
     import zarr
 
+    check_store(path)
     try:
         node = zarr.open(path, mode="r")
         if hasattr(node, "shape"):

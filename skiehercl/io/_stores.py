@@ -11,6 +11,7 @@ import pandas as pd
 from scipy import sparse
 
 from .._data._admission import check_sparse
+from .._data._untrusted import check_store
 from .._utils._warnings import warn_user
 from ..image._region_image import is_zarr
 from ._hdf5 import check_hdf5
@@ -67,6 +68,8 @@ def read_zarr(name, read_spatialdata):
         raise ImportError(
             f"{name!r} is a .zarr store, which needs zarr: python -m pip install zarr"
         ) from error
+
+    check_store(name)
 
     @contextlib.contextmanager
     def open_store():

@@ -2,6 +2,7 @@
 
 import builtins
 import copy
+import os
 import pickle
 import zlib
 
@@ -332,3 +333,45 @@ def test_an_image_without_pixels_is_refused(tag, tmp_path):
         file.pages[0].tags[tag].overwrite(0)
     with pytest.raises(ValueError, match=r"image .*image\.tif"):
         _image_files.read_image(path)
+
+
+# -- hostile files -----------------------------------------------------------------------------
+
+
+def write_companion(path, name):
+    """Write an OME-TIFF whose second plane is said to lie in another file."""
+    data = "".join(
+        f'<TiffData IFD="0" FirstC="{c}" PlaneCount="1"><UUID FileName="{file}">urn:uuid:{c}'
+        "</UUID></TiffData>"
+        for c, file in enumerate((path.name, name))
+    )
+    xml = (
+        '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/'
+        'OME/2016-06" UUID="urn:uuid:0"><Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder='
+        '"XYCZT" Type="uint8" SizeX="64" SizeY="48" SizeC="2" SizeZ="1" SizeT="1">'
+        f"{data}</Pixels></Image></OME>"
+    )
+    pixels = np.full((48, 64), 7, np.uint8)
+    tifffile.imwrite(path, pixels, description=xml, metadata=None)
+
+
+@pytest.mark.parametrize("name", ["secret.tif", "../secret.tif", "absolute", "pipe.tif"])
+def test_ome_xml_leads_to_no_other_file(tmp_path, name):
+    (tmp_path / "a").mkdir()
+    secret = tmp_path / ("secret.tif" if ".." in name or name == "absolute" else f"a/{name}")
+    tifffile.imwrite(secret, np.full((48, 64), 99, np.uint8))
+    if name == "pipe.tif":
+        secret.unlink()
+        os.mkfifo(secret)
+    path = tmp_path / "a" / "slide.ome.tif"
+    write_companion(path, str(secret) if name == "absolute" else name)
+    with pytest.raises(ValueError, match=r"slide\.ome\.tif.*names other files"):
+        _image_files.open_image(path)
+
+
+def test_ome_xml_claims_no_more_planes_than_bytes(tmp_path):
+    xml = '<OME xmlns="a"><Image><Pixels SizeZ="900000000000"/></Image></OME>'
+    path = tmp_path / "slide.ome.tif"
+    tifffile.imwrite(path, np.zeros((9, 9), np.uint8), description=xml, metadata=None)
+    with pytest.raises(ValueError, match=r"slide\.ome\.tif.*more planes than it has bytes"):
+        _image_files.open_image(path)
