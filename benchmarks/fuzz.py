@@ -6,7 +6,9 @@
 Bits are flipped, blocks filled, swapped or removed, ends cut off or appended, and the file is
 opened as users open it; of sections every 25th case is a whole ``skiehercl fit``. Each case is a
 forked process. None may die, hang, end with a traceback or status 1, or tell damage in several
-lines or without the file's name, and no damaged model may be loaded: exit status 1 if one does. A
+lines or without the file's name, no damaged model may be loaded, and no hostile file may bring in
+others' content or code, or take memory beyond ten times its own size and 500 MB: exit status 1 if
+one does. A
 case is told by its kind and number; --only runs one and keeps its files. Needs fork.
 """
 
@@ -27,20 +29,23 @@ from pathlib import Path
 
 from . import _harness as harness
 from . import _tables
-from ._damage import FILES, IMAGES, MODELS, SECTIONS, damage_copy, find_target, write_whole
+from ._damage import FILES, IMAGES, MODELS, SECTIONS, damage_copy, write_whole
 from ._forked import run_forked
+from ._hostile import BASES, attack_copy, find_opened, holds_mark, limit_memory, write_base
 
 OPTIONS = "--cases 10000 --seed 0"
 SHARES = dict.fromkeys(FILES, 9) | dict.fromkeys(("h5ad", "h5ad gzip", "10x h5"), 6)
 SHARES |= {"mtx": 11, "mtx gzip": 11, "mixture": 6}
+SHARES |= dict.fromkeys(BASES, 7)
+KINDS = list(SHARES)
 GOOD = {"same": "as whole", "other": "other content", "told": "told in a line"}
 BAD = {
     "signal": "died",
     "traceback": "traceback",
     "status_1": "status 1",
-    "hang": "hung",
+    "hang": "hung or outgrew",
     "vague": "told vaguely",
-    "silent": "damaged model loaded",
+    "silent": "taken in silence",
 }
 TABLE = harness.Table(("kind", "cases", "seed"), (*GOOD, *BAD, "commands", "seconds"))
 SECONDS = 60.0
@@ -50,8 +55,11 @@ _COMMAND_EVERY = 25
 
 def count_cases(kind, cases):
     """Return how many of all cases are of a kind."""
-    ends = [sum(list(SHARES.values())[:i]) * cases // sum(SHARES.values()) for i in range(13)]
-    place = list(SHARES).index(kind)
+    ends = [
+        sum(list(SHARES.values())[:i]) * cases // sum(SHARES.values())
+        for i in range(len(KINDS) + 1)
+    ]
+    place = KINDS.index(kind)
     return ends[place + 1] - ends[place]
 
 
@@ -103,6 +111,7 @@ class Bench:
 
     def __init__(self, kind, seed, scratch):
         self.kind, self.seed, self.scratch = kind, seed, scratch
+        self.base, self.hostile = BASES.get(kind, kind), kind in BASES
         # In processes of their own: what trains may start threads, which forks don't have.
         for step in (self._write, self._open_whole):
             ((_, told, signal, hung),) = run_forked([step], _call, n_jobs=1, seconds=600)
@@ -118,33 +127,41 @@ class Bench:
 
     def _write(self):
         with silence():
-            write_whole(self.kind, self.scratch / "whole")
+            (write_base if self.hostile else write_whole)(self.base, self.scratch / "whole")
         return "written"
 
     def _open_whole(self):
         with silence():
-            return open_content(self.kind, find_target(self.kind, self.scratch / "whole"))
+            opened = open_file(self.base, find_opened(self.base, self.scratch / "whole"))
+            return digest_content(self.base, opened)
 
     def damage(self, number):
         """Write a case's folder and return what was done to the whole one."""
         rng = random.Random(f"{self.seed}:{self.kind}:{number}")
-        return damage_copy(self.kind, self.scratch / "whole", self.find_folder(number), rng)
+        make = attack_copy if self.hostile else damage_copy
+        return make(self.kind, self.scratch / "whole", self.find_folder(number), rng)
 
     def run_case(self, number):
         """Damage and open a case; return its outcome and a line on it."""
         folder = self.find_folder(number)
         done = self.damage(number)
-        target = find_target(self.kind, folder)
+        target = find_opened(self.base, folder)
+        most, before = limit_memory(target), measure_memory()
         if self.is_command(number):
             outcome, message = run_command(target, folder / "out.h5ad")
         else:
             outcome, message = self._open_case(target, folder)
+        taken = measure_memory() - before
+        if self.hostile and taken > most and outcome not in BAD:
+            outcome, message = "hang", f"{taken / 2**20:.0f} MB, at most {most / 2**20:.0f}"
         return outcome, f"{message} [{done}]"
 
     def _open_case(self, target, folder):
         try:
             with silence():
-                content = open_content(self.kind, target)
+                opened = open_file(self.base, target)
+                # Numbers of a forged model may be any, and what fails in use is told there.
+                content = None if self.hostile else digest_content(self.base, opened)
         except _KINDS_OF_ERROR as error:
             message = error.args[0] if isinstance(error, KeyError) and error.args else error
             message = str(message)
@@ -152,7 +169,7 @@ class Bench:
             return "vague" if vague else "told", f"{type(error).__name__}: {message}"
         except BaseException as error:
             return "traceback", f"{type(error).__name__}: {error}"
-        if self.kind in MODELS:
+        if holds_mark(self.base, opened) if self.hostile else self.kind in MODELS:
             return "silent", "loaded"
         return ("same" if content == self.content else "other"), "opened"
 
@@ -175,34 +192,51 @@ def silence():
             os.close(before)
 
 
-def open_content(kind, path):
-    """Open a file as users do, and return a digest of what is in it."""
-    import joblib
+def measure_memory():
+    """Return the most memory that this process or one of its own has had, in bytes."""
+    import resource
+
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return max(resource.getrusage(kind).ru_maxrss for kind in kinds) * 1024
+
+
+def open_file(kind, path):
+    """Open a file as users do."""
     import numpy as np
 
     if kind in MODELS:
         from skiehercl import IEHERCLClusterer, SmoothedMixture
 
-        from ._damage import make_section
-
-        model = (IEHERCLClusterer if kind == "model" else SmoothedMixture).load(path)
-        adata = make_section()
-        return joblib.hash(model.predict_proba(adata.X, coords=adata.obsm["spatial"]))
+        return (IEHERCLClusterer if kind == "model" else SmoothedMixture).load(path)
     if kind in IMAGES:
         from skiehercl.image._files import open_image
 
-        pixels, mpp = open_image(path)
+        pixels, _ = open_image(path)
         if not isinstance(pixels, np.ndarray):
             height, width, _ = pixels.shape
             pixels = pixels.read(0, min(height, 64), 0, min(width, 64))
-        return joblib.hash((pixels, mpp))
+        return pixels
     from skiehercl.io import read_section
 
-    adata = read_section(path)
-    parts = [adata.X.toarray() if hasattr(adata.X, "toarray") else adata.X, *adata.obsm.values()]
-    parts += [frame.to_csv() for frame in (adata.obs, adata.var)]
+    return read_section(path)
+
+
+def digest_content(kind, opened):
+    """Return a digest of what is in what was opened."""
+    import joblib
+
+    if kind in MODELS:
+        from ._damage import make_section
+
+        adata = make_section()
+        return joblib.hash(opened.predict_proba(adata.X, coords=adata.obsm["spatial"]))
+    if kind in IMAGES:
+        return joblib.hash(opened)
+    X = opened.X.toarray() if hasattr(opened.X, "toarray") else opened.X
+    parts = [X, *opened.obsm.values()]
+    parts += [frame.to_csv() for frame in (opened.obs, opened.var)]
     # A folder may give its library its name.
-    return joblib.hash([*parts, *adata.uns["spatial"].values()])
+    return joblib.hash([*parts, *opened.uns["spatial"].values()])
 
 
 def run_command(section, out):
@@ -244,8 +278,8 @@ def summarise(rows):
 def run_one(case, seed):
     """Run one case, say what became of it, and keep its files."""
     kind, _, number = case.rpartition(":")
-    if kind not in FILES or not number.isdecimal():
-        raise SystemExit(f"--only takes KIND:NUMBER, KIND one of {', '.join(FILES)}; got {case!r}")
+    if kind not in KINDS or not number.isdecimal():
+        raise SystemExit(f"--only takes KIND:NUMBER, KIND one of {', '.join(KINDS)}; got {case!r}")
     import_all()
     bench = Bench(kind, seed, Path(tempfile.mkdtemp(prefix="fuzz-")))
     ((_, *ended),) = run_forked([int(number)], bench.run_case, n_jobs=1, seconds=SECONDS)
@@ -260,7 +294,7 @@ def main(arguments=None):
     parser = harness.make_parser(__name__, __doc__)
     parser.add_argument("--cases", type=int, default=10_000, help="of all kinds together")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kinds", nargs="+", choices=FILES, default=list(FILES), metavar="KIND")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, metavar="KIND")
     parser.add_argument("--only", metavar="KIND:NUMBER", help="run one case and keep its files")
     args = parser.parse_args(arguments)
     if args.only:

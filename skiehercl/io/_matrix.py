@@ -19,8 +19,8 @@ __all__ = ["MATRIX", "find_file", "find_matrix", "list_names", "read_counts", "u
 MATRIX = "filtered_feature_bc_matrix"
 _METADATA = ("library_ids", "chemistry_description", "software_version")
 _AS_WRITTEN = "the matrix as Space Ranger writes it"
-# Space Ranger's tables shrink to a fifth; no sane one to less than a hundredth.
-_SMALL, _MOST_FROM_A_BYTE = 2**24, 100
+# Space Ranger's tables shrink to a fifth; no sane one to less than a thirtieth.
+_SMALL, _MOST_FROM_A_BYTE = 2**24, 30
 _LEAST_ENTRY = 4  # bytes of the shortest line of a matrix.mtx, "1 1" and its end
 
 
