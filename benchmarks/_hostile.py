@@ -75,8 +75,8 @@ def limit_memory(target):
 def _holds_number(value):
     if hasattr(value, "values") and hasattr(value, "keys"):
         return any(_holds_number(value[key]) for key in value)
-    value = np.asarray(value) if not hasattr(value, "data") or hasattr(value, "dtype") else value
-    return getattr(getattr(value, "dtype", None), "kind", "") == "f" and bool((value == MARK).any())
+    floats = getattr(getattr(value, "dtype", None), "kind", None) == "f"
+    return floats and bool((np.asarray(value) == MARK).any())
 
 
 def _pipes(base, folder, rng):
