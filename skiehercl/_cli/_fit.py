@@ -6,6 +6,7 @@ import numpy as np
 
 from .. import IEHERCLClusterer, io
 from .._data._anndata import find_log_base, unpack_anndata
+from .._data._sections import warn_of_space
 from .._spots._checks import check_spots
 from .._spots._layout import IMAGE_KEY
 from .._spots._section_image import find_picture
@@ -166,6 +167,9 @@ def _take_genes(adata, sections, estimator, args):
         spots = check_spots(estimator, X, coords, None, sections, reset=True)
         held = spots.genes, args.input, spots.sections, spots.section_names, find_log_base(adata)
         kind = settle_counts(*held).kind
+    # Of z tells fit, which sees no AnnData.
+    flat = None if spots.coords is None else spots.coords[:, :2]
+    warn_of_space(flat, sections, "name their column by --sections {column}", adata)
     return X, coords, kind
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.utils.validation import check_array, validate_data
 
+from ._containers import refuse_container
+
 __all__ = ["admit", "check_present", "check_sparse", "validate_numbers"]
 
 _CURE = "it is damaged; read or build it again"
@@ -36,6 +38,8 @@ def admit(block, name):
 
     Raises
     ------
+    TypeError
+        If it is a container of several blocks, or a name.
     ValueError
         If a sparse matrix is damaged, entries are masked, or they are no real numbers.
     """
@@ -47,6 +51,8 @@ def admit(block, name):
         block = _take_unmasked(block, name)
     elif hasattr(block, "dtypes") and hasattr(block, "columns"):
         block = _take_native(block)
+    else:
+        refuse_container(block, name)
     kind = getattr(getattr(block, "dtype", None), "kind", None)
     if kind in _FOREIGN:
         raise ValueError(f"{name} must be numeric, but holds {block.dtype}, {_FOREIGN[kind]}")

@@ -5,6 +5,7 @@ import scipy.sparse as sp
 
 from .._utils._warnings import warn_user
 from ._admission import admit
+from ._containers import refuse_container
 
 # Entries that are looked at before it is decided whether to look at more.
 _BLOCK_ENTRIES = 2**24
@@ -42,6 +43,7 @@ def check_sections(sections, n_spots):
     """Return ``sections`` as a checked 1-D array of ``n_spots`` sortable labels."""
     if np.ma.isMaskedArray(sections):
         sections = admit(sections, "sections")
+    refuse_container(sections, "sections")
     sections = np.asarray(sections)
     if sections.shape != (n_spots,):
         raise ValueError(

@@ -8,7 +8,7 @@ from scipy.spatial import cKDTree
 
 from .._utils._warnings import warn_user
 
-__all__ = ["warn_of_space"]
+__all__ = ["find_places", "warn_of_space"]
 
 # What columns of obs that name the section of each spot are called, as parts of their names or,
 # where these are short, as words in them.
@@ -24,6 +24,8 @@ _VAGUE = {"region", "tissue", "block", "stage", "level", "condition", "treatment
 # What names no sections whatever else it holds.
 _PLACES = {"x", "y", "row", "col", "column", "imagerow", "imagecol"}
 _BACKGROUND = "in_tissue"
+_AXES = [("x", "y"), ("col", "row"), ("column", "row"), ("imagecol", "imagerow"), ("lon", "lat")]
+_NUMBERED = {"spatial", "coord", "coords", "position", "pos", "location"}
 # A column with fewer spots for each of its values names no sections: barcodes, replicates of spots.
 _SPOTS_PER_SECTION = 10
 # Spots looked at, and neighbours of each.
@@ -128,9 +130,28 @@ def _find_section_column(adata, libraries, near):
     return max(found, key=lambda one: one[:2])[:0:-1] if found else (None, 0)
 
 
+def _split_words(name):
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+def find_places(names):
+    """Return the two names, x first, that look like those of coordinates, or None."""
+    known = {tuple(re.findall(r"[a-z]+|[0-9]+", _split_words(str(name)))): name for name in names}
+    for words, name in known.items():
+        axes = _AXES
+        if words and words[0] in _NUMBERED:
+            axes = [*_AXES, ("0", "1"), ("1", "2")]
+        for first, second in axes:
+            if first in words:
+                other = tuple(second if word == first else word for word in words)
+                if other in known:
+                    return [name, known[other]]
+    return None
+
+
 def _rate_name(name):
     """Return 2 for a name of sections, 1 for one that may be such, 0 for others, -1 for places."""
-    split = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    split = _split_words(name)
     words = set(re.split(r"[^a-z]+", split))
     if words & _PLACES or name == _BACKGROUND:
         return -1

@@ -5,6 +5,7 @@ import scipy.sparse as sp
 
 from .._data._admission import admit, check_present, validate_numbers
 from .._data._checks import check_all_finite, check_sections, find_first
+from .._data._containers import refuse_graph
 from .._utils._warnings import warn_user
 from ._spots import Spots
 
@@ -30,6 +31,8 @@ def check_spots(estimator, X, coords, image_features, sections, *, reset, packed
         dtype=[np.float64, np.float32],
         ensure_min_samples=2 if reset else 1,
     )
+    if reset:
+        refuse_graph(X)
     _check_values(X, "X")
     n = X.shape[0]
     if coords is not None:

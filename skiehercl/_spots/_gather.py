@@ -17,7 +17,9 @@ from .._data._anndata import (
     match_columns,
     match_genes,
 )
-from .._data._sections import warn_of_space
+from .._data._containers import refuse_container
+from .._data._sections import find_places, warn_of_space
+from .._utils._warnings import warn_user
 from ._adjacency import check_graphs, gather_adjacencies
 from ._checks import check_spots
 from ._layout import IMAGE_KEY, unpack_by_keys
@@ -55,7 +57,9 @@ def gather_spots(estimator, layout, X, coords, image_features, sections, *, rese
     """
     given = {"coords": coords, "image_features": image_features, "sections": sections}
     X = X if is_anndata(X) else admit(X, "X")
-    labels = find_labels(X)
+    for name, block in given.items():
+        refuse_container(block, name)
+    labels, columns = find_labels(X), getattr(X, "columns", ())
     given = {name: align_rows(block, name, labels) for name, block in given.items()}
     if reset:
         check_graphs(getattr(estimator, "graph", None))
@@ -92,7 +96,25 @@ def gather_spots(estimator, layout, X, coords, image_features, sections, *, rese
             places = adata.obsm.get("spatial")  # not read, but theirs
         estimator._spot_places = digest_places(places)
     spots.graphs = gather_adjacencies(estimator, adata, spots, reset)
+    if reset and "coords" not in selections:
+        _warn_of_places(spots, layout, find_places(columns))
     return spots
+
+
+def _warn_of_places(spots, layout, found):
+    """Tell spots without neighbours, and columns of X that seem to be the coordinates."""
+    cure = "pass coords=, fit an AnnData with obsm['spatial'] (also instead of what a pipeline's "
+    cure += "preprocessor makes of it), or set layout=SpotLayout(coords_key=None) if that is meant"
+    if found is not None:
+        cure = f"X has columns {found[0]!r} and {found[1]!r}, which are taken for genes: if they "
+        cure += f"are coordinates, name them by layout=SpotLayout(coords_columns={found})"
+    if spots.coords is None and layout.coords_key is not None and not spots.graphs:
+        warn_user(
+            "no coordinates reached the clusterer, so that spots have no neighbours, and y is "
+            f"ignored unless it has two columns: {cure}"
+        )
+    elif found is not None:
+        warn_user(cure)
 
 
 def split_second(y, coords):
@@ -115,10 +137,12 @@ def _unpack_by_keys(layout, adata, given):
     parts = zip(given.items(), found, strict=True)
     given = {name: own if own is not None else other for (name, own), other in parts}
     if given["coords"] is None and layout.coords_key is not None:
+        found = find_places(adata.obs.columns)
+        also = "" if found is None else f", such as coords=adata.obs[{found}]"
         raise KeyError(
             f"coords_key={layout.coords_key!r} is not in adata.obsm: name the entry that holds the "
-            "coordinates by layout=SpotLayout(coords_key=...), pass coords=, or set "
-            "coords_key=None there to do without"
+            "coordinates by layout=SpotLayout(coords_key=...), pass coords="
+            f"{also}, or set coords_key=None there to do without"
         )
     if given["image_features"] is None and layout.image_key not in (None, IMAGE_KEY):
         raise KeyError(

@@ -35,7 +35,7 @@ class SpotLayout(Options):
         Where a packed X has the sections.
     coords_key : str or None, default="spatial"
         Where an AnnData has the coordinates, in ``obsm``; None leaves them out. What isn't there
-        is an error.
+        is an error. None also says of other X that it is meant to come without.
     image_key : str or None, default="X_image"
         Where an AnnData has image features, in ``obsm``; None leaves them out. What isn't there is
         an error, but under the default key.

@@ -23,6 +23,7 @@ from .._data._checks import check_all_finite, check_sections
 from .._data._sections import warn_of_space
 from .._utils._display import DocumentedEstimator
 from .._utils._settings import is_inside
+from .._utils._warnings import warn_user
 from ._search import symmetrise
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from .._data._types import Labels, SpotsLike
 
 __all__ = ["SpatialGraph"]
+
+_MOST_COLUMNS = 10  # that scikit-learn's checks of estimators bring; of more than 3 is warned
 
 
 class SpatialGraph(
@@ -137,6 +140,7 @@ class SpatialGraph(
         check = {"dtype": [np.float64, np.float32], "copy": reset, "ensure_all_finite": False}
         X = validate_data(self, X, reset=reset, **check)
         check_all_finite(X, "coords X")
+        _check_dimensions(X.shape[1], type(self).__name__)
         return X
 
     def _query_codes(self, sections, n_queries, fitted):
@@ -210,3 +214,17 @@ class SpatialGraph(
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _check_dimensions(n_columns, name):
+    """Tell expression from coordinates, by the number of columns."""
+    if n_columns <= 3:
+        return
+    message = (
+        f"coords X has {n_columns} columns, but coordinates have 2, x and y, or 3, x, y and z: "
+        f"{name} links spots by where they are. In a pipeline it is no step before the clusterer, "
+        f"but its parameter, graph={name}(...)"
+    )
+    if n_columns > _MOST_COLUMNS:
+        raise ValueError(message)
+    warn_user(message)

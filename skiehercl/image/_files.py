@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import joblib
 import numpy as np
 
+from .._data._containers import refuse_container
 from .._utils._atomic import check_regular
 from ._region_image import (
     RegionImage,
@@ -108,6 +109,7 @@ def read_image(image: ImageLike, content: bytes | None = None) -> Array:
 
 def check_pixels(image, name):
     """Return pixels as an array (h, w, c) of finite numbers in this machine's byte order."""
+    refuse_container(image, name)
     pixels = np.asarray(image)
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]

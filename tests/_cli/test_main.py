@@ -263,6 +263,17 @@ def test_empty_spots_are_kept_with_a_warning_of_one_line(fit, tissue, tmp_path, 
     assert anndata.read_h5ad(tmp_path / "out.h5ad").n_obs == N_SPOTS
 
 
+def test_several_sections_and_background_are_told(fit, tissue, tmp_path, capsys):
+    def spoil(adata):
+        adata.obs["donor"] = np.arange(adata.n_obs) % 2
+        adata.obs["in_tissue"] = (np.arange(adata.n_obs) > 8).astype(int)
+
+    change(tissue, tmp_path / "joint.h5ad", spoil)
+    assert fit("--no-image", section=tmp_path / "joint.h5ad") == 0
+    told = capsys.readouterr().err
+    assert "--sections donor" in told and "9 of 240 spots are background" in told
+
+
 def test_threads_and_warning_filters_are_left_as_found(fit):
     import warnings
 
