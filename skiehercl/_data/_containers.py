@@ -60,8 +60,8 @@ def refuse_container(block, name):
         _refuse_name(os.fspath(block), name)
     if name == "image_features" and getattr(block, "ndim", 2) in (3, 4):
         raise ValueError(
-            f"image_features has shape {tuple(block.shape)}, as an image or patches of one have, "
-            f"but must have one row of features per spot: compute them by {_FEATURIZE}"
+            f"image_features must be 2-dimensional, one row of features per spot, but has shape "
+            f"{tuple(block.shape)}, as an image or patches of one have: compute them by {_FEATURIZE}"
         )
 
 
