@@ -18,6 +18,10 @@ _WHOLE = {  # by the names of types, none of which is imported
     "DataTree": "pass one of its variables as an array",
     "ImageContainer": "pass one of its layers as an array, (height, width, channels)",
 }
+_SIGNS = {
+    **{"SpatialData": "tables", "MuData": "mod", "DataArray": "dims", "Dataset": "data_vars"},
+    **{"DataTree": "children", "ImageContainer": "data"},
+}
 _KEYS = {
     "coords": ("layout=SpotLayout(coords_key={0!r})", "obsm"),
     "image_features": ("layout=SpotLayout(image_key={0!r})", "obsm"),
@@ -47,7 +51,8 @@ def refuse_container(block, name):
         If image features are pixels.
     """
     kind = type(block).__name__
-    if kind in _WHOLE:
+    # Others have types of these names: h5py's Dataset is an array in a file.
+    if kind in _WHOLE and hasattr(block, _SIGNS[kind]):
         raise TypeError(f"{name} is a {kind}, no array: {_WHOLE[kind].format(name=name)}")
     if kind == "AnnData":
         raise TypeError(

@@ -30,14 +30,14 @@ class MuData:
 
 
 class DataArray:
-    ndim, shape = 2, X.shape
+    ndim, shape, dims = 2, X.shape, ("y", "x")
 
     def __array__(self, *args, **kwargs):
         return X
 
 
 class Dataset(dict):
-    pass
+    data_vars: dict = {}  # noqa: RUF012
 
 
 def make_adata():
