@@ -8,6 +8,7 @@ import scipy.sparse as sp
 
 from .._utils._warnings import warn_user
 from ._admission import admit, check_sparse
+from ._containers import refuse_graph
 from ._sections import warn_of_space
 
 __all__ = [
@@ -186,6 +187,7 @@ def unpack_counts(preprocessor, X, coords, sections, *, reset):
     cure = "pass sections=adata.obs[{column!r}]"
     warn_of_space(coords if searches else None, sections, cure, adata)
     if reset:
+        refuse_graph(X)
         preprocessor._anndata_genes = names
     elif names is not None:
         fitted = getattr(preprocessor, "_anndata_genes", None)

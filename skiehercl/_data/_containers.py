@@ -66,7 +66,7 @@ def refuse_container(block, name):
     if name == "image_features" and getattr(block, "ndim", 2) in (3, 4):
         raise ValueError(
             f"image_features must be 2-dimensional, one row of features per spot, but has shape "
-            f"{tuple(block.shape)}, as an image or patches of one have: compute them by {_FEATURIZE}"
+            f"{tuple(block.shape)}, as an image or patches of it have: compute them by {_FEATURIZE}"
         )
 
 
@@ -109,8 +109,8 @@ def refuse_graph(X):
     ValueError
         If it is square, with the diagonal and edges of one.
     """
-    n = X.shape[0]
-    if not sp.issparse(X) or X.shape[1] != n or n < _SMALLEST_GRAPH or not X.nnz:
+    n = X.shape[0] if sp.issparse(X) else 0
+    if n < _SMALLEST_GRAPH or X.shape[1] != n or not X.nnz:
         return
     diagonal = X.diagonal()
     if not (diagonal == diagonal[0]).all():

@@ -6,7 +6,6 @@ import numpy as np
 import scipy.sparse as sp
 
 from .._data._checks import are_whole, check_counts, check_sections, warn_of_empty
-from .._utils._warnings import warn_user
 from ._kind import RESTORED, judge_section, recognise_input, restore_counts
 
 __all__ = [
@@ -225,13 +224,6 @@ def check_placed(genes, kind, placed):
         raise TypeError(
             "X is a sparse matrix of ready features without coordinates: pass coords= (or an "
             "AnnData, or name their columns), or X.toarray() to do without neighbours"
-        )
-    if kind == "log1p" and not placed:
-        # Typed first by who comes from scanpy: a pipeline whose preprocessor saw the AnnData.
-        warn_user(
-            "no coordinates reached the clusterer, so that spots have no neighbours: an AnnData's "
-            "end in a pipeline's preprocessor; fit the AnnData itself, whose counts are "
-            "preprocessed anyway, or pass coords= to this step"
         )
     if kind != "features":
         warn_of_empty(genes)

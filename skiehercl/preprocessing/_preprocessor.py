@@ -15,7 +15,6 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 from .._data._admission import validate_numbers
 from .._data._anndata import unpack_counts
 from .._data._checks import check_all_finite, warn_of_zeros
-from .._data._containers import refuse_graph
 from .._spots._recognition import make_keys, match_keys
 from .._spots._settling import settle_abundances
 from .._utils._display import DocumentedEstimator
@@ -331,8 +330,6 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         if sp.issparse(X) and not X.has_canonical_format:
             X = X.copy()
             X.sum_duplicates()
-        if reset:
-            refuse_graph(X)
         check_all_finite(X, "X")
         return X if settled else settle_abundances(X, self, sections, base, reset=reset)
 
