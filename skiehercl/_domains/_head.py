@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
-from numbers import Integral
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -84,7 +84,14 @@ class MixtureVote:
     """
 
     def __init__(
-        self, dimensions, components, n_starts, covariance_type, refine_neighbors, smooth=0
+        self,
+        dimensions,
+        components,
+        n_starts,
+        covariance_type,
+        refine_neighbors,
+        smooth=0,
+        tol=1e-3,
     ):
         self.dimensions = tuple(dimensions)
         self.components = tuple(components)
@@ -92,6 +99,7 @@ class MixtureVote:
         self.covariance_type = covariance_type
         self.refine_neighbors = refine_neighbors
         self.smooth = smooth
+        self.tol = tol
 
     def fit(self, voters, spots, candidates, n_pooled, seed):
         """Learn the domains and return their probabilities (n, K).
@@ -122,6 +130,7 @@ class MixtureVote:
                 n_components=n_components,
                 resample=self.n_starts > 1,
                 random_state=rng.randint(2**31 - 1),
+                tol=self.tol,
             )
             for _ in voters
             for depth, n_components, _ in settings
@@ -201,6 +210,9 @@ class MixtureHead(Head):
         Times, 0 to 100, that the embedding is averaged over each spot and its neighbours before the
         mixtures see it, as the decoder (7) does; with several graphs, over those of the first.
         ``embedding_`` stays as it is.
+    tol : float, default=1e-3
+        Gain of the mean log-likelihood of a spot below which a mixture is taken for fitted. 1e-4 is
+        about where mclust ends.
 
     Examples
     --------
@@ -222,6 +234,7 @@ class MixtureHead(Head):
             None,
         ],
         "smooth": [Interval(Integral, 0, 100, closed="both")],
+        "tol": [Interval(Real, 0, None, closed="neither")],
     }
 
     def __init__(
@@ -233,6 +246,7 @@ class MixtureHead(Head):
         covariance_type: Literal["tied", "full", "diag", "spherical"] = "tied",
         refine_neighbors: int | Literal["auto"] | None = "auto",
         smooth: int = 0,
+        tol: float = 1e-3,
     ) -> None:
         self.dimensions = dimensions
         self.components = components
@@ -240,6 +254,7 @@ class MixtureHead(Head):
         self.covariance_type = covariance_type
         self.refine_neighbors = refine_neighbors
         self.smooth = smooth
+        self.tol = tol
 
     def check(self) -> Self:
         """Raise a ValueError that names the parameter, the rule and what came, if one is bad."""

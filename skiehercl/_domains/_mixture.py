@@ -40,6 +40,8 @@ class DomainMixture:
         or from all spots (up to 4,500).
     random_state : int
         Draws the samples.
+    tol : float
+        Gain of the mean log-likelihood of a spot below which EM ends.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class DomainMixture:
         n_components=None,
         resample=False,
         random_state=0,
+        tol=1e-3,
     ):
         self.n_clusters = n_clusters
         self.n_dimensions = n_dimensions
@@ -58,6 +61,7 @@ class DomainMixture:
         self.n_components = n_clusters if n_components is None else n_components
         self.resample = resample
         self.random_state = random_state
+        self.tol = tol
 
     def fit(self, Z, labels=None):
         """Fit to the embedding Z (n, k), from Ward's labels or those given (n,)."""
@@ -125,7 +129,7 @@ class DomainMixture:
             init_params="random",  # never drawn, and unlike k-means allowed with array API dispatch
             reg_covar=floor,
             max_iter=200,
-            tol=1e-3,
+            tol=self.tol,
             random_state=0,
         ).fit(Y)
 
