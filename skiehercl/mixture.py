@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from numbers import Integral
 from typing import TYPE_CHECKING, Literal
 
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ._domains._mixture import DomainMixture
+from ._domains._mixture import fit_mixtures, sample_rows
 from ._domains._n_clusters import choose_n_clusters, measure_curve
 from ._estimator._base import SpatialClusterer
 from ._estimator._parameters import CONSTRAINTS
@@ -124,17 +125,17 @@ class SmoothedMixture(SpatialClusterer):
             random_state=seed,
             n_components=self.n_components,
         )
-        self.features_.fit(spots)
+        self.embedding_ = self.features_.fit_transform(spots).target
         self.n_pooled_ = self.features_.n_pooled_
-        self.embedding_ = self._embed(spots)
         self.n_clusters_ = candidates[0]
         if len(candidates) > 1:
             found = measure_curve([self.embedding_], candidates, self.n_pooled_, seed)
             self.n_clusters_curve_, self.n_clusters_ = found, choose_n_clusters(found)
-        mixture = DomainMixture(
-            self.n_clusters_, self.n_components, self.covariance_type, random_state=seed
-        )
-        self.mixture_ = map_small(mixture.fit, [self.embedding_])[0]
+        # On one BLAS thread, as its matrices are small.
+        fit = partial(fit_mixtures, covariance_type=self.covariance_type, random_state=seed)
+        (self.mixture_,) = map_small(
+            fit, [sample_rows(self.embedding_, seed)], [self.n_components], [[self.n_clusters_]]
+        )[0]
         self._number_domains(self.mixture_.predict_proba(self.embedding_))
         self._n_features_out = self.embedding_.shape[1]
 

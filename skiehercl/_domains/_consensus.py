@@ -33,10 +33,10 @@ class DomainConsensus:
         return self
 
     def predict_proba(self, posteriors):
-        """Return the mean domain probabilities (n, K) of the labelings."""
-        total = np.zeros((len(posteriors[0]), self.n_clusters))
+        """Return the mean domain probabilities (n, K) of an iterable of the labelings'."""
+        total = 0.0
         for posterior, match in zip(posteriors, self.matches_, strict=True):
-            total += posterior[:, match]
+            total = total + posterior[:, match].astype(np.float64)
         return total / total.sum(axis=1, keepdims=True)
 
     def _match(self, posterior, labels):

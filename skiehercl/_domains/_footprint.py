@@ -1,8 +1,8 @@
 """Bytes that finding the domains takes, from the sizes of the arrays that are held at once."""
 
 from ._consensus import _CHUNK
-from ._head import _SPOTS_PER_VOTE, _VOTES, MixtureHead
-from ._mixture import _MIXTURE_ROWS, _WARD_RESAMPLE
+from ._head import _BLOCK_ROWS, _SPOTS_PER_VOTE, _VOTES, _WARD_ROWS, MixtureHead
+from ._mixture import _MOST_ROWS as _LEARNED_ROWS
 from ._n_clusters import _MOST_ROWS
 from ._ward import _WARD_LIMIT
 
@@ -12,30 +12,31 @@ _VOTE = 76  # bytes of a neighbour that votes: as found, as weighted, as joined 
 
 
 def count_head(head, n_spots, n_sections, n_clusters, latent_size, n_voters):
-    """Count all mixtures' posteriors, what compares them, then the neighbours' vote."""
+    """Count the posteriors that mixtures are matched by, the votes, then the neighbours' vote."""
     if not isinstance(head, MixtureHead):
         return 16 * latent_size * n_spots
     n_mixtures = len(head.dimensions) * len(head.components) * head.n_starts * n_voters
-    columns = n_mixtures * n_clusters
+    columns, rows = n_mixtures * n_clusters, min(n_spots, _LEARNED_ROWS)
     depth, n_parts = min(max(head.dimensions), latent_size), max(head.components) * n_clusters
     one = count_mixture(n_spots, latent_size, depth, n_parts, head.n_starts > 1)
     # Labels as columns of zeros and ones, twice while they are joined; then pairs of columns.
-    labels = 4 * min(n_spots, _CHUNK) * columns
-    compare = labels + max(labels, 16 * columns**2)
+    labels = 4 * min(rows, _CHUNK) * columns
+    learn = max(4 * rows * columns + labels + max(labels, 16 * columns**2), one)
+    block = 4 * min(n_spots, _BLOCK_ROWS) * (latent_size + 3 * n_parts)
     votes = head.refine_neighbors
     if votes == "auto":
         votes = min(n_spots // n_sections // _SPOTS_PER_VOTE, _VOTES[1])
     refine = n_spots * (_VOTE * (votes or 0) + 24 * n_clusters)
     smoothed = 16 * latent_size * n_spots * n_voters if head.smooth else 0
-    return smoothed + max(4 * n_spots * columns + max(one, compare), refine)
+    return smoothed + max(learn, 16 * n_spots * n_clusters + block, refine)
 
 
 def count_mixture(n_spots, width, depth, n_components, resample):
     """Count a mixture in the leading directions (depth) of an embedding (n, width)."""
-    ward = count_ward(min(n_spots, _WARD_RESAMPLE) if resample else n_spots)
-    rows = min(n_spots, _MIXTURE_ROWS)
-    fit = 16 * width * n_spots + max(ward, 8 * rows * (2 * depth + 4 * n_components))
-    return max(fit, 8 * n_spots * (width + 2 * depth + 4 * n_components))
+    rows = min(n_spots, _LEARNED_ROWS)
+    ward = count_ward(min(rows, _WARD_ROWS) if resample else rows)
+    fit = rows * 8 * (2 * width + depth) + max(ward, 8 * rows * 3 * n_components)
+    return max(fit, 4 * n_spots * (width + 3 * n_components))
 
 
 def count_choice(n_spots):

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from itertools import product
-from numbers import Integral, Real
+from itertools import chain
+from numbers import Integral
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from sklearn.utils import gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._utils._options import Options
 from .._utils._threads import map_small
 from ..graph import SpatialKNNGraph, neighbor_mean_matrix
 from ._consensus import DomainConsensus, refine_probabilities
-from ._mixture import DomainMixture
+from ._mixture import DomainMixture, fit_mixtures, sample_rows
 from ._n_clusters import choose_n_clusters, measure_curve
 
 if TYPE_CHECKING:
@@ -32,6 +33,11 @@ _VOTES = (4, 50)
 _SPOTS_PER_DIMENSION = 20
 # A component of a mixture needs this many spots, or a small section falls into its outliers.
 _SPOTS_PER_COMPONENT = 50
+# Samples that Ward's method starts the mixtures from: large enough for small domains, small enough
+# to differ.
+_WARD_SHARE, _WARD_ROWS = 0.7, 1000
+# Spots whose votes are counted at once.
+_BLOCK_ROWS = 4096
 
 
 class Head(Options):
@@ -84,14 +90,7 @@ class MixtureVote:
     """
 
     def __init__(
-        self,
-        dimensions,
-        components,
-        n_starts,
-        covariance_type,
-        refine_neighbors,
-        smooth=0,
-        tol=1e-3,
+        self, dimensions, components, n_starts, covariance_type, refine_neighbors, smooth=0
     ):
         self.dimensions = tuple(dimensions)
         self.components = tuple(components)
@@ -99,7 +98,6 @@ class MixtureVote:
         self.covariance_type = covariance_type
         self.refine_neighbors = refine_neighbors
         self.smooth = smooth
-        self.tol = tol
 
     def fit(self, voters, spots, candidates, n_pooled, seed):
         """Learn the domains and return their probabilities (n, K).
@@ -120,51 +118,57 @@ class MixtureVote:
         if len(candidates) > 1:
             self.n_clusters_curve_ = measure_curve(voters, candidates, n_pooled, seed)
             self.n_clusters_ = choose_n_clusters(self.n_clusters_curve_)
-        settings = self._list_settings(*voters[0].shape)
-        rng = np.random.RandomState(seed)
-        mixtures = [
-            DomainMixture(
-                self.n_clusters_,
-                depth,
-                self.covariance_type,
-                n_components=n_components,
-                resample=self.n_starts > 1,
-                random_state=rng.randint(2**31 - 1),
-                tol=self.tol,
-            )
-            for _ in voters
-            for depth, n_components, _ in settings
-        ]
-        each = [z for z in voters for _ in settings]
-        fitted = map_small(DomainMixture.fit, mixtures, each)
-        self.mixtures_ = [
-            fitted[start : start + len(settings)] for start in range(0, len(fitted), len(settings))
-        ]
-        posteriors = self._posteriors(voters)
-        self.consensus_ = DomainConsensus(self.n_clusters_).fit(posteriors)
+        learned = [sample_rows(z, seed) for z in voters]
+        self.mixtures_ = self._fit_mixtures(learned, seed)
+        self.consensus_ = DomainConsensus(self.n_clusters_).fit(self._list_posteriors(learned))
         self._fit_refinement(spots)
-        probabilities = self.consensus_.predict_proba(posteriors)
-        del posteriors  # most of what is held by now
-        return self._refine(probabilities, spots)
+        return self.predict_proba(voters, spots)
 
     def predict_proba(self, voters, spots):
         """Return the domains' probabilities (n, K) of other embeddings and their Spots."""
-        return self._refine(self.consensus_.predict_proba(self._posteriors(voters)), spots)
+        # Block by block: the posteriors of all mixtures are many times what comes of them.
+        blocks = list(gen_batches(len(voters[0]), _BLOCK_ROWS))
+        votes = map_small(lambda rows: self._vote([z[rows] for z in voters]), blocks)
+        return self._refine(np.concatenate(votes), spots)
 
-    def _list_settings(self, n_spots, latent_size):
-        """Return (dimensions, components, start) of each mixture, as many as the spots can bear."""
-        most = min(max(2, n_spots // _SPOTS_PER_DIMENSION), latent_size)
+    def _fit_mixtures(self, voters, seed):
+        """Return the list of mixtures of each voter (n, k)."""
+        n_spots, n_axes = voters[0].shape
+        most = min(max(2, n_spots // _SPOTS_PER_DIMENSION), n_axes)
         depths = sorted({min(size, most) for size in self.dimensions})
         most = max(self.n_clusters_, n_spots // _SPOTS_PER_COMPONENT)
         sizes = [min(factor * self.n_clusters_, most) for factor in self.components]
-        return list(product(depths, sizes, range(self.n_starts)))
+        n_sampled = min(int(_WARD_SHARE * n_spots), _WARD_ROWS) if self.n_starts > 1 else None
+        rng = np.random.RandomState(seed)
+        runs = [
+            (z, depth, rng.randint(2**31 - 1))
+            for z in voters
+            for depth in depths
+            for _ in range(self.n_starts)
+        ]
 
-    def _posteriors(self, voters):
-        def describe(mixture, z):
-            return mixture.predict_proba(z).astype(np.float32)  # half the memory of many mixtures
+        def fit(z, depth, seed):
+            options = {"n_sampled": n_sampled, "random_state": seed}
+            return fit_mixtures(z, depth, sizes, self.n_clusters_, self.covariance_type, **options)
 
+        fitted = map_small(fit, *zip(*runs, strict=True))
+        share = len(fitted) // len(voters)
+        return [
+            list(chain.from_iterable(fitted[start : start + share]))
+            for start in range(0, len(fitted), share)
+        ]
+
+    def _list_posteriors(self, voters):
         pairs = [(m, z) for z, some in zip(voters, self.mixtures_, strict=True) for m in some]
-        return map_small(describe, *zip(*pairs, strict=True))
+        return map_small(DomainMixture.predict_proba, *zip(*pairs, strict=True))
+
+    def _vote(self, voters):
+        posteriors = (
+            mixture.predict_proba(z)
+            for z, some in zip(voters, self.mixtures_, strict=True)
+            for mixture in some
+        )
+        return self.consensus_.predict_proba(posteriors)
 
     def _fit_refinement(self, spots):
         n_neighbors = self.refine_neighbors
@@ -210,9 +214,6 @@ class MixtureHead(Head):
         Times, 0 to 100, that the embedding is averaged over each spot and its neighbours before the
         mixtures see it, as the decoder (7) does; with several graphs, over those of the first.
         ``embedding_`` stays as it is.
-    tol : float, default=1e-3
-        Gain of the mean log-likelihood of a spot below which a mixture is taken for fitted. 1e-4 is
-        about where mclust ends.
 
     Examples
     --------
@@ -234,7 +235,6 @@ class MixtureHead(Head):
             None,
         ],
         "smooth": [Interval(Integral, 0, 100, closed="both")],
-        "tol": [Interval(Real, 0, None, closed="neither")],
     }
 
     def __init__(
@@ -246,7 +246,6 @@ class MixtureHead(Head):
         covariance_type: Literal["tied", "full", "diag", "spherical"] = "tied",
         refine_neighbors: int | Literal["auto"] | None = "auto",
         smooth: int = 0,
-        tol: float = 1e-3,
     ) -> None:
         self.dimensions = dimensions
         self.components = components
@@ -254,7 +253,6 @@ class MixtureHead(Head):
         self.covariance_type = covariance_type
         self.refine_neighbors = refine_neighbors
         self.smooth = smooth
-        self.tol = tol
 
     def check(self) -> Self:
         """Raise a ValueError that names the parameter, the rule and what came, if one is bad."""

@@ -8,149 +8,223 @@ of them have more components than domains, merged afterwards: a domain needn't b
 
 import numpy as np
 from scipy import linalg
-from sklearn.metrics import euclidean_distances
 from sklearn.mixture import GaussianMixture
 from sklearn.utils import check_random_state
+from sklearn.utils.extmath import softmax
 
 from ._ward import ward_labels
 
-__all__ = ["DomainMixture", "WhitenedMixture"]
+__all__ = ["DomainMixture", "TiedMixture", "fit_mixtures", "sample_rows"]
 
-# Samples of a resampled start: large enough for small domains, small enough to differ.
-_WARD_SHARE, _WARD_RESAMPLE = 0.7, 1500
-# A shared covariance is known from this many spots; more only cost time.
-_MIXTURE_ROWS = 20_000
+# Spots that mixtures are learned from; more only cost time.
+_MOST_ROWS = 20_000
+
+# EM ends when a step adds less to the mean log-likelihood, or after so many steps.
+_TOLERANCE, _MAX_ITER = 1e-3, 200
+# Added to the variances, whose mean over the directions is 1: keeps mixtures of duplicated or few
+# spots invertible; of the starting clusters, which may be a single spot each.
+_FLOOR, _START_FLOOR = 1e-6, 1e-3
 
 
-class DomainMixture:
-    """Gaussian mixture with one shared covariance (mclust's EEE), started from Ward's clusters.
+def sample_rows(Z, seed):
+    """Return at most so many rows of an embedding (n, k) as mixtures need, the same for each."""
+    if len(Z) <= _MOST_ROWS:
+        return Z
+    return Z[np.sort(np.random.RandomState(seed).choice(len(Z), _MOST_ROWS, replace=False))]
+
+
+def fit_mixtures(
+    Z,
+    n_dimensions,
+    sizes,
+    n_clusters=None,
+    covariance_type="tied",
+    *,
+    n_sampled=None,
+    random_state=None,
+):
+    """Return a mixture of the embedding for each number of components, all from one Ward tree.
 
     Parameters
     ----------
-    n_clusters : int
-        Number of domains K.
+    Z : ndarray of shape (n, k)
+        Embedding.
     n_dimensions : int
-        Leading principal directions of the embedding that the mixture sees.
+        Leading principal directions of the embedding that the mixtures see.
+    sizes : sequence of int
+        Numbers of components.
+    n_clusters : int or None
+        Number of domains K, at most the least of ``sizes``: Ward's method merges the components
+        into K domains, by the Mahalanobis distance of their means. None: each component is one.
     covariance_type : {"tied", "full", "diag", "spherical"}
-    n_components : int or None
-        Components of the mixture, at least K; Ward's method merges them into K domains, by the
-        Mahalanobis distance of their means. None: one for each domain.
-    resample : bool
-        Whether Ward's method starts from a random sample, another one for each ``random_state``,
-        or from all spots (up to 4,500).
-    random_state : int
+        "tied" is mclust's EEE.
+    n_sampled : int or None
+        Spots of the random sample that Ward's tree is made of; None: all, up to 4,500.
+    random_state : int, RandomState or None
         Draws the samples.
-    tol : float
-        Gain of the mean log-likelihood of a spot below which EM ends.
+
+    Returns
+    -------
+    list of DomainMixture
+    """
+    rng = check_random_state(random_state)
+    Z = np.asarray(Z, dtype=np.float64)
+    center = Z.mean(axis=0)
+    covariance = np.cov(Z, rowvar=False, bias=True).reshape(Z.shape[1], Z.shape[1])
+    values, vectors = linalg.eigh(covariance)
+    # A direction without variance only adds rounding noise to the mixture.
+    n_kept = max(1, int((values > 1e-9 * max(values[-1], 1e-300)).sum()))
+    n_kept = min(n_kept, n_dimensions, max(1, len(Z) - max(sizes)))
+    scale = np.sqrt(max(values[::-1][:n_kept].mean(), 1e-300))
+    # Contiguous as after unpickling, so that copies compute the very same numbers.
+    axes = np.ascontiguousarray(vectors[:, ::-1][:, :n_kept]) / scale
+    Y = (Z - center) @ axes
+    limit = {} if n_sampled is None else {"n_sampled": max(n_sampled, *sizes)}
+    starts = ward_labels(Y, sizes, rng, **limit)
+    return [
+        DomainMixture(center, axes, covariance_type).fit(Y, labels, n_clusters) for labels in starts
+    ]
+
+
+class DomainMixture:
+    """Gaussian mixture whose components are domains, or are merged into domains.
+
+    Parameters
+    ----------
+    center : ndarray of shape (k,)
+    axes : ndarray of shape (k, d)
+        The directions that the mixture sees, in its unit: of Z it sees ``(Z - center) @ axes``.
+    covariance_type : {"tied", "full", "diag", "spherical"}
     """
 
-    def __init__(
-        self,
-        n_clusters,
-        n_dimensions,
-        covariance_type="tied",
-        *,
-        n_components=None,
-        resample=False,
-        random_state=0,
-        tol=1e-3,
-    ):
-        self.n_clusters = n_clusters
-        self.n_dimensions = n_dimensions
+    def __init__(self, center, axes, covariance_type="tied"):
+        self.center = center
+        self.axes = axes
         self.covariance_type = covariance_type
-        self.n_components = n_clusters if n_components is None else n_components
-        self.resample = resample
-        self.random_state = random_state
-        self.tol = tol
 
-    def fit(self, Z, labels=None):
-        """Fit to the embedding Z (n, k), from Ward's labels or those given (n,)."""
-        Z = np.asarray(Z, dtype=np.float64)
-        self.center_ = Z.mean(axis=0)
-        covariance = np.cov(Z, rowvar=False, bias=True).reshape(Z.shape[1], Z.shape[1])
-        values, vectors = linalg.eigh(covariance)
-        # A direction without variance only adds rounding noise to the mixture.
-        n_kept = max(1, int((values > 1e-9 * max(values[-1], 1e-300)).sum()))
-        n_kept = min(n_kept, self.n_dimensions, max(1, len(Z) - self.n_components))
-        # Contiguous as after unpickling, so that copies compute the very same numbers.
-        self.axes_ = np.ascontiguousarray(vectors[:, ::-1][:, :n_kept])
-        self.scale_ = np.sqrt(max(values[::-1][:n_kept].mean(), 1e-300))
-        Y = self._project(Z)
-        rng = check_random_state(self.random_state)
-        if len(Y) > _MIXTURE_ROWS:
-            rows = rng.choice(len(Y), _MIXTURE_ROWS, replace=False)
-            Y, labels = Y[rows], None if labels is None else labels[rows]
-        if labels is None:
-            labels = ward_labels(Y, self.n_components, rng, n_sampled=self._count_sampled(len(Y)))
-        self.mixture_ = self._fit_mixture(Y, labels)
-        self.domains_ = _merge_components(self.mixture_, self.n_clusters)
+    def fit(self, Y, labels, n_clusters=None):
+        """Fit to projected spots Y (n, d) from labels (n,) of the components, none empty."""
+        self.n_components_ = int(labels.max()) + 1
+        self.n_clusters_ = self.n_components_ if n_clusters is None else n_clusters
+        if self.covariance_type == "tied":
+            self.mixture_ = TiedMixture().fit(Y, labels)
+        else:
+            self.mixture_ = _fit_untied(Y, labels, self.covariance_type)
+        self.domains_ = _merge_components(self.mixture_, self.covariance_type, self.n_clusters_)
         return self
 
     def predict_proba(self, Z):
-        """Return the posterior (n, K) of the embedding Z (n, k)."""
-        posterior = self.mixture_.predict_proba(self._project(np.asarray(Z, dtype=np.float64)))
-        if self.n_components == self.n_clusters:
+        """Return the posterior (n, K) of the embedding Z (n, k), in the dtype of Z."""
+        if self.covariance_type == "tied":
+            loadings, offsets = self.mixture_.discriminant()
+            loadings = (self.axes @ loadings).astype(Z.dtype)
+            scores = (Z - self.center.astype(Z.dtype)) @ loadings + offsets.astype(Z.dtype)
+            posterior = softmax(scores, copy=False)
+        else:
+            posterior = self.mixture_.predict_proba(self._project(Z)).astype(Z.dtype)
+        if self.n_components_ == self.n_clusters_:
             return posterior
-        return posterior @ np.eye(self.n_clusters)[self.domains_]
+        return posterior @ np.eye(self.n_clusters_, dtype=Z.dtype)[self.domains_]
 
     def score(self, Z):
         """Return the mean log-likelihood of the embedding Z (n, k), in the mixture's own unit."""
-        return self.mixture_.score(self._project(np.asarray(Z, dtype=np.float64)))
-
-    def _count_sampled(self, n_rows):
-        if not self.resample:
-            return None
-        return max(self.n_components, min(int(_WARD_SHARE * n_rows), _WARD_RESAMPLE))
+        return float(self.mixture_.score(self._project(Z)))
 
     def _project(self, Z):
-        return (Z - self.center_) @ self.axes_ / self.scale_
-
-    def _fit_mixture(self, Y, labels):
-        onehot = np.eye(self.n_components)[labels]
-        counts = onehot.sum(axis=0)
-        means = onehot.T @ Y / counts[:, None]
-        residual = Y - means[labels]
-        # The mean variance of Y is 1: this floor keeps duplicated or few spots invertible.
-        floor = 1e-6
-        pooled = residual.T @ residual / len(Y) + 1e-3 * np.eye(Y.shape[1])
-        precision = linalg.inv(pooled)
-        if self.covariance_type == "full":
-            precision = np.repeat(precision[None], self.n_components, axis=0)
-        elif self.covariance_type == "diag":
-            precision = np.repeat(np.diag(precision)[None], self.n_components, axis=0)
-        elif self.covariance_type == "spherical":
-            precision = np.full(self.n_components, 1.0 / np.diag(pooled).mean())
-        return WhitenedMixture(
-            self.n_components,
-            covariance_type=self.covariance_type,
-            weights_init=counts / counts.sum(),
-            means_init=means,
-            precisions_init=precision,
-            init_params="random",  # never drawn, and unlike k-means allowed with array API dispatch
-            reg_covar=floor,
-            max_iter=200,
-            tol=self.tol,
-            random_state=0,
-        ).fit(Y)
+        return (np.asarray(Z, dtype=np.float64) - self.center) @ self.axes
 
 
-class WhitenedMixture(GaussianMixture):
-    """scikit-learn's mixture, faster where many components share one covariance.
+class TiedMixture:
+    """Gaussian mixture with one covariance for all components, by EM (mclust's EEE).
 
-    Spots are then whitened once, not once for each component; the numbers are the same.
+    What scikit-learn's ``GaussianMixture(covariance_type="tied")`` finds from the same start, in
+    a fraction of the time: with a shared covariance the log-odds of the components are linear in
+    the spots, and the covariance is that of all spots less that of the means.
+
+    Attributes
+    ----------
+    weights_ : ndarray of shape (m,)
+    means_ : ndarray of shape (m, d)
+    covariances_ : ndarray of shape (d, d)
     """
 
-    def _estimate_log_prob(self, X, **context):
-        if self.covariance_type != "tied":
-            return super()._estimate_log_prob(X, **context)
-        root = self.precisions_cholesky_
-        Y, means = X @ root, self.means_ @ root
-        squared = euclidean_distances(Y, means, squared=True)
-        log_root = np.log(np.diag(root)).sum()
-        return log_root - 0.5 * (squared + X.shape[1] * np.log(2 * np.pi))
+    def fit(self, Y, labels):
+        """Fit to spots Y (n, d) from the labels (n,) 0 .. m - 1 of the components, none empty."""
+        squares = Y.T @ Y / len(Y)
+        self._maximise(Y, np.eye(labels.max() + 1)[labels], squares, _START_FLOOR)
+        reached = -np.inf
+        for self.n_iter_ in range(1, _MAX_ITER + 1):
+            posterior, likelihood = self._expect(Y, squares)
+            self._maximise(Y, posterior, squares, _FLOOR)
+            if abs(likelihood - reached) < _TOLERANCE:
+                break
+            reached = likelihood
+        return self
+
+    def score(self, Y):
+        """Return the mean log-likelihood of spots Y (n, d)."""
+        return self._expect(Y, Y.T @ Y / len(Y))[1]
+
+    def discriminant(self):
+        """Return loadings (d, m) and offsets (m,) of the components' log-odds, linear in Y."""
+        loadings = linalg.cho_solve((self._root(), True), self.means_.T)
+        return loadings, np.log(self.weights_) - 0.5 * (self.means_.T * loadings).sum(axis=0)
+
+    def _expect(self, Y, squares):
+        """Return the posterior (n, m) and the mean log-likelihood of Y; squares are Y.T @ Y / n."""
+        loadings, offsets = self.discriminant()
+        scores = Y @ loadings
+        scores += offsets
+        highest = scores.max(axis=1, keepdims=True)
+        scores -= highest
+        posterior = np.exp(scores, out=scores)
+        total = posterior.sum(axis=1, keepdims=True)
+        posterior /= total
+        root = self._root()
+        # What all components have in common, and so doesn't move the posterior.
+        own = np.trace(linalg.cho_solve((root, True), squares)) + len(root) * np.log(2 * np.pi)
+        own = own / 2 + np.log(np.diag(root)).sum()
+        return posterior, float((highest + np.log(total)).mean() - own)
+
+    def _maximise(self, Y, posterior, squares, floor):
+        counts = posterior.sum(axis=0) + 10 * np.finfo(np.float64).eps
+        self.weights_ = counts / counts.sum()
+        self.means_ = posterior.T @ Y / counts[:, None]
+        covariance = squares - (self.means_.T * self.weights_) @ self.means_
+        self.covariances_ = covariance + floor * np.eye(Y.shape[1])
+
+    def _root(self):
+        return linalg.cholesky(self.covariances_, lower=True)
 
 
-def _merge_components(mixture, n_clusters):
+def _fit_untied(Y, labels, covariance_type):
+    """Return scikit-learn's fitted mixture (n, d) of another covariance, started from labels."""
+    onehot = np.eye(labels.max() + 1)[labels]
+    counts = onehot.sum(axis=0)
+    means = onehot.T @ Y / counts[:, None]
+    residual = Y - means[labels]
+    pooled = residual.T @ residual / len(Y) + _START_FLOOR * np.eye(Y.shape[1])
+    precision = linalg.inv(pooled)
+    start = {
+        "full": np.repeat(precision[None], len(means), axis=0),
+        "diag": np.repeat(np.diag(precision)[None], len(means), axis=0),
+        "spherical": np.full(len(means), 1.0 / np.diag(pooled).mean()),
+    }
+    return GaussianMixture(
+        len(means),
+        covariance_type=covariance_type,
+        weights_init=counts / counts.sum(),
+        means_init=means,
+        precisions_init=start[covariance_type],
+        init_params="random",  # never drawn, and unlike k-means allowed with array API dispatch
+        reg_covar=_FLOOR,
+        max_iter=_MAX_ITER,
+        tol=_TOLERANCE,
+        random_state=0,
+    ).fit(Y)
+
+
+def _merge_components(mixture, covariance_type, n_clusters):
     """Return the domain (m,) of each component of a fitted mixture: Ward's method on their means.
 
     Distances are Mahalanobis distances in the mean covariance, and a mean weighs as much as its
@@ -160,11 +234,11 @@ def _merge_components(mixture, n_clusters):
     if len(weights) == n_clusters:
         return domains
     covariance = mixture.covariances_
-    if mixture.covariance_type == "full":
+    if covariance_type == "full":
         covariance = np.einsum("u,uij->ij", weights, covariance)
-    elif mixture.covariance_type == "diag":
+    elif covariance_type == "diag":
         covariance = np.diag(weights @ covariance)
-    elif mixture.covariance_type == "spherical":
+    elif covariance_type == "spherical":
         covariance = weights @ covariance * np.eye(mixture.means_.shape[1])
     root = linalg.cholesky(covariance, lower=True)
     means = linalg.solve_triangular(root, mixture.means_.T, lower=True).T

@@ -3,13 +3,11 @@
 from itertools import combinations
 
 import numpy as np
-from scipy.cluster.hierarchy import cut_tree, linkage
-from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
 from sklearn.utils import check_random_state
 
 from .._utils._threads import map_small
-from ._mixture import DomainMixture
+from ._mixture import fit_mixtures
 
 __all__ = ["AUTO_RANGE", "choose_n_clusters", "list_candidates", "measure_curve"]
 
@@ -90,16 +88,20 @@ def measure_curve(embeddings, candidates, n_pooled=1.0, random_state=None):
     # All labelings are compared on the same spots.
     common = [np.asarray(z, dtype=np.float64)[rows] for z in embeddings]
     n_independent = max(2.0, n / n_pooled)
-    bic = [
-        _measure_bic(mixture, common[0], k, n_independent)
-        for k, mixture in zip(candidates, _fit_mixtures(common[0], candidates), strict=True)
-    ]
-    labelings = []
+    parts = [common[0]]
     for draw in range(_N_SUBSAMPLES):
         z = common[draw % len(common)]
         size = max(candidates[-1], int(_SUBSAMPLE_SHARE * len(z)))
-        mixtures = _fit_mixtures(z[rng.permutation(len(z))[:size]], candidates)
-        labelings.append([mixture.predict_proba(z).argmax(axis=1) for mixture in mixtures])
+        parts.append(z[rng.permutation(len(z))[:size]])
+    whole, *subsampled = map_small(lambda part: _fit_mixtures(part, candidates), parts)
+    bic = [
+        _measure_bic(mixture, common[0], k, n_independent)
+        for k, mixture in zip(candidates, whole, strict=True)
+    ]
+    labelings = [
+        [mixture.predict_proba(common[draw % len(common)]).argmax(axis=1) for mixture in mixtures]
+        for draw, mixtures in enumerate(subsampled)
+    ]
     agreement = [
         [adjusted_rand_score(*pair) for pair in zip(*two, strict=True)]
         for two in combinations(labelings, 2)
@@ -121,15 +123,10 @@ def choose_n_clusters(curve):
 def _fit_mixtures(Z, candidates):
     """Return a mixture for each number of clusters, all started from cuts of one Ward tree."""
     n_dimensions = min(_N_DIMENSIONS, max(2, len(Z) // _SPOTS_PER_DIMENSION), *Z.shape)
-    with np.errstate(invalid="ignore"):  # shares of a variance that may be zero
-        leading = PCA(n_dimensions, random_state=0).fit_transform(Z)
-    cuts = cut_tree(linkage(leading, "ward"), candidates).T
-    return map_small(
-        lambda k, labels: DomainMixture(int(k), n_dimensions).fit(Z, labels), candidates, cuts
-    )
+    return fit_mixtures(Z, n_dimensions, [int(k) for k in candidates])
 
 
 def _measure_bic(mixture, Z, n_clusters, n_independent):
-    d = mixture.axes_.shape[1]
+    d = mixture.axes.shape[1]
     n_parameters = n_clusters * d + d * (d + 1) / 2 + n_clusters - 1
     return n_parameters * np.log(n_independent) - 2 * n_independent * mixture.score(Z)

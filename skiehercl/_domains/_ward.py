@@ -1,39 +1,59 @@
-"""Ward's clusters of spots, of a sample where they are many."""
+"""Ward's clusters of spots, of a sample where they are many: one tree for several numbers."""
 
 import numpy as np
-from sklearn.cluster import AgglomerativeClustering
+import scipy.sparse as sp
+from scipy.cluster.hierarchy import linkage
+from scipy.sparse.csgraph import connected_components
 from sklearn.metrics import pairwise_distances_argmin
 from sklearn.utils import check_random_state
+
+__all__ = ["ward_labels"]
 
 # Ward's algorithm needs all pairwise distances: a sample this large keeps it under 100 MB.
 _WARD_LIMIT = 4500
 
 
-def ward_labels(Z, n_clusters, random_state=None, *, n_sampled=None):
+def ward_labels(Z, numbers, random_state=None, *, n_sampled=_WARD_LIMIT):
     """Label rows by Ward's method; beyond a limit a random sample's, the rest by nearest mean.
 
     Parameters
     ----------
     Z : ndarray of shape (n, d)
-    n_clusters : int
+    numbers : sequence of int
+        Numbers of clusters, each from 1 to n.
     random_state : int, RandomState or None
         Draws the sample.
-    n_sampled : int, default=None
-        Most rows that Ward's method sees; None: 4,500.
+    n_sampled : int, default=4500
+        Most rows that Ward's method sees, at least the largest of the numbers.
 
     Returns
     -------
-    ndarray of shape (n,), int
-        Labels 0 .. n_clusters - 1, none of them empty.
+    list of ndarray of shape (n,), int
+        For each number of clusters, labels 0 .. number - 1, none of them empty.
     """
-    if n_clusters == 1:
-        return np.zeros(len(Z), dtype=np.intp)
-    n_sampled = _WARD_LIMIT if n_sampled is None else n_sampled
     if len(Z) <= n_sampled:
-        return AgglomerativeClustering(n_clusters).fit_predict(Z)
+        return _cut_tree(Z, numbers)
     sample = check_random_state(random_state).choice(len(Z), n_sampled, replace=False)
-    sampled = AgglomerativeClustering(n_clusters).fit_predict(Z[sample])
-    means = np.stack([Z[sample[sampled == u]].mean(axis=0) for u in range(n_clusters)])
-    labels = pairwise_distances_argmin(Z, means)
-    labels[sample] = sampled
-    return labels
+    found = []
+    for number, sampled in zip(numbers, _cut_tree(Z[sample], numbers), strict=True):
+        means = np.stack([Z[sample[sampled == u]].mean(axis=0) for u in range(number)])
+        labels = pairwise_distances_argmin(Z, means)
+        labels[sample] = sampled
+        found.append(labels)
+    return found
+
+
+def _cut_tree(Z, numbers):
+    """Return the labels (n,) of each cut of the tree: after all merges but the last number - 1."""
+    n = len(Z)
+    if n == 1:
+        return [np.zeros(1, dtype=np.intp) for _ in numbers]
+    merges = linkage(Z, "ward")[:, :2].astype(np.intp)
+    found = []
+    for number in numbers:
+        done = merges[: n - number]
+        joined = n + np.repeat(np.arange(len(done)), 2)
+        edges = sp.coo_matrix((np.ones(len(joined)), (joined, done.ravel())), (n + len(done),) * 2)
+        labels = connected_components(edges, directed=False)[1][:n]
+        found.append(labels.astype(np.intp))
+    return found

@@ -14,11 +14,12 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.base import BaseEstimator
 from sklearn.decomposition import PCA
+from sklearn.mixture import GaussianMixture
 
 from .. import _HOMES, graph
 from .._domains._consensus import DomainConsensus
 from .._domains._head import Head, MixtureVote
-from .._domains._mixture import DomainMixture, WhitenedMixture
+from .._domains._mixture import DomainMixture, TiedMixture
 from .._features._features import NeighborhoodFeatures
 from .._features._image import ImageComponents
 from .._features._options import SpotFeatures
@@ -46,10 +47,11 @@ from ._relations import (
     relate_graph,
     relate_iehercl,
     relate_image,
-    relate_mixture,
     relate_model,
     relate_preprocessor,
     relate_smoothed,
+    relate_tied,
+    relate_untied,
     relate_vote,
 )
 from ._schema import (
@@ -225,7 +227,16 @@ CLASSES = {
         },
         relate_features,
     ),
-    WhitenedMixture: Stored(
+    TiedMixture: Stored(
+        {
+            "weights_": array("f", "components"),
+            "means_": array("f", "components", "d"),
+            "covariances_": array("f", "d", "d"),
+            "n_iter_": number(0, kind=Integral),
+        },
+        relate_tied,
+    ),
+    GaussianMixture: Stored(
         dict.fromkeys(_MIXTURE, _ANY)
         | {
             "covariances_": anything,  # these two by their type
@@ -234,18 +245,16 @@ CLASSES = {
             "weights_": array("f", "components"),
             "means_": array("f", "components", "d"),
         },
-        relate_mixture,
+        relate_untied,
     ),
     DomainMixture: Stored(
         {
-            "n_clusters": number(1, kind=Integral),
-            "n_components": size("components"),
-            "center_": array("f", "latent"),
-            "axes_": array("f", "latent", "d"),
-            "scale_": number(_TINY),
-            "mixture_": instance(WhitenedMixture),
+            "center": array("f", "latent"),
+            "axes": array("f", "latent", "d"),
+            "n_clusters_": number(1, kind=Integral),
+            "n_components_": size("components"),
+            "mixture_": instance(TiedMixture, GaussianMixture),
             "domains_": array("iu", "components"),
-            "tol": number(_TINY),
         },
         relate_domain_mixture,
     ),
@@ -261,7 +270,6 @@ CLASSES = {
             "consensus_": instance(DomainConsensus),
             "n_refine_neighbors_": or_none(number(1, kind=Integral)),
             "smooth": number(0, 100, kind=Integral),
-            "tol": number(_TINY),
         },
         relate_vote,
     ),

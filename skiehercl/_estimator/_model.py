@@ -34,8 +34,7 @@ class DomainModel:
     def fit(self, spots, candidates, seeds, device, *, memory=NO_MEMORY, checkpoint=None):
         """Learn from Spots, with one training per seed; return what `describe` returns."""
         device = choose_device(device)
-        self.features = recall(memory, NeighborhoodFeatures.fit, self.features, spots)
-        section = recall(memory, NeighborhoodFeatures.transform, self.features, spots)
+        self.features, section = recall(memory, _fit_features, self.features, spots)
         if self._starts_alike:
             size = self.plan.network.latent_size
             section.directions = self.features.find_directions(section.target, size)
@@ -97,3 +96,9 @@ class DomainModel:
             # Left out for want of evidence: all attention is on the genes.
             attention["modality"] = np.tile(np.float32([1.0, 0.0]), (len(section), 1))
         return latents, attention
+
+
+def _fit_features(features, spots):
+    """Return the fitted features and the section: `memory` keeps both."""
+    section = features.fit_transform(spots)
+    return features, section

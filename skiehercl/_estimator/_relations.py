@@ -7,6 +7,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.decomposition import PCA
 
+from .._domains._mixture import TiedMixture
 from .._spots._settling import STAGES
 from ..preprocessing import ExpressionPreprocessor
 from ._schema import (
@@ -24,8 +25,8 @@ from ._schema import (
 
 __all__ = [
     *("relate_axes", "relate_consensus", "relate_domain_mixture", "relate_features"),
-    *("relate_graph", "relate_iehercl", "relate_image", "relate_mixture", "relate_model"),
-    *("relate_preprocessor", "relate_smoothed", "relate_vote"),
+    *("relate_graph", "relate_iehercl", "relate_image", "relate_model"),
+    *("relate_preprocessor", "relate_smoothed", "relate_tied", "relate_untied", "relate_vote"),
 ]
 
 _MOST_JOBS = 4096
@@ -82,19 +83,25 @@ def relate_axes(value):
     _need(value.whiten is False, "PCA.whiten is set")
 
 
-def relate_mixture(value):
+def relate_tied(value):
+    """Check that the covariance is one."""
+    _need((np.linalg.eigvalsh(value.covariances_) > 0).all(), "covariances_ are of no precision")
+    _need((value.weights_ > 0).all() and _are_shares(value.weights_), "weights_ are no shares")
+
+
+def relate_untied(value):
     """Check the covariances, whose shape depends on their type."""
     n_components, d = value.means_.shape
     shape = {
         "full": (n_components, d, d),
-        "tied": (d, d),
         "diag": (n_components, d),
         "spherical": (n_components,),
-    }[value.covariance_type]
+    }.get(value.covariance_type)
+    _need(shape is not None, f"covariance_type is {value.covariance_type!r}")
     names = ("covariances_", "precisions_cholesky_")
     check_attributes(value, {name: array("f", *shape) for name in names})
     root = value.precisions_cholesky_
-    if value.covariance_type in ("full", "tied"):
+    if value.covariance_type == "full":
         root = np.diagonal(root, axis1=-2, axis2=-1)
     _need((root > 0).all(), "precisions_cholesky_ are of no precision")
     _need(_are_shares(value.weights_), "weights_ are no shares")
@@ -102,12 +109,13 @@ def relate_mixture(value):
 
 def relate_domain_mixture(value):
     """Check that the mixture is of the projected embedding."""
-    inner = value.mixture_
-    _need(len(inner.weights_) == value.n_components, "n_components isn't that of the mixture")
-    _need(inner.means_.shape[1] == value.axes_.shape[1], "axes_ don't fit the mixture")
-    _need(inner.covariance_type == value.covariance_type, "covariance_type isn't the mixture's")
+    inner, is_tied = value.mixture_, value.covariance_type == "tied"
+    _need(is_tied == isinstance(inner, TiedMixture), "covariance_type isn't the mixture's")
+    _need(is_tied or value.covariance_type == inner.covariance_type, "covariance_type differs")
+    _need(len(inner.weights_) == value.n_components_, "n_components_ isn't that of the mixture")
+    _need(inner.means_.shape[1] == value.axes.shape[1], "axes don't fit the mixture")
     least, most = value.domains_.min(), value.domains_.max()
-    _need(least >= 0 and most == value.n_clusters - 1, "domains_ aren't 0 .. n_clusters - 1")
+    _need(least >= 0 and most == value.n_clusters_ - 1, "domains_ aren't 0 .. n_clusters_ - 1")
 
 
 def relate_consensus(value):
@@ -150,7 +158,7 @@ def relate_vote(value):
     _need(len(mixtures) == len(value.consensus_.matches_), "consensus_ doesn't fit mixtures_")
     _need(value.consensus_.n_clusters == value.n_clusters_, "consensus_ doesn't fit n_clusters_")
     for mixture in mixtures:
-        _need(mixture.n_clusters == value.n_clusters_, "mixtures_ don't fit n_clusters_")
+        _need(mixture.n_clusters_ == value.n_clusters_, "mixtures_ don't fit n_clusters_")
 
 
 def relate_model(value):
@@ -170,7 +178,7 @@ def relate_model(value):
     if mixtures is None:  # another head
         return
     _need(len(mixtures) == len(value.trained_) + together, "head doesn't fit trained_")
-    sizes = {len(one.center_) for some in mixtures for one in some}
+    sizes = {len(one.center) for some in mixtures for one in some}
     _need(sizes == {latent}, "head doesn't fit the latents")
 
 
@@ -209,5 +217,5 @@ def relate_iehercl(value):
 
 def relate_smoothed(value):
     """Check that results and mixture are of the same domains."""
-    _relate_clusterer(value, value.mixture_.n_clusters, value.features_)
-    _need(len(value.mixture_.center_) == len(value.features_.center_), "mixture_ doesn't fit")
+    _relate_clusterer(value, value.mixture_.n_clusters_, value.features_)
+    _need(len(value.mixture_.center) == len(value.features_.center_), "mixture_ doesn't fit")

@@ -79,7 +79,12 @@ class NeighborhoodFeatures:
         self.align_sections = align_sections
 
     def fit(self, spots):
-        """Learn the neighbourhoods' sizes, genes, axes and scales from Spots."""
+        """Learn from Spots as `fit_transform` does, and return self."""
+        self.fit_transform(spots)
+        return self
+
+    def fit_transform(self, spots):
+        """Learn the neighbourhoods' sizes, genes, axes and scales; return the SectionTensors."""
         self._with_coords = spots.coords is not None
         has_graph = self._with_coords or spots.graphs is not None
         self.graphs_ = choose_graphs(self.graph, spots) if has_graph else []
@@ -126,12 +131,15 @@ class NeighborhoodFeatures:
                 coords=spots.coords,
                 sections=spots.sections,
             )
-        return self
+        return self._make_section(spots, adjacency, own, pooled)
 
     def transform(self, spots):
         """Return the SectionTensors of Spots."""
         adjacency = self.link(spots)
         own, pooled = self._align(*self._describe_genes(spots, adjacency), spots)
+        return self._make_section(spots, adjacency, own, pooled)
+
+    def _make_section(self, spots, adjacency, own, pooled):
         own = self._standardise(own)
         pooled = [self._standardise(part) for part in pooled]
         target = np.mean(pooled, axis=0, dtype=np.float32) if self.smooth_target else own
@@ -186,7 +194,9 @@ class NeighborhoodFeatures:
         if self.kind == "counts":
             # Pooled plainly, there is one preprocessor for all neighbourhoods.
             pools = [None, *adjacency][: len(self.preprocessors_)]
-            own, *pooled = transform_scales(self.preprocessors_[: len(pools)], spots.genes, pools)
+            place = spots.coords, spots.sections
+            preprocessors = self.preprocessors_[: len(pools)]
+            own, *pooled = transform_scales(preprocessors, spots.genes, pools, *place)
             if self.pooling == "plain" or not pooled:
                 pooled = list(self._average(own, adjacency))
             return own, pooled

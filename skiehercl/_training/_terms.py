@@ -201,7 +201,7 @@ def make_terms(plan):
 def _find_centers(network, section, plan, seed, device):
     """Return the means of Ward's clusters of the current embedding: the pseudo-labels of (14)."""
     z, _ = encode(network, section, device)
-    labels = ward_labels(z, plan.n_clusters, seed)
+    (labels,) = ward_labels(z, [plan.n_clusters], seed)
     onehot = np.eye(plan.n_clusters, dtype=np.float32)[labels]
     means = onehot.T @ z / onehot.sum(axis=0)[:, None]
     return torch.from_numpy(means.astype(np.float32))

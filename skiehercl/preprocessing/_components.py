@@ -1,4 +1,4 @@
-"""Principal components of counts, dense, sparse, or in blocks that are never joined."""
+"""Normalised counts of a sample of spots, and principal components of them."""
 
 import numpy as np
 import scipy.linalg
@@ -6,60 +6,48 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import eigsh
 from sklearn.decomposition import PCA
 
-from ._counts import cut_rows, gene_moments, normalise_rows, to_dense
+from ._counts import cut_rows, gene_moments, multiply_rows, normalise_rows, stabilise, to_dense
+from ._pooling import cut_tiles, pool_tile
 
-__all__ = ["RowBlocks", "normalise", "principal_components", "suits_blocks", "takes_covariance"]
+__all__ = ["principal_components", "sample_features", "takes_covariance"]
+
+# Spots that axes are learned from, and genes that are dense for it.
+_LEARNED_SPOTS, _MOST_DENSE_GENES = 20_000, 5000
 
 
-class RowBlocks:
-    """The rows of a sparse matrix that is never held as a whole: made block by block.
+def sample_features(X, graph, factors, coords, sections, transformation):
+    """Return normalised counts of the spots that scales and axes are learned from.
+
+    They are those of all spots, or of tiles drawn at random that hold 20,000 spots; dense, unless
+    there are thousands of genes.
 
     Parameters
     ----------
-    make : callable
-        ``make(rows)`` returns the csr_matrix of a slice of the rows.
-    shape : (int, int)
+    X : ndarray or csr_matrix of shape (n, d)
+        Counts.
+    graph : csr_matrix of shape (n, n) or None
+        Neighbours whose counts are added to a spot's own.
+    factors : ndarray of shape (n,)
+        That pooled counts are multiplied by.
+    coords, sections
+        Of the spots; tiles lie within a section.
+    transformation : {"log", "sqrt"} or None
     """
-
-    def __init__(self, make, shape):
-        self.make, self.shape = make, shape
-        self._sizes = {}
-
-    def __getitem__(self, rows):
-        block = self.make(rows)
-        self._sizes[rows.start, rows.stop] = block.nnz
-        return block
-
-    def __iter__(self):
-        yield from (self.make(rows) for rows in cut_rows(self, share=4))
-
-    @property
-    def nnz(self):
-        """Entries of the rows taken so far, by whatever goes over all of them."""
-        return sum(self._sizes.values())
-
-    def join(self):
-        """Return the whole matrix."""
-        return sp.vstack(list(self), format="csr")
-
-
-def normalise(X, graph, factors, transformation, in_blocks):
-    """Return counts X pooled, times their factors and transformed, as a matrix or as RowBlocks."""
-    settings = X, graph, factors, transformation
-    if not in_blocks:
-        return normalise_rows(*settings)
-    # Pooled over neighbours, counts are hardly sparse: they are never all held.
-    return RowBlocks(lambda rows: normalise_rows(*settings, rows), X.shape)
-
-
-def suits_blocks(X, n_components):
-    """Whether principal components of what has the shape of counts X need its blocks only."""
-    return n_components is not None and sp.issparse(X) and takes_covariance(*X.shape)
+    if X.shape[1] > _MOST_DENSE_GENES:
+        return normalise_rows(X, graph, factors, transformation)
+    tiles = cut_tiles(X, coords, sections)
+    order = np.random.RandomState(0).permutation(len(tiles))
+    n_tiles = 1 + np.searchsorted(np.cumsum([len(tiles[i]) for i in order]), _LEARNED_SPOTS)
+    parts = []
+    for rows in (tiles[i] for i in np.sort(order[:n_tiles])):
+        (pooled,) = pool_tile(X, [graph], rows)
+        parts.append(stabilise(multiply_rows(pooled, factors[rows], copy=False), transformation))
+    return np.concatenate(parts)
 
 
 def takes_covariance(n_spots, n_genes):
     """Whether the components of crowded counts of this shape are those of a covariance matrix."""
-    return n_genes <= 5000 and n_spots >= 4 * n_genes
+    return n_genes <= 5000 and n_spots >= n_genes
 
 
 def principal_components(X, n_components, rng):
@@ -79,7 +67,7 @@ def principal_components(X, n_components, rng):
     mean, variance = gene_moments(X)
     few = n_components <= small // 3 and small >= 500
     # Above this density dense arithmetic is faster.
-    crowded = not (sp.issparse(X) or isinstance(X, RowBlocks)) or X.nnz > 0.3 * n_spots * n_genes
+    crowded = not sp.issparse(X) or X.nnz > 0.3 * n_spots * n_genes
     if not variance.any():
         components, variances = np.eye(n_components, n_genes), np.zeros(n_components)
     elif takes_covariance(n_spots, n_genes) and (crowded or not few):
@@ -92,7 +80,6 @@ def principal_components(X, n_components, rng):
             variances, axes = scipy.linalg.eigh(covariance, subset_by_index=wanted)
         components, variances = axes.T[::-1], np.maximum(variances[::-1], 0)
     else:
-        X = X.join() if isinstance(X, RowBlocks) else X
         pca = PCA(n_components, svd_solver="arpack" if few else "full", random_state=rng)
         pca.fit(X if few and not crowded else to_dense(X))
         components, variances = pca.components_, pca.explained_variance_
@@ -107,6 +94,7 @@ def _covariance(X, mean):
     n_spots, n_genes = X.shape
     covariance = np.zeros((n_genes, n_genes))
     for rows in cut_rows(X):
-        block = to_dense(X[rows]) - mean
+        block = to_dense(X[rows])
+        block = block - mean.astype(block.dtype)
         covariance += block.T @ block
     return covariance / (n_spots - 1)

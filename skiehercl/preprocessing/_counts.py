@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # Entries of the blocks of spots that are worked on at once: 128 MB in float64.
 _BLOCK_ENTRIES = 2**24
+# Entries of the blocks of genes: 4 MB in float32, which caches hold.
+_GENE_BLOCK_ENTRIES = 2**20
 # Share of the spots that a gene must be found in to be chosen by its spatial autocovariance.
 _LEAST_SHARE = 0.01
 
@@ -172,8 +174,10 @@ def multiply_rows(X, factors, copy=True):
 def stabilise(X, transformation):
     """Replace X by log(1 + X) ("log") or its square root ("sqrt") in place and return it."""
     if transformation is not None:
-        function = {"log": np.log1p, "sqrt": np.sqrt}[transformation]
-        function(*[X.data if sp.issparse(X) else X] * 2)
+        values = X.data if sp.issparse(X) else X
+        if transformation == "log":  # several times as fast as log1p, within rounding of 1 + X
+            values += 1.0
+        {"log": np.log, "sqrt": np.sqrt}[transformation](values, out=values)
     return X
 
 
@@ -262,24 +266,39 @@ def choose_spatial_genes(X, graph, n_top):
     n_spots, n_genes = X.shape
     if n_top is None or n_top >= n_genes:
         return np.ones(n_genes, dtype=bool)
+    found = count_found(X) >= _LEAST_SHARE * n_spots
     library = library_sizes(X)
-    values = multiply_rows(X, scale_factors(library, find_target(library, None)))
+    values = keep_columns(X, found) if found.any() else X
+    values = multiply_rows(values, scale_factors(library, find_target(library, None)))
     values = stabilise(values, "sqrt")
     degree = np.asarray(graph.sum(axis=1), dtype=np.float64).ravel()
     weights = multiply_rows(graph.tocsr().astype(values.dtype), scale_factors(degree, 1.0))
-    products, around, total, found = np.zeros((4, n_genes))
-    for rows in cut_rows(X):
-        own, mean = values[rows], weights[rows] @ values
-        both = own.multiply(mean) if sp.issparse(own) else own * mean
-        for sums, part in ((products, both), (around, mean), (total, own)):
-            sums += np.asarray(part.sum(axis=0, dtype=np.float64)).ravel()
-        found += np.asarray((own > 0).sum(axis=0)).ravel()
-    score = products / n_spots - total / n_spots * around / n_spots
-    found = found >= _LEAST_SHARE * n_spots
-    score[~found] = -np.inf
+    score = np.full(n_genes, -np.inf)
+    score[found if found.any() else slice(None)] = _autocovariance(values, weights)
     mask = np.zeros(n_genes, dtype=bool)
     mask[np.argsort(-score, kind="stable")[:n_top]] = True
     return mask & (found | ~found.any())
+
+
+def _autocovariance(values, weights):
+    """Return for each gene (d,) the mean of a spot's centred value times its neighbours' mean."""
+    n_spots, n_genes = values.shape
+    values = values.tocsc() if sp.issparse(values) else values
+    score = np.empty(n_genes)
+    for genes in gen_batches(n_genes, max(1, _GENE_BLOCK_ENTRIES // n_spots)):
+        # Dense, since means over neighbours are hardly sparse.
+        own = np.ascontiguousarray(to_dense(values[:, genes]))
+        around = weights @ own
+        means = own.mean(axis=0, dtype=np.float64) * around.mean(axis=0, dtype=np.float64)
+        score[genes] = (own * around).mean(axis=0, dtype=np.float64) - means
+    return score
+
+
+def count_found(X):
+    """Return in how many spots each gene of counts X (n, d) is found."""
+    if sp.issparse(X):
+        return np.bincount(X.indices[X.data > 0], minlength=X.shape[1])
+    return (X > 0).sum(axis=0)
 
 
 def _normalise_dispersions(mean, variance, n_bins=20):

@@ -1,7 +1,8 @@
 """Bytes that the choice of genes and their components take, from the sizes of the arrays."""
 
-from ._components import takes_covariance
-from ._counts import _BLOCK_ENTRIES
+from ._components import _LEARNED_SPOTS, _MOST_DENSE_GENES, takes_covariance
+from ._counts import _BLOCK_ENTRIES, _GENE_BLOCK_ENTRIES
+from ._pooling import _TILE_ENTRIES
 
 __all__ = ["count_genes"]
 
@@ -24,37 +25,25 @@ def count_genes(shape, n_kept, density, n_neighbors, is_projected):
     is_projected : bool
         Whether components are made.
     """
-    if density is None:
-        return _count_dense(*shape, n_kept)
     n, n_genes = shape
-    stored, selection = _ENTRY * density * n_genes, 0
-    if n_kept < n_genes:
-        filled = _fill(density, n_neighbors)
-        selection = n * stored + 16 * filled * min(n * n_genes, _BLOCK_ENTRIES)
-    # The genes that are found most.
-    stored *= (n_kept / n_genes) ** 0.3
-    filled = _fill(stored / _ENTRY / n_kept, n_neighbors)
-    if is_projected and takes_covariance(n, n_kept):
-        # A block, dense, is there until the next one has been summed from its parts.
-        block = min(n * n_kept, _BLOCK_ENTRIES)
-        rest = min(n * n_kept - block, block)
-        made = max(16 * filled * block, 12 * block, 8 * block * (rest > 0) + 16 * filled * rest)
-        made += 16 * n_kept**2
-    else:
-        made = 24 * filled * n * n_kept
-    return 300 * n + max(selection, n * stored + made)
+    if n_kept > _MOST_DENSE_GENES:
+        return _count_whole(n, n_kept, density, n_neighbors, is_projected)
+    stored = 4 * n_genes if density is None else _ENTRY * density * n_genes
+    selection = 0 if n_kept == n_genes else n * 2 * stored + 24 * max(_GENE_BLOCK_ENTRIES, n)
+    kept = stored * (n_kept / n_genes) ** (1.0 if density is None else 0.3)
+    tile = min(n * n_kept, _TILE_ENTRIES)
+    # A tile and the spots around it, their sums, and the axes' sample with its covariance.
+    pooled = 4 * (4 * tile + min(n * n_kept, 2 * tile))
+    learned = min(n, _LEARNED_SPOTS + tile // n_kept) * n_kept
+    square = 16 * n_kept**2 if takes_covariance(min(n, _LEARNED_SPOTS), n_kept) else 8 * learned
+    learned = 8 * learned + max(pooled, square + 4 * min(learned, _BLOCK_ENTRIES))
+    return 300 * n + max(selection, n * kept + learned)
 
 
-def _count_dense(n, n_genes, n_kept):
-    """Count dense counts, which are pooled as a whole: square roots and products, then moments."""
-    selection = 4 * n * n_genes + 16 * min(n * n_genes, _BLOCK_ENTRIES)
-    all_kept, pooled = n_kept == n_genes, 4 * n * n_kept
-    if takes_covariance(n, n_kept):
-        block = min(n * n_kept, _BLOCK_ENTRIES)
-        made = 8 * block * (1 + (n * n_kept > block)) + 16 * n_kept**2
-    else:
-        made = 8 * n * n_kept
-    return max(0 if all_kept else selection, pooled * (2 - all_kept) + made)
+def _count_whole(n, n_kept, density, n_neighbors, is_projected):
+    """Count pooled counts of many genes, sparse as they are, and their components."""
+    filled = 1.0 if density is None else _fill(density, n_neighbors)
+    return 300 * n + n * n_kept * (24 * filled + 8 * is_projected)
 
 
 def _fill(density, n_neighbors):

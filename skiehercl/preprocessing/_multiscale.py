@@ -2,10 +2,19 @@
 
 import copy
 
+import numpy as np
+
 from .._utils._settings import clone_plain
-from ._counts import find_target, library_sizes, to_dense
+from ._counts import (
+    find_target,
+    keep_columns,
+    library_sizes,
+    multiply_rows,
+    scale_factors,
+    stabilise,
+)
 from ._genes import N_SPATIAL_GENES, N_TOP_GENES
-from ._pooling import drop_selves
+from ._pooling import cut_tiles, drop_selves, pool_tile
 from ._preprocessor import ExpressionPreprocessor
 
 __all__ = ["fit_scales", "transform_scales"]
@@ -51,25 +60,39 @@ def fit_scales(
     base.set_params(pool=pools[len(pools) // 2] if pools else None)
     base._fit(counts, coords, sections, warn=False)
     base._pooled = None  # the spots are kept elsewhere
-    fitted = []
+    library, fitted = library_sizes(counts), []
     for pool in [None, *pools]:
-        fitted.append(_pool_by(base, None))
+        fitted.append(copy.copy(base))
+        fitted[-1].pool = None
         if base.target_sum is None:
-            graph = None if pool is None else drop_selves(pool)
-            fitted[-1].target_sum_ = find_target(library_sizes(counts, graph), None)
+            fitted[-1].target_sum_ = find_target(_pool_library(library, pool), None)
     return fitted
 
 
-def transform_scales(preprocessors, counts, pools):
+def transform_scales(preprocessors, counts, pools, coords=None, sections=None):
     """Return the dense features (n, d) of counts by each preprocessor and its pool (n, n), or None.
 
-    As in `fit_scales`, spots without counts are not warned of.
+    As in `fit_scales`, spots without counts are not warned of. ``coords`` and ``sections`` let
+    many spots be taken in tiles that share neighbours.
     """
-    ready = (_pool_by(p, pool) for p, pool in zip(preprocessors, pools, strict=True))
-    return [to_dense(p._transform(counts, None, None, warn=False)) for p in ready]
+    library = library_sizes(counts)
+    X = keep_columns(counts, preprocessors[0].highly_variable_)
+    pools = [None if pool is None else drop_selves(pool) for pool in pools]
+    factors = [
+        scale_factors(_pool_library(library, pool), preprocessor.target_sum_)
+        for preprocessor, pool in zip(preprocessors, pools, strict=True)
+    ]
+    features = [None] * len(pools)
+    for rows in cut_tiles(X, coords, sections):
+        for place, pooled in enumerate(pool_tile(X, pools, rows)):
+            preprocessor = preprocessors[place]
+            pooled = multiply_rows(pooled, factors[place][rows], copy=False)
+            part = preprocessor._finish(stabilise(pooled, preprocessor.transformation))
+            if features[place] is None:
+                features[place] = np.empty((X.shape[0], part.shape[1]), part.dtype)
+            features[place][rows] = part
+    return features
 
 
-def _pool_by(preprocessor, pool):
-    preprocessor = copy.copy(preprocessor)
-    preprocessor.pool = pool
-    return preprocessor
+def _pool_library(library, pool):
+    return library if pool is None else library + drop_selves(pool) @ library

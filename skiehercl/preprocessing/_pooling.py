@@ -1,14 +1,20 @@
-"""The graph that a preprocessor pools counts over."""
+"""The graph that a preprocessor pools counts over, and the pooled counts of a tile of spots."""
 
 from numbers import Integral
 
+import numpy as np
 import scipy.sparse as sp
 
 from .._utils._settings import clone_plain, standard_settings
 from ..graph import SpatialKNNGraph
 from ..graph._means import check_graph
+from ..graph._tiles import cut_tiles as cut_spots
+from ._counts import to_dense
 
-__all__ = ["build_pool", "drop_selves", "link_spots"]
+__all__ = ["build_pool", "cut_tiles", "drop_selves", "link_spots", "pool_tile"]
+
+# Entries of a tile's counts, dense: 16 MB in float32.
+_TILE_ENTRIES = 2**22
 
 
 def build_pool(pool, n_spots, coords, sections):
@@ -49,4 +55,42 @@ def link_spots(graph, n_spots, coords, sections, purpose):
 
 def drop_selves(graph):
     """Return a graph without self edges: a spot's own counts are added once anyway."""
+    if not graph.diagonal().any():
+        return graph
     return graph - sp.diags(graph.diagonal(), format="csr")
+
+
+def cut_tiles(X, coords, sections):
+    """Return the rows of the tiles that counts X (n, d) are pooled in, as `graph._tiles` does."""
+    return cut_spots(X.shape[0], max(1, _TILE_ENTRIES // X.shape[1]), coords, sections)
+
+
+def pool_tile(X, pools, rows):
+    """Yield rows of counts X pooled over each neighbourhood, dense and always a new array.
+
+    Where a neighbourhood contains the one before it, as those of nearest spots do, only the
+    counts of the ring between them are added.
+    """
+    graphs = [None if pool is None else pool[rows] for pool in pools]
+    reached = [graph.indices for graph in graphs if graph is not None]
+    around = np.unique(np.concatenate([rows, *reached]))
+    near = np.ascontiguousarray(to_dense(X if len(around) == X.shape[0] else X[around]))
+    own = near[np.searchsorted(around, rows)]
+    total, before = own, None
+    for graph in graphs:
+        if graph is None:
+            yield own.copy()
+            continue
+        graph = _take_columns(graph.astype(near.dtype, copy=False), around)
+        ring = graph if before is None else graph - before
+        if before is not None and ring.nnz and ring.data.min() < 0:  # another kind of neighbourhood
+            ring, total = graph, own
+        total, before = total + ring @ near, graph
+        yield total.copy()
+
+
+def _take_columns(graph, columns):
+    """Return a CSR graph whose entries lie in sorted columns, with those columns alone."""
+    indices = np.searchsorted(columns, graph.indices)
+    shape = (graph.shape[0], len(columns))
+    return sp.csr_matrix((graph.data, indices, graph.indptr), shape=shape)

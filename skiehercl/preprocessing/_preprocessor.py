@@ -18,19 +18,22 @@ from .._data._checks import check_all_finite, warn_of_zeros
 from .._spots._recognition import make_keys, match_keys
 from .._spots._settling import settle_abundances
 from .._utils._display import DocumentedEstimator
-from ._components import normalise, principal_components, suits_blocks
+from ._components import principal_components, sample_features
 from ._counts import (
     find_target,
     gene_moments,
     keep_columns,
     library_sizes,
+    multiply_rows,
+    normalise_rows,
     scale_factors,
     share_counts,
+    stabilise,
     standardise,
     to_dense,
 )
 from ._genes import select_genes
-from ._pooling import build_pool
+from ._pooling import build_pool, cut_tiles, pool_tile
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -75,7 +78,8 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         counts, centred. Neighbours are those of ``pool``, else the 18 nearest; "spatial" needs
         ``coords`` in ``fit``, not later. "auto": "spatial" where there are any.
     scale : bool, default=False
-        Shift and scale each kept gene to mean 0 and variance 1. Makes the data dense.
+        Shift and scale each kept gene to mean 0 and variance 1. Makes the data dense. Of more than
+        20,000 spots, scales and components are learned from as many, in blocks of tissue.
     max_value : float, default=None
         With ``scale``, clip to [-max_value, max_value].
     n_components : int, default=None
@@ -188,7 +192,6 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
             Counts, or other non-negative values; logarithms of counts are turned back. Not
             changed. An AnnData has them where ``layer`` says, coordinates in ``obsm["spatial"]``.
         y : Ignored
-            Present for scikit-learn's conventions.
         coords : array-like of shape (n_spots, 2), default=None
             Coordinates of the spots, used by ``pool`` only, which needs those of whole sections.
         sections : array-like of shape (n_spots,), default=None
@@ -196,8 +199,7 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
 
         Returns
         -------
-        self : object
-            The fitted preprocessor.
+        self
 
         Raises
         ------
@@ -221,10 +223,9 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         Returns
         -------
         features : ndarray or CSR matrix of shape (n_spots, n_features_out)
-            float64 if X is, otherwise float32. Sparse if X is and neither ``scale`` nor
-            ``n_components`` is set.
+            float64 if X is, else float32; sparse if X is and ``scale`` and ``n_components`` aren't.
         """
-        return self._fit(X, coords, sections)
+        return self._describe(*self._fit(X, coords, sections))
 
     def transform(
         self, X: SpotsLike, *, coords: ArrayLike | None = None, sections: Labels | None = None
@@ -242,10 +243,19 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
 
         Returns
         -------
-        features : ndarray or CSR matrix of shape (n_spots, n_features_out)
-            As from ``fit_transform``.
+        features, as from ``fit_transform``
         """
-        return self._transform(X, coords, sections)
+        check_is_fitted(self)
+        X, coords, sections, base = unpack_counts(self, X, coords, sections, reset=False)
+        X = self._check_counts(X, sections, base, reset=False, settled=False)
+        keys, graph = (coords is None and getattr(self, "_pooled", None)) or (None, None)
+        if graph is None or not match_keys(make_keys(X), keys):
+            graph = build_pool(self.pool, X.shape[0], coords, sections)
+        library = library_sizes(X, graph)
+        warn_of_zeros(library, "spots")
+        factors = scale_factors(library, self.target_sum_)
+        X = keep_columns(X, self.highly_variable_)
+        return self._describe(X, graph, factors, coords, sections)
 
     def get_feature_names_out(self, input_features: object = None) -> Array:
         """Return the names of the kept genes, or pca0, pca1, ... after PCA.
@@ -258,7 +268,6 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         Returns
         -------
         names : ndarray of str
-            One per column of the features.
         """
         check_is_fitted(self)
         if input_features is None and not hasattr(self, "feature_names_in_"):
@@ -270,24 +279,25 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
 
     @_fit_context(prefer_skip_nested_validation=False)
     def _fit(self, X, coords, sections, warn=True):
-        """Fit, and return the features; or without warnings, for who projects later, None."""
         X, coords, sections, base = unpack_counts(self, X, coords, sections, reset=True)
         X = self._check_counts(X, sections, base, reset=True, settled=not warn)
         graph = build_pool(self.pool, X.shape[0], coords, sections)
-        # For scorers, which bring X alone.
-        self._pooled = None if graph is None else (make_keys(X), graph)
+        self._pooled = None if graph is None else (make_keys(X), graph)  # scorers bring X alone
         library = library_sizes(X, graph)
         self.target_sum_ = find_target(library, self.target_sum)
         self.highly_variable_ = select_genes(self, X, graph, library, coords, sections)
         self._gene_shares = share_counts(X)
         X = keep_columns(X, self.highly_variable_)
-        in_blocks = not warn and not self.scale and suits_blocks(X, self.n_components)
-        factors = scale_factors(library, self.target_sum_)
-        features = normalise(X, graph, factors, self.transformation, in_blocks)
         if warn:
             warn_of_zeros(library, "spots")
-            totals, kept = np.asarray(features.sum(axis=0)).ravel(), self.highly_variable_
+            totals, kept = np.asarray(X.sum(axis=0)).ravel(), self.highly_variable_
             warn_of_zeros(totals, "genes kept", columns=np.flatnonzero(kept))
+        kept = X, graph, scale_factors(library, self.target_sum_), coords, sections
+        if self.scale or self.n_components is not None:
+            self._learn_axes(sample_features(*kept, self.transformation))
+        return kept
+
+    def _learn_axes(self, features):
         if self.scale:
             features = to_dense(features)
             self.scale_mean_, variance = gene_moments(features)
@@ -300,28 +310,17 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
                 features, self.n_components_, rng
             )
             self.explained_variance_ratio_ = self.explained_variance_ / (total or 1.0)
-        if not warn:
-            return None
-        return features if self.n_components is None else self._project(features)
 
-    def _transform(self, X, coords, sections, warn=True):
-        check_is_fitted(self)
-        X, coords, sections, base = unpack_counts(self, X, coords, sections, reset=False)
-        X = self._check_counts(X, sections, base, reset=False, settled=not warn)
-        keys, graph = (coords is None and getattr(self, "_pooled", None)) or (None, None)
-        if graph is None or not match_keys(make_keys(X), keys):
-            graph = build_pool(self.pool, X.shape[0], coords, sections)
-        library = library_sizes(X, graph)
-        if warn:
-            warn_of_zeros(library, "spots")
-        X = keep_columns(X, self.highly_variable_)
-        in_blocks = self.n_components is not None and sp.issparse(X)
-        factors = scale_factors(library, self.target_sum_)
-        features = normalise(X, graph, factors, self.transformation, in_blocks)
-        if in_blocks:
-            return np.concatenate([self._project(self._rescale(block)) for block in features])
-        features = self._rescale(features)
-        return features if self.n_components is None else self._project(features)
+    def _describe(self, X, graph, factors, coords, sections):
+        """Return the features of counts X (n, d) of the genes kept, pooled over a graph or None."""
+        if self.n_components is None:
+            return self._finish(normalise_rows(X, graph, factors, self.transformation))
+        features = np.empty((X.shape[0], self.n_components_), X.dtype)
+        for rows in cut_tiles(X, coords, sections):
+            (pooled,) = pool_tile(X, [graph], rows)
+            pooled = multiply_rows(pooled, factors[rows], copy=False)
+            features[rows] = self._finish(stabilise(pooled, self.transformation))
+        return features
 
     def _check_counts(self, X, sections, base, reset, settled):
         # Integers become the first dtype: float32 holds counts up to 2^24 exactly.
@@ -333,10 +332,11 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         check_all_finite(X, "X")
         return X if settled else settle_abundances(X, self, sections, base, reset=reset)
 
-    def _rescale(self, features):
-        if not self.scale:
-            return features
-        return standardise(to_dense(features), self)
+    def _finish(self, features):
+        """Return normalised counts of the genes kept, scaled and projected."""
+        if self.scale:
+            features = standardise(to_dense(features), self)
+        return features if self.n_components is None else self._project(features)
 
     def _project(self, features):
         components = self.components_.astype(features.dtype, copy=False)

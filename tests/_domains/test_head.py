@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -9,11 +7,12 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 
 from skiehercl import IEHERCLClusterer, SpatialKNNGraph
-from skiehercl._domains import _consensus, _mixture, _ward
+from skiehercl._domains import _consensus, _head, _mixture
 from skiehercl._domains._consensus import DomainConsensus, refine_probabilities
-from skiehercl._domains._head import MixtureHead, smooth_over_neighbors
-from skiehercl._domains._mixture import DomainMixture, WhitenedMixture
+from skiehercl._domains._head import MixtureVote, smooth_over_neighbors
+from skiehercl._domains._mixture import DomainMixture, TiedMixture, fit_mixtures, sample_rows
 from skiehercl._domains._ward import ward_labels
+from skiehercl._spots._spots import Spots
 from skiehercl.datasets import make_tissue
 from skiehercl.graph import neighbor_mean_matrix
 
@@ -23,6 +22,11 @@ COVARIANCES = ["tied", "full", "diag", "spherical"]
 
 def onehot(labels, n_clusters=4):
     return np.eye(n_clusters)[labels]
+
+
+def fit_mixture(X, n_clusters, n_dimensions, covariance_type="tied", n_components=None, **options):
+    sizes = [n_components or n_clusters]
+    return fit_mixtures(X, n_dimensions, sizes, n_clusters, covariance_type, **options)[0]
 
 
 def corrupt(labels, share, seed):
@@ -37,16 +41,24 @@ def corrupt(labels, share, seed):
 
 
 def test_ward_is_scikit_learns_and_finds_blobs():
-    labels = ward_labels(BLOBS, 4)
-    np.testing.assert_array_equal(labels, AgglomerativeClustering(4).fit_predict(BLOBS))
-    assert adjusted_rand_score(TRUTH, labels) == 1.0
+    numbers = [1, 2, 4, 9, 300]
+    for number, labels in zip(numbers, ward_labels(BLOBS, numbers), strict=True):
+        theirs = AgglomerativeClustering(number).fit_predict(BLOBS)
+        assert adjusted_rand_score(theirs, labels) == 1.0
+        np.testing.assert_array_equal(np.unique(labels), np.arange(number))
+    assert adjusted_rand_score(TRUTH, ward_labels(BLOBS, [4])[0]) == 1.0
 
 
-def test_ward_of_a_sample_labels_all_rows(monkeypatch):
-    monkeypatch.setattr(_ward, "_WARD_LIMIT", 60)
-    labels = ward_labels(BLOBS, 4, 0)
+def test_ward_of_rows_that_tie_gives_the_numbers_asked_for():
+    tied = np.repeat(np.eye(3), 4, axis=0)
+    for number, labels in zip([2, 3, 5, 12], ward_labels(tied, [2, 3, 5, 12]), strict=True):
+        assert len(np.unique(labels)) == number
+
+
+def test_ward_of_a_sample_labels_all_rows():
+    (labels,) = ward_labels(BLOBS, [4], 0, n_sampled=60)
     assert adjusted_rand_score(TRUTH, labels) == 1.0
-    np.testing.assert_array_equal(labels, ward_labels(BLOBS, 4, 0))
+    np.testing.assert_array_equal(labels, ward_labels(BLOBS, [4], 0, n_sampled=60)[0])
     assert labels.min() == 0
     assert labels.max() == 3
 
@@ -54,13 +66,14 @@ def test_ward_of_a_sample_labels_all_rows(monkeypatch):
 def test_ward_of_many_rows_makes_no_square_matrix_and_draws_no_global_random_numbers():
     X, truth = make_blobs(4600, centers=3, cluster_std=0.3, random_state=0)
     before = np.random.get_state()[1].copy()  # noqa: NPY002
-    assert adjusted_rand_score(truth, ward_labels(X, 3, 0)) == 1.0
+    assert adjusted_rand_score(truth, ward_labels(X, [3], 0)[0]) == 1.0
     np.testing.assert_array_equal(before, np.random.get_state()[1])  # noqa: NPY002
 
 
 def test_ward_of_one_cluster_and_of_as_many_clusters_as_rows():
-    assert not ward_labels(BLOBS, 1).any()
-    np.testing.assert_array_equal(np.sort(ward_labels(BLOBS[:7], 7)), np.arange(7))
+    assert not ward_labels(BLOBS, [1])[0].any()
+    assert not ward_labels(BLOBS[:1], [1])[0].any()
+    np.testing.assert_array_equal(np.sort(ward_labels(BLOBS[:7], [7])[0]), np.arange(7))
 
 
 # -- mixture ---------------------------------------------------------------------------------
@@ -68,63 +81,60 @@ def test_ward_of_one_cluster_and_of_as_many_clusters_as_rows():
 
 @pytest.mark.parametrize("covariance_type", COVARIANCES)
 def test_mixture_finds_separated_blobs(covariance_type):
-    mixture = DomainMixture(4, 3, covariance_type).fit(BLOBS)
+    mixture = fit_mixture(BLOBS, 4, 3, covariance_type)
     posterior = mixture.predict_proba(BLOBS)
     assert posterior.shape == (300, 4)
     np.testing.assert_allclose(posterior.sum(axis=1), 1.0)
     assert adjusted_rand_score(TRUTH, posterior.argmax(axis=1)) == 1.0
 
 
-def test_a_lower_tol_fits_further():
-    X, _ = make_blobs(300, n_features=4, centers=4, cluster_std=4.0, random_state=0)
-    rough, fine = (DomainMixture(4, 4, tol=tol).fit(X) for tol in (1e-1, 1e-6))
-    assert fine.mixture_.n_iter_ > rough.mixture_.n_iter_
-    assert fine.score(X) > rough.score(X)
-    vote = MixtureHead((4,), components=(1,), n_starts=1, refine_neighbors=None, tol=1e-6).build()
-    vote.fit([X], SimpleNamespace(coords=None, sections=None), [4], 1.0, 0)
-    assert vote.mixtures_[0][0].score(X) == fine.score(X)
-
-
-def test_mixture_agrees_with_scikit_learns_from_the_same_start():
-    X, _ = make_blobs(400, n_features=3, centers=3, cluster_std=2.0, random_state=1)
-    labels = AgglomerativeClustering(3).fit_predict(X)
-    ours = DomainMixture(3, 3).fit(X, labels).predict_proba(X)
-    means = np.stack([X[labels == u].mean(axis=0) for u in range(3)])
+@pytest.mark.parametrize("n_components", [3, 8])
+def test_tied_mixture_is_scikit_learns_from_the_same_start(n_components):
+    X, _ = make_blobs(400, n_features=5, centers=4, cluster_std=3.0, random_state=3)
+    X = X @ np.diag([1.0, 5.0, 0.1, 2.0, 1.0])
+    X = (X - X.mean(axis=0)) / X.std()
+    (labels,) = ward_labels(X, [n_components])
+    means = np.stack([X[labels == u].mean(axis=0) for u in range(n_components)])
     residual = X - means[labels]
     theirs = GaussianMixture(
-        3,
+        n_components,
         covariance_type="tied",
         weights_init=np.bincount(labels) / len(X),
         means_init=means,
-        precisions_init=np.linalg.inv(residual.T @ residual / len(X)),
-        max_iter=500,
-        tol=1e-4,
+        precisions_init=np.linalg.inv(residual.T @ residual / len(X) + 1e-3 * np.eye(5)),
+        max_iter=200,
+        tol=1e-3,
     ).fit(X)
-    assert np.abs(ours - theirs.predict_proba(X)).mean() < 0.02
+    ours = TiedMixture().fit(X, labels)
+    assert ours.n_iter_ == theirs.n_iter_
+    np.testing.assert_allclose(ours.means_, theirs.means_, atol=1e-6)
+    np.testing.assert_allclose(ours.covariances_, theirs.covariances_, atol=1e-5)
+    np.testing.assert_allclose(ours.score(X), theirs.score(X), atol=1e-4)
+    found = DomainMixture(np.zeros(5), np.eye(5)).fit(X, labels).predict_proba(X)
+    np.testing.assert_allclose(found, theirs.predict_proba(X), atol=1e-4)
 
 
 def test_mixture_does_not_change_with_the_unit_place_or_direction_of_the_embedding():
     X, _ = make_blobs(300, n_features=5, centers=4, cluster_std=3.0, random_state=2)
     rotation = np.linalg.qr(np.random.RandomState(0).normal(size=(5, 5)))[0]
-    first = DomainMixture(4, 4).fit(X).predict_proba(X)
+    first = fit_mixture(X, 4, 4).predict_proba(X)
     moved = 1e4 * X @ rotation + 7.0
-    second = DomainMixture(4, 4).fit(moved).predict_proba(moved)
+    second = fit_mixture(moved, 4, 4).predict_proba(moved)
     np.testing.assert_allclose(first, second, atol=1e-5)
 
 
 def test_mixture_sees_only_the_leading_directions():
     wide = np.hstack([BLOBS, 1e-3 * np.random.RandomState(0).normal(size=(300, 40))])
-    mixture = DomainMixture(4, 3).fit(wide)
-    assert mixture.axes_.shape == (46, 3)
+    mixture = fit_mixture(wide, 4, 3)
+    assert mixture.axes.shape == (46, 3)
     assert adjusted_rand_score(TRUTH, mixture.predict_proba(wide).argmax(axis=1)) == 1.0
 
 
-def test_mixture_takes_given_labels_as_its_start():
-    X = np.random.RandomState(0).normal(size=(200, 2))
-    X[:, 1] *= 0.9
-    by_sign = (X[:, 1] > 0).astype(int)
-    found = DomainMixture(2, 2).fit(X, by_sign).predict_proba(X).argmax(axis=1)
-    assert adjusted_rand_score(by_sign, found) > adjusted_rand_score(X[:, 0] > 0, found)
+def test_mixtures_of_several_sizes_start_from_one_tree():
+    several = fit_mixtures(BLOBS, 3, [2, 4, 9], random_state=0)
+    for n_components, mixture in zip([2, 4, 9], several, strict=True):
+        alone = fit_mixtures(BLOBS, 3, [n_components])[0]
+        np.testing.assert_allclose(mixture.predict_proba(BLOBS), alone.predict_proba(BLOBS))
 
 
 @pytest.mark.parametrize("covariance_type", COVARIANCES)
@@ -142,27 +152,14 @@ def test_mixture_takes_given_labels_as_its_start():
 )
 def test_mixture_survives_degenerate_embeddings(X, covariance_type):
     for n_clusters in (1, 3):
-        posterior = DomainMixture(n_clusters, 10, covariance_type).fit(X).predict_proba(X)
+        posterior = fit_mixture(X, n_clusters, 10, covariance_type).predict_proba(X)
         np.testing.assert_allclose(posterior.sum(axis=1), 1.0)
 
 
 @pytest.mark.parametrize("covariance_type", COVARIANCES)
-def test_whitened_mixture_is_scikit_learns(covariance_type):
-    X, _ = make_blobs(400, n_features=5, centers=4, cluster_std=3.0, random_state=3)
-    settings = {"covariance_type": covariance_type, "random_state": 0, "max_iter": 50}
-    ours, theirs = (
-        cls(6, **settings).fit(X @ np.diag([1.0, 5.0, 0.1, 2.0, 1.0]) + 30.0)
-        for cls in (WhitenedMixture, GaussianMixture)
-    )
-    assert ours.n_iter_ == theirs.n_iter_
-    np.testing.assert_allclose(ours.means_, theirs.means_, rtol=1e-6)
-    np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-6)
-
-
-@pytest.mark.parametrize("covariance_type", COVARIANCES)
 def test_more_components_than_domains_are_merged(covariance_type):
-    mixture = DomainMixture(4, 3, covariance_type, n_components=9).fit(BLOBS)
-    assert mixture.mixture_.n_components == 9
+    mixture = fit_mixture(BLOBS, 4, 3, covariance_type, n_components=9)
+    assert mixture.n_components_ == 9
     posterior = mixture.predict_proba(BLOBS)
     assert posterior.shape == (300, 4)
     np.testing.assert_allclose(posterior.sum(axis=1), 1.0)
@@ -177,7 +174,7 @@ def test_merged_components_find_a_domain_that_is_no_gaussian():
     truth = np.repeat([0, 1], 200)
     single, merged = (
         adjusted_rand_score(
-            truth, DomainMixture(2, 2, n_components=m).fit(X).predict_proba(X).argmax(axis=1)
+            truth, fit_mixture(X, 2, 2, n_components=m).predict_proba(X).argmax(axis=1)
         )
         for m in (2, 12)
     )
@@ -186,38 +183,53 @@ def test_merged_components_find_a_domain_that_is_no_gaussian():
 
 def test_merging_is_wards_method_on_the_components_means():
     X, _ = make_blobs(600, n_features=3, centers=8, cluster_std=3.0, random_state=4)
-    mixture = DomainMixture(3, 3, n_components=8).fit(X).mixture_
+    mixture = fit_mixture(X, 3, 3, n_components=8).mixture_
     mixture.weights_ = np.array([5, 1, 3, 9, 2, 2, 7, 4]) / 33
     root = np.linalg.cholesky(mixture.covariances_)
     means = np.linalg.solve(root, mixture.means_.T).T
     members = np.repeat(np.arange(8), np.rint(33 * mixture.weights_).astype(int))
     expected = AgglomerativeClustering(3).fit_predict(means[members])
-    found = _mixture._merge_components(mixture, 3)
+    found = _mixture._merge_components(mixture, "tied", 3)
     assert set(found) == {0, 1, 2}
     assert adjusted_rand_score(expected, found[members]) == 1.0
 
 
 def test_resampled_mixtures_start_from_other_samples_and_find_the_same_blobs():
     X, truth = make_blobs(300, n_features=4, centers=4, cluster_std=2.5, random_state=5)
-    fits = [DomainMixture(4, 4, resample=True, random_state=s).fit(X) for s in (0, 1, 0)]
+    fits = [fit_mixture(X, 4, 4, n_sampled=200, random_state=s) for s in (0, 1, 0)]
     first, second, again = (fit.predict_proba(X) for fit in fits)
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - second).max() > 0
     assert min(adjusted_rand_score(truth, p.argmax(axis=1)) for p in (first, second)) > 0.5
 
 
-def test_mixture_of_many_spots_learns_from_a_part_and_labels_all(monkeypatch):
-    monkeypatch.setattr(_mixture, "_MIXTURE_ROWS", 80)
-    mixture = DomainMixture(4, 3).fit(BLOBS)
+def test_mixtures_of_many_spots_learn_from_a_part_and_label_all(monkeypatch):
+    monkeypatch.setattr(_mixture, "_MOST_ROWS", 80)
+    part = sample_rows(BLOBS, 0)
+    assert len(part) == 80
+    np.testing.assert_array_equal(part, sample_rows(BLOBS, 0))
+    mixture = fit_mixture(part, 4, 3)
     assert adjusted_rand_score(TRUTH, mixture.predict_proba(BLOBS).argmax(axis=1)) == 1.0
-    given = DomainMixture(4, 3).fit(BLOBS, TRUTH).predict_proba(BLOBS)
-    np.testing.assert_array_equal(given.argmax(axis=1), TRUTH)
+
+
+@pytest.mark.parametrize("n_starts", [1, 2])
+def test_the_vote_learns_from_a_part_and_counts_in_blocks(n_starts, monkeypatch):
+    spots = Spots(BLOBS, None, None, None)
+    vote = MixtureVote((2, 3), (1, 3), n_starts, "tied", None)
+    whole = vote.fit([BLOBS], spots, [4], 1.0, 0)
+    assert adjusted_rand_score(TRUTH, whole.argmax(axis=1)) == 1.0
+    assert [len(some) for some in vote.mixtures_] == [4 * n_starts]
+    monkeypatch.setattr(_head, "_BLOCK_ROWS", 7)
+    np.testing.assert_allclose(vote.predict_proba([BLOBS], spots), whole, atol=1e-12)
+    monkeypatch.setattr(_mixture, "_MOST_ROWS", 120)
+    part = vote.fit([BLOBS], spots, [4], 1.0, 0)
+    assert adjusted_rand_score(TRUTH, part.argmax(axis=1)) == 1.0
 
 
 def test_ward_of_a_sample_leaves_no_cluster_empty():
     X = np.random.RandomState(0).normal(size=(400, 2))
     for seed in range(5):
-        labels = ward_labels(X, 12, seed, n_sampled=20)
+        (labels,) = ward_labels(X, [12], seed, n_sampled=20)
         assert (np.bincount(labels, minlength=12) > 0).all()
 
 
@@ -357,7 +369,7 @@ def test_smoothed_heads_predict_what_they_fitted(n_init, tmp_path):
     tissue = make_tissue(200, 3, n_genes=40, image=False, return_arrays=True, random_state=0)
     rough, model = (
         IEHERCLClusterer(3, n_init=n_init, max_iter=2, random_state=0).set_params(
-            graph=SpatialKNNGraph(6), head__dimensions=(5,), head__smooth=smooth, head__tol=1e-4
+            graph=SpatialKNNGraph(6), head__dimensions=(5,), head__smooth=smooth
         )
         for smooth in (0, 2)
     )

@@ -276,11 +276,11 @@ def test_names_of_columns_are_texts(opened, tmp_path):
         ("PCA", "components_"),
         ("ImageComponents", "inverse_deviation_"),
         ("ImageComponents", "loadings_"),
-        ("DomainMixture", "center_"),
-        ("DomainMixture", "axes_"),
-        ("WhitenedMixture", "means_"),
-        ("WhitenedMixture", "weights_"),
-        ("WhitenedMixture", "precisions_cholesky_"),
+        ("DomainMixture", "center"),
+        ("DomainMixture", "axes"),
+        ("TiedMixture", "means_"),
+        ("TiedMixture", "weights_"),
+        ("TiedMixture", "covariances_"),
     ],
 )
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -302,8 +302,8 @@ def test_weights_and_results_are_finite(content, tmp_path):
 @pytest.mark.parametrize(
     ("cls", "name", "value"),
     [
-        ("DomainMixture", "n_clusters", 10**9),
-        ("DomainMixture", "n_components", 10**9),
+        ("DomainMixture", "n_clusters_", 10**9),
+        ("DomainMixture", "n_components_", 10**9),
         ("DomainConsensus", "n_clusters", 10**9),
         ("DomainConsensus", "n_clusters", True),
         ("ExpressionPreprocessor", "n_components_", 10**9),
@@ -316,7 +316,7 @@ def test_weights_and_results_are_finite(content, tmp_path):
         ("ImageComponents", "prior_", 7.0),
         ("Trained", "network", None),
         ("Trained", "other", 1),
-        ("WhitenedMixture", "covariance_type", "full"),
+        ("DomainMixture", "covariance_type", "full"),
         ("PCA", "whiten", True),
     ],
 )

@@ -336,7 +336,7 @@ def test_minibatches_find_what_the_full_batch_finds():
     network = {"init": "pca", "activation": "linear"}
     full = fit(max_iter=20, network=network)
     parts = fit(max_iter=20, network=network, batch_size=50)
-    labels = [ward_labels(encode(t.network, SECTION, CPU)[0], 4) for t in (full, parts)]
+    labels = [ward_labels(encode(t.network, SECTION, CPU)[0], [4])[0] for t in (full, parts)]
     assert adjusted_rand_score(*labels) > 0.8
 
 

@@ -9,8 +9,8 @@ import scipy.sparse as sp
 from skiehercl.graph import SpatialKNNGraph
 from skiehercl.preprocessing import (
     ExpressionPreprocessor,
-    _counts,
-    _preprocessor,
+    _components,
+    _pooling,
     normalize_log,
     pool_counts,
 )
@@ -80,17 +80,30 @@ def test_empty_spots_and_genes_are_left_to_the_caller_to_tell(pools):
         ExpressionPreprocessor().fit(counts)
 
 
-@pytest.mark.parametrize("n_entries", [2**24, 12 * 50])
-@pytest.mark.parametrize("density", [0.9, 0.05])
-def test_pooled_counts_in_blocks_give_the_very_same_components(n_entries, density, monkeypatch):
-    counts = COUNTS.multiply(RNG.uniform(size=COUNTS.shape) < density).tocsr()
-    pools = POOLS if density > 0.5 else [sp.csr_matrix((120, 120))]
-    monkeypatch.setattr(_counts, "_BLOCK_ENTRIES", n_entries)
-    results = []
-    for in_blocks in (True, False):
-        if not in_blocks:
-            monkeypatch.setattr(_preprocessor, "suits_blocks", lambda *_: False)
-        fitted = fit(counts=counts, pools=pools)
-        results.append([fitted[0].components_, *transform_scales(fitted, counts, [None, *pools])])
-    for one, other in zip(*results, strict=True):
-        np.testing.assert_array_equal(one, other)
+@pytest.mark.parametrize("sparse", [True, False])
+@pytest.mark.parametrize("nested", [True, False])
+def test_counts_pooled_in_tiles_are_the_same(sparse, nested, monkeypatch):
+    counts = COUNTS if sparse else COUNTS.toarray()
+    pools = POOLS if nested else [POOLS[0], POOLS[2], POOLS[1].T.tocsr()]
+    fitted = fit(counts=counts, pools=pools)
+    whole = transform_scales(fitted, counts, [None, *pools], COORDS)
+    monkeypatch.setattr(_pooling, "_TILE_ENTRIES", 12 * 17)
+    sections = np.arange(120) % 2
+    for options in ((COORDS,), (None,), (COORDS, sections)):
+        parts = transform_scales(fitted, counts, [None, *pools], *options)
+        for one, other in zip(whole, parts, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+    np.testing.assert_allclose(
+        fit(counts=counts, pools=pools)[0].components_, fitted[0].components_, atol=1e-5
+    )
+
+
+def test_axes_of_many_spots_are_learned_from_whole_tiles(monkeypatch):
+    whole = fit()
+    monkeypatch.setattr(_pooling, "_TILE_ENTRIES", 12 * 17)
+    monkeypatch.setattr(_components, "_LEARNED_SPOTS", 90)
+    part = fit()
+    assert part[0].target_sum_ == whole[0].target_sum_
+    np.testing.assert_array_equal(part[0].highly_variable_, whole[0].highly_variable_)
+    assert np.abs(part[0].mean_ - whole[0].mean_).max() > 0
+    np.testing.assert_allclose(part[0].mean_, whole[0].mean_, atol=0.2)
