@@ -261,7 +261,7 @@ class IEHERCLClusterer(SpatialClusterer):
         preset : {"paper", "default"}
             "paper": the settings of the IJCAI 2025 paper. Read into it, as it doesn't print them:
             genes scaled (clipped at 10), batches of 1,024 spots, 200 steps, ELU, latents of unit
-            length, Z averaged once over neighbours for one mixture (benchmarks/decisions.md).
+            length, 20 directions of Z averaged over neighbours (benchmarks/decisions.md).
         **parameters
             Parameters of the estimator that take precedence, as for ``set_params``: a part's own
             by ``<part>__<name>``, such as ``features__input="counts"``.

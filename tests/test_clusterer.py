@@ -627,6 +627,7 @@ def test_paper_preset_runs_and_can_be_overridden():
     genes = model.preprocessor
     assert (genes.n_top_genes, genes.scale, genes.max_value) == (3000, True, 10.0)
     assert (model.trainer.batch_size, model.head.smooth, model.walk_length) == (1024, 1, 5)
+    assert (model.head.dimensions, model.head.n_starts, model.head.components) == ((20,), 1, (1,))
     assert IEHERCLClusterer.from_preset("paper").max_iter == 200 <= model.trainer.n_iter_no_change
     model.set_params(terms__sigma=0.1, trainer__learning_rate=1e-3)
     assert (model.terms.sigma, model.terms.temperature, model.terms.walk_alpha) == (0.1, 0.5, 0.5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
-from numbers import Integral
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -90,7 +90,14 @@ class MixtureVote:
     """
 
     def __init__(
-        self, dimensions, components, n_starts, covariance_type, refine_neighbors, smooth=0
+        self,
+        dimensions,
+        components,
+        n_starts,
+        covariance_type,
+        refine_neighbors,
+        smooth=0,
+        tol=1e-3,
     ):
         self.dimensions = tuple(dimensions)
         self.components = tuple(components)
@@ -98,6 +105,7 @@ class MixtureVote:
         self.covariance_type = covariance_type
         self.refine_neighbors = refine_neighbors
         self.smooth = smooth
+        self.tol = tol
 
     def fit(self, voters, spots, candidates, n_pooled, seed):
         """Learn the domains and return their probabilities (n, K).
@@ -148,7 +156,7 @@ class MixtureVote:
         ]
 
         def fit(z, depth, seed):
-            options = {"n_sampled": n_sampled, "random_state": seed}
+            options = {"n_sampled": n_sampled, "tol": self.tol, "random_state": seed}
             return fit_mixtures(z, depth, sizes, self.n_clusters_, self.covariance_type, **options)
 
         fitted = map_small(fit, *zip(*runs, strict=True))
@@ -214,6 +222,9 @@ class MixtureHead(Head):
         Times, 0 to 100, that the embedding is averaged over each spot and its neighbours before the
         mixtures see it, as the decoder (7) does; with several graphs, over those of the first.
         ``embedding_`` stays as it is.
+    tol : float, default=1e-3
+        Gain of the mean log-likelihood of a spot below which a mixture is taken for fitted. 1e-4 is
+        about where mclust ends.
 
     Examples
     --------
@@ -235,6 +246,7 @@ class MixtureHead(Head):
             None,
         ],
         "smooth": [Interval(Integral, 0, 100, closed="both")],
+        "tol": [Interval(Real, 0, None, closed="neither")],
     }
 
     def __init__(
@@ -246,6 +258,7 @@ class MixtureHead(Head):
         covariance_type: Literal["tied", "full", "diag", "spherical"] = "tied",
         refine_neighbors: int | Literal["auto"] | None = "auto",
         smooth: int = 0,
+        tol: float = 1e-3,
     ) -> None:
         self.dimensions = dimensions
         self.components = components
@@ -253,6 +266,7 @@ class MixtureHead(Head):
         self.covariance_type = covariance_type
         self.refine_neighbors = refine_neighbors
         self.smooth = smooth
+        self.tol = tol
 
     def check(self) -> Self:
         """Raise a ValueError that names the parameter, the rule and what came, if one is bad."""

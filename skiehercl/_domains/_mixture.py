@@ -19,8 +19,8 @@ __all__ = ["DomainMixture", "TiedMixture", "fit_mixtures", "sample_rows"]
 # Spots that mixtures are learned from; more only cost time.
 _MOST_ROWS = 20_000
 
-# EM ends when a step adds less to the mean log-likelihood, or after so many steps.
-_TOLERANCE, _MAX_ITER = 1e-3, 200
+# Most steps of EM.
+_MAX_ITER = 200
 # Added to the variances, whose mean over the directions is 1: keeps mixtures of duplicated or few
 # spots invertible; of the starting clusters, which may be a single spot each.
 _FLOOR, _START_FLOOR = 1e-6, 1e-3
@@ -41,6 +41,7 @@ def fit_mixtures(
     covariance_type="tied",
     *,
     n_sampled=None,
+    tol=1e-3,
     random_state=None,
 ):
     """Return a mixture of the embedding for each number of components, all from one Ward tree.
@@ -60,6 +61,8 @@ def fit_mixtures(
         "tied" is mclust's EEE.
     n_sampled : int or None
         Spots of the random sample that Ward's tree is made of; None: all, up to 4,500.
+    tol : float
+        Gain of the mean log-likelihood of a spot below which EM ends.
     random_state : int, RandomState or None
         Draws the samples.
 
@@ -82,7 +85,8 @@ def fit_mixtures(
     limit = {} if n_sampled is None else {"n_sampled": max(n_sampled, *sizes)}
     starts = ward_labels(Y, sizes, rng, **limit)
     return [
-        DomainMixture(center, axes, covariance_type).fit(Y, labels, n_clusters) for labels in starts
+        DomainMixture(center, axes, covariance_type).fit(Y, labels, n_clusters, tol)
+        for labels in starts
     ]
 
 
@@ -102,14 +106,14 @@ class DomainMixture:
         self.axes = axes
         self.covariance_type = covariance_type
 
-    def fit(self, Y, labels, n_clusters=None):
+    def fit(self, Y, labels, n_clusters=None, tol=1e-3):
         """Fit to projected spots Y (n, d) from labels (n,) of the components, none empty."""
         self.n_components_ = int(labels.max()) + 1
         self.n_clusters_ = self.n_components_ if n_clusters is None else n_clusters
         if self.covariance_type == "tied":
-            self.mixture_ = TiedMixture().fit(Y, labels)
+            self.mixture_ = TiedMixture().fit(Y, labels, tol)
         else:
-            self.mixture_ = _fit_untied(Y, labels, self.covariance_type)
+            self.mixture_ = _fit_untied(Y, labels, self.covariance_type, tol)
         self.domains_ = _merge_components(self.mixture_, self.covariance_type, self.n_clusters_)
         return self
 
@@ -148,7 +152,7 @@ class TiedMixture:
     covariances_ : ndarray of shape (d, d)
     """
 
-    def fit(self, Y, labels):
+    def fit(self, Y, labels, tol=1e-3):
         """Fit to spots Y (n, d) from the labels (n,) 0 .. m - 1 of the components, none empty."""
         squares = Y.T @ Y / len(Y)
         self._maximise(Y, np.eye(labels.max() + 1)[labels], squares, _START_FLOOR)
@@ -156,7 +160,7 @@ class TiedMixture:
         for self.n_iter_ in range(1, _MAX_ITER + 1):
             posterior, likelihood = self._expect(Y, squares)
             self._maximise(Y, posterior, squares, _FLOOR)
-            if abs(likelihood - reached) < _TOLERANCE:
+            if abs(likelihood - reached) < tol:
                 break
             reached = likelihood
         return self
@@ -197,7 +201,7 @@ class TiedMixture:
         return linalg.cholesky(self.covariances_, lower=True)
 
 
-def _fit_untied(Y, labels, covariance_type):
+def _fit_untied(Y, labels, covariance_type, tol):
     """Return scikit-learn's fitted mixture (n, d) of another covariance, started from labels."""
     onehot = np.eye(labels.max() + 1)[labels]
     counts = onehot.sum(axis=0)
@@ -219,7 +223,7 @@ def _fit_untied(Y, labels, covariance_type):
         init_params="random",  # never drawn, and unlike k-means allowed with array API dispatch
         reg_covar=_FLOOR,
         max_iter=_MAX_ITER,
-        tol=_TOLERANCE,
+        tol=tol,
         random_state=0,
     ).fit(Y)
 

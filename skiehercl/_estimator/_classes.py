@@ -270,6 +270,7 @@ CLASSES = {
             "consensus_": instance(DomainConsensus),
             "n_refine_neighbors_": or_none(number(1, kind=Integral)),
             "smooth": number(0, 100, kind=Integral),
+            "tol": number(_TINY),
         },
         relate_vote,
     ),

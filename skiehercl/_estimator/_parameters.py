@@ -48,8 +48,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         # Adam, its learning rate and weight decay printed (and Trainer's defaults); batches of
         # 1,024 spots and 200 steps without an early stop read.
         "trainer": Trainer(batch_size=1024, n_iter_no_change=200),
-        # One mixture of EEE and 50 neighbours printed; what it sees read: Z averaged once.
-        "head": MixtureHead((64,), components=(1,), n_starts=1, refine_neighbors=50, smooth=1),
+        # One mixture of EEE (fitted as far as mclust does) and 50 neighbours printed; what it sees
+        # read: Z averaged once, of which 20 directions, as elsewhere in the field.
+        "head": MixtureHead(
+            (20,), components=(1,), n_starts=1, refine_neighbors=50, smooth=1, tol=1e-4
+        ),
         "n_init": 1,
         "max_iter": 200,
     },

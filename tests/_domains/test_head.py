@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -9,7 +11,7 @@ from sklearn.mixture import GaussianMixture
 from skiehercl import IEHERCLClusterer, SpatialKNNGraph
 from skiehercl._domains import _consensus, _head, _mixture
 from skiehercl._domains._consensus import DomainConsensus, refine_probabilities
-from skiehercl._domains._head import MixtureVote, smooth_over_neighbors
+from skiehercl._domains._head import MixtureHead, MixtureVote, smooth_over_neighbors
 from skiehercl._domains._mixture import DomainMixture, TiedMixture, fit_mixtures, sample_rows
 from skiehercl._domains._ward import ward_labels
 from skiehercl._spots._spots import Spots
@@ -86,6 +88,18 @@ def test_mixture_finds_separated_blobs(covariance_type):
     assert posterior.shape == (300, 4)
     np.testing.assert_allclose(posterior.sum(axis=1), 1.0)
     assert adjusted_rand_score(TRUTH, posterior.argmax(axis=1)) == 1.0
+
+
+@pytest.mark.parametrize("covariance_type", ["tied", "diag"])
+def test_a_lower_tol_fits_further(covariance_type):
+    X, _ = make_blobs(300, n_features=4, centers=4, cluster_std=4.0, random_state=0)
+    rough, fine = (fit_mixture(X, 4, 4, covariance_type, tol=tol) for tol in (1e-1, 1e-6))
+    assert fine.mixture_.n_iter_ > rough.mixture_.n_iter_
+    assert fine.score(X) > rough.score(X)
+    options = {"components": (1,), "n_starts": 1, "refine_neighbors": None, "tol": 1e-6}
+    vote = MixtureHead((4,), covariance_type=covariance_type, **options).build()
+    vote.fit([X], SimpleNamespace(coords=None, sections=None), [4], 1.0, 0)
+    assert vote.mixtures_[0][0].score(X) == fine.score(X)
 
 
 @pytest.mark.parametrize("n_components", [3, 8])
@@ -369,7 +383,7 @@ def test_smoothed_heads_predict_what_they_fitted(n_init, tmp_path):
     tissue = make_tissue(200, 3, n_genes=40, image=False, return_arrays=True, random_state=0)
     rough, model = (
         IEHERCLClusterer(3, n_init=n_init, max_iter=2, random_state=0).set_params(
-            graph=SpatialKNNGraph(6), head__dimensions=(5,), head__smooth=smooth
+            graph=SpatialKNNGraph(6), head__dimensions=(5,), head__smooth=smooth, head__tol=1e-4
         )
         for smooth in (0, 2)
     )
