@@ -17,6 +17,12 @@ from skiehercl._cli._process import LastingStream, lasting_streams, raised_signa
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and shells are POSIX's")
 
+# As from a terminal, even where the tests run under nohup or in a shell's background.
+SIGNALS = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+"""
 STAND_IN = """
 import os, sys, time, types
 stand_in = types.ModuleType("skiehercl._cli._fit")
@@ -54,8 +60,9 @@ ARGUMENTS = ("fit", "section.h5ad", "-k", "2", "--out", "out.h5ad")
 
 
 def start(code, folder, redirect=""):
+    command = [sys.executable, "-c", SIGNALS + code, *ARGUMENTS]
     return subprocess.Popen(
-        ["sh", "-c", f'exec "$@" {redirect}', "sh", sys.executable, "-c", code, *ARGUMENTS],
+        ["sh", "-c", f'exec "$@" {redirect}', "sh", *command],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(Path(skiehercl.__file__).parents[1])},
         stdout=subprocess.PIPE,

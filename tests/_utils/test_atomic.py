@@ -13,9 +13,11 @@ import pytest
 from skiehercl._utils import _atomic
 from skiehercl._utils._atomic import check_target, identify, protected, replace_file
 
-# The module alone: the package takes seconds to import.
+# The module alone: the package takes seconds to import. Signals as from a terminal, even under nohup.
 PROLOGUE = f"""
 import importlib.util, os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 spec = importlib.util.spec_from_file_location("atomic", {_atomic.__file__!r})
 atomic = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(atomic)

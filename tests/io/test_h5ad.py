@@ -167,8 +167,12 @@ def test_ctrl_c_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
         return write(file, data)
 
     monkeypatch.setattr(_h5ad._PatientFile, "write", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        io.write_labelled(make_adata(n_entries=500), path)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup's shell ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            io.write_labelled(make_adata(n_entries=500), path)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["out.h5ad"]
 
 
