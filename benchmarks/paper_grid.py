@@ -20,6 +20,7 @@ import numpy as np
 from . import _harness as harness
 from ._harness import OUT
 from ._paper_gradients import measure_gradients
+from ._paper_settings import ABLATIONS, LENGTHS
 from ._tables import markdown
 from .paper import describe_patches
 
@@ -65,6 +66,8 @@ TRAININGS = {
     "views as they are": {"network__normalize_views": False},
     "clipped": {},  # gradients at a norm of 5, as STAGATE and what follows it do
     "scaled, image": SCALED,
+    **ABLATIONS,
+    **{name: LENGTHS[name] for name in ("t=1", "t=9", "t=15")},
 }
 READINGS = ("Z", "once", "twice", "X^")
 DEPTHS = (15, 20, 30)  # of the vote
@@ -84,13 +87,14 @@ def measure(section, training, steps, reading, tol, seed, *, until):
     if not path.exists():
         train(section, training, seed, until)
     with np.load(path) as kept:
-        z, norms = kept[reading], kept["gradients"]
+        z, norms = kept[reading].astype(np.float64), kept["gradients"]
     start = time.process_time()
     adata, k = load(section), harness.find_section(section).n_domains
     spots = describe_spots(adata)
     vote = MixtureVote(DEPTHS, (1,), 1, "tied", 50, tol=tol)
     scores = {"vote": score(section, vote.fit([z], spots, [k], 1.0, seed))}
-    for depth, mixture in zip(DEPTHS, vote.mixtures_[0], strict=True):
+    for number, depth in enumerate(DEPTHS):
+        mixture = vote.mixtures_[0][: number + 1][-1]  # small sections have fewer
         scores[f"mixture_{depth}"] = score(section, vote._refine(mixture.predict_proba(z), spots))
     wide = MixtureVote((64,), (1,), 1, "tied", 50, tol=tol)
     scores["mixture_64"] = score(section, wide.fit([z], spots, [k], 1.0, seed))
