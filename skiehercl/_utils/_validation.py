@@ -1,5 +1,6 @@
 """What callers write, checked: parameters by scikit-learn's decorators, names that others use."""
 
+import difflib
 import functools
 import inspect
 from typing import TYPE_CHECKING
@@ -28,18 +29,21 @@ else:
 # What the paper, the field and other tools call the parameters, letter case and underscores aside.
 _ALIASES = {
     "n_clusters": "k ndomains numdomains ndomain ncluster numclusters numcluster clusternum "
-    "nregions nniches nclust domains clusters",
-    "lambda_rec": "lambda1 lam1 l1 λ1 lambdareconstruction lambdarecon weightrec",
-    "lambda_contrast": "lambda2 lam2 λ2 lambdacontrastive lambdacon lambdacl lambdarcl "
+    "nregions nniches nclust domains clusters nclasses numclasses",
+    "lambda_rec": "lambda1 lam1 l1 λ1 lambdareconstruction lambdarecon lambdar weightrec",
+    "lambda_contrast": "lambda2 lam2 λ2 lambdacontrastive lambdacon lambdacl lambdarcl lambdac "
     "weightcontrast",
-    "lambda_ot": "lambda3 lam3 λ3 lambdasinkhorn lambdasot lambdasd lambdatransport weightot",
-    "walk_length": "t walklen walksteps nwalks nsteps steps randomwalklength",
+    "lambda_ot": "lambda3 lam3 λ3 lambdasinkhorn lambdasot lambdasd lambdatransport lambdao "
+    "weightot",
+    "walk_length": "t walklen walksteps nwalk nwalks nsteps numsteps steps randomwalklength",
     "max_iter": "epochs epoch nepochs numepochs maxepochs niter iterations",
     "n_init": "ninits nrestarts nruns",
     "random_state": "seed randomseed randomstate rng",
+    "verbose": "verbosity",
     "device": "gpu usegpu cuda usecuda accelerator",
     "memory": "cache cachedir",
-    "trainer__learning_rate": "lr",
+    "trainer__learning_rate": "lr learningrateinit",
+    "trainer__tol": "tolerance",
     "trainer__weight_decay": "wd",
     "trainer__n_iter_no_change": "patience",
     "terms__temperature": "tau τ temp",
@@ -52,8 +56,9 @@ _ALIASES = {
     "features__n_components": "npcs npc ncomps npca pcadim dimpca",
     "preprocessor__n_top_genes": "nhvg nhvgs hvg hvgs ntop",
     "graph__n_neighbors": "k knn kneighbors nneighs nneigh numneighbors kgraph",
-    "graph=SpatialRadiusGraph(radius=...)": "radius radcutoff",
-    "layout__section_key": "batchkey librarykey samplekey batch sectionskey",
+    "radius": "r radcutoff",
+    "graph=SpatialRadiusGraph(radius=...)": "radius r radcutoff",
+    "layout__section_key": "batchkey librarykey samplekey batch sectionskey libraryid",
     "layout__coords_key": "spatialkey coordskey",
     "layout__image_key": "imagefeatureskey",
     "layout__use_rep": "obsmkey",
@@ -64,7 +69,16 @@ for _name, _some in _ALIASES.items():
         _NAMES.setdefault(_alias, []).append(_name)
 
 
-_OF_SPOTS = ("fit", "fit_predict", "fit_transform", "predict", "predict_proba", "transform")
+# What others call the data, which go to the methods.
+_DATA = {
+    "X": "xgene xgenes expression counts genes adata",
+    "coords": "coords coord coordinates spatial xspatial xcoords xy spatialcoords",
+    "image_features": "imagefeatures imagefeature image images ximage imagefeat",
+    "sections": "sections section batches samples",
+}
+_DATA = {alias: name for name, some in _DATA.items() for alias in some.split()}
+# Likeness from which a name is another one misspelt.
+_LIKE = 0.9
 
 
 class NamedParameters:
@@ -111,7 +125,9 @@ class NamedParameters:
         """
         own = self.get_params(deep=False)
         for name in params:
-            if name.partition("__")[0] not in own and (told := _explain(type(self), name)):
+            first = name.partition("__")[0]
+            told = None if first in own else _explain(type(self), name)
+            if told or (first not in own and (told := _explain(type(self), first))):
                 raise ValueError(told)
         for name in {key.partition("__")[0] for key in params if "__" in key}:
             if name in _list_parts(type(self)) and params.get(name, own.get(name)) is None:
@@ -129,21 +145,55 @@ def _list_parts(cls):
 def _explain(cls, name):
     """Return what a name that is no parameter of a class stands for, in a line, or None."""
     told = f"{name!r} is no parameter of {cls.__name__}"
+    key = _simplify(name)
+    meaning = _find_meaning(cls, [name, *_NAMES.get(key, ())])
+    if meaning is None and cls._parts and (own := _find_data(key)):
+        return f"{told}: pass it to its methods, fit({'X' if own == 'X' else f'X, {own}=...'})"
+    if meaning is None:
+        meanings = {_find_meaning(cls, targets) for targets in _find_alike(cls, key)}
+        meaning = meanings.pop() if len(meanings) == 1 else None
+    return None if meaning is None else told + meaning
+
+
+def _simplify(name):
+    return name.lower().replace("_", "")
+
+
+def _find_data(key):
+    return _DATA.get(key)
+
+
+def _find_alike(cls, key):
+    """Yield what names that a key is like stand for."""
+    own = {_simplify(one): [one] for one in inspect.signature(cls).parameters}
+    for part in _list_parts(cls).values():
+        for one in part.get_params(deep=False):
+            own.setdefault(_simplify(one), []).append(one)
+    digits = [one for one in key if one.isdigit()]
+    for match in difflib.get_close_matches(key, own | _NAMES, n=3, cutoff=_LIKE):
+        if digits == [one for one in match if one.isdigit()]:
+            yield own.get(match, _NAMES.get(match))
+
+
+def _find_meaning(cls, targets):
+    """Return how a class calls the first of some parameters that it or its parts have, or None."""
     known, parts = inspect.signature(cls).parameters, _list_parts(cls)
-    targets = [name, *_NAMES.get(name.lower().replace("_", ""), ())]
     for target in targets:
         part, _, own = target.rpartition("__")
         if own in known:
-            return f"{told}: it is called {own} here"
+            return f": it is called {own} here"
         if "=" in target and ("graph" in known or "Graph" in cls.__name__):
-            return f"{told}: pass {target}"
+            return f": pass {target}"
         for holder in (part,) if part else parts:
             options = parts.get(holder)
             if options is not None and own in options.get_params(deep=False):
                 return (
-                    f"{told} but of its {holder}: set {holder}__{own}, or pass "
+                    f" but of its {holder}: set {holder}__{own}, or pass "
                     f"{holder}={type(options).__name__}({own}=...)"
                 )
+    others = [target for target in targets if target in _ALIASES and target not in known]
+    if not parts and others:
+        return f" but of the clusterer: set {others[0]} there"
     return None
 
 
@@ -163,14 +213,20 @@ def _explain_names(cls, init):
 
 
 def _take_x_gene(method):
-    """Return a method of spots that takes the paper's X_gene for X."""
-    if "coords" not in inspect.signature(method).parameters:
+    """Return a method of spots that takes the paper's X_gene for X, and tells other names."""
+    known = inspect.signature(method).parameters.keys()
+    if "coords" not in known:
         return method
 
     @functools.wraps(method)
     def wrapper(self, *args, **kwargs):
         if "X_gene" in kwargs and not args and "X" not in kwargs:
             kwargs["X"] = kwargs.pop("X_gene")
+        for name in kwargs.keys() - known:
+            if own := _find_data(_simplify(name)):
+                raise TypeError(
+                    f"{name!r} is no argument of {method.__name__}: it is called {own} here"
+                )
         return method(self, *args, **kwargs)
 
     return wrapper

@@ -165,3 +165,45 @@ def test_a_baselines_parts():
         random_state=0,
     )
     np.testing.assert_array_equal(model.fit(X).labels_, named.fit(X).labels_)
+
+
+# -- names misspelt, and names of what isn't a parameter -----------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "full"),
+    [
+        (IEHERCLClusterer, "lamda_1", "lambda_rec"),
+        (IEHERCLClusterer, "lamda_contrast", "lambda_contrast"),
+        (IEHERCLClusterer, "walk_lenght", "walk_length"),
+        (IEHERCLClusterer, "n_neighbours", "graph__n_neighbors"),
+        (SmoothedMixture, "nclusters", "n_clusters"),
+        (SpatialRadiusGraph, "rad_cutoff", "it is called radius here"),
+        (Trainer, "epochs", "but of the clusterer: set max_iter there"),
+        (MixtureHead, "n_clusters", "but of the clusterer: set n_clusters there"),
+        (IEHERCLClusterer, "coords", "fit(X, coords=...)"),
+        (SmoothedMixture, "image", "fit(X, image_features=...)"),
+        (NonSpatialClusterer, "X_gene", "fit(X)"),
+    ],
+)
+def test_what_a_name_is_like(cls, name, full):
+    for error, call in ((TypeError, cls), (ValueError, cls().set_params)):
+        with pytest.raises(error) as told:
+            call(**{name: 3})
+        assert f"{name!r} is no parameter of {cls.__name__}" in str(told.value)
+        assert full in str(told.value) and "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["lambda_4", "patch_size", "model", "dropout"])
+def test_names_that_are_like_others_by_chance(name):
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+        IEHERCLClusterer(**{name: 3})
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [("coordinates", "coords"), ("image", "image_features"), ("section", "sections")],
+)
+def test_other_names_of_the_data(name, own):
+    with pytest.raises(TypeError, match=f"'{name}' is no argument of fit: it is called {own} here"):
+        SmoothedMixture(2).fit(X, **{name: COORDS})
