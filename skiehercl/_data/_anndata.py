@@ -252,10 +252,16 @@ def match_genes(X, genes, fitted, name="adata", kept=None):
     lost = fitted[missing & needed]
     if len(lost):
         those = "genes of fit" if needed.all() else "genes that the model uses"
+        cure = "pass the section before genes were selected, or fit on the genes that both have"
+        alike = {str(gene).lower() for gene in genes} & {str(gene).lower() for gene in lost}
+        if len(alike) == len(lost):
+            cure = "they are there in other letter case: write them alike in both sections"
+        elif missing.all():
+            cure = f"its first is {genes[0]!r}: give both sections names of one kind, such as "
+            cure += "adata.var_names = adata.var['gene_ids']"
         raise ValueError(
             f"{name} lacks {len(lost)} of the {needed.sum()} {those}, the first is {lost[0]!r}: "
-            "pass the section before genes were selected, or fit on the genes that both sections "
-            "have"
+            f"{cure}"
         )
     X = X.tocsr() if hasattr(X, "tocsr") else np.asarray(X)
     if missing.any():

@@ -63,10 +63,13 @@ def refuse_container(block, name):
         _refuse_several(block, name)
     if isinstance(block, (str, os.PathLike)):
         _refuse_name(os.fspath(block), name)
-    if name == "image_features" and getattr(block, "ndim", 2) in (3, 4):
+    several = isinstance(block, (list, tuple)) and len(block) > 0
+    shape = np.shape(block[0]) if several else getattr(block, "shape", ())
+    if name == "image_features" and len(shape) + several in (3, 4):
         raise ValueError(
             f"image_features must be 2-dimensional, one row of features per spot, but has shape "
-            f"{tuple(block.shape)}, as an image or patches of it have: compute them by {_FEATURIZE}"
+            f"{(len(block), *shape) if several else tuple(shape)}, as an image or patches of it "
+            f"have: compute them by {_FEATURIZE}"
         )
 
 
@@ -78,6 +81,11 @@ def _refuse_several(blocks, name):
             f"{name} is {len(parts)} AnnData in a {type(blocks).__name__}: join them, adata = "
             'anndata.concat(adatas, label="section", index_unique="-"), and tell them apart by '
             'layout=SpotLayout(section_key="section")'
+        )
+    if name in ("X", "coords") and {len(getattr(part, "shape", ())) for part in parts} == {2}:
+        raise TypeError(
+            f"{name} is {len(parts)} {kinds.pop()}s in a {type(blocks).__name__}: pass one, with "
+            "the rows of all sections below one another, and each row's section by sections="
         )
     if name in _KEYS and parts and len(parts) < 4 and kinds == {"str"} and name != "sections":
         column = {"coords": "coords_columns", "image_features": "image_columns"}[name]
@@ -94,6 +102,9 @@ def _refuse_name(text, name):
             f"{name}={text!r} is a name: for a file read it first, "
             f"adata = skiehercl.io.read_section({text!r})"
         )
+    if name == "image_features" and os.path.splitext(text)[1]:
+        cure = _FEATURIZE.replace("image=...", f"image={text!r}")
+        raise TypeError(f"image_features={text!r} is a file: compute them by {cure}")
     layout, place = _KEYS[name]
     raise TypeError(
         f"{name}={text!r} is a name: pass the values themselves, adata.{place}[{text!r}], or to "
@@ -102,18 +113,28 @@ def _refuse_name(text, name):
 
 
 def refuse_graph(X):
-    """Tell a sparse X that is a graph between the spots, as a step before may have built it.
+    """Tell an X that is a graph between the spots, as a step before may have built it.
 
     Raises
     ------
     ValueError
         If it is square, with the diagonal and edges of one.
     """
-    n = X.shape[0] if sp.issparse(X) else 0
-    if n < _SMALLEST_GRAPH or X.shape[1] != n or not X.nnz:
+    shape = getattr(X, "shape", ())
+    n = shape[0] if len(shape) == 2 else 0
+    if n < _SMALLEST_GRAPH or shape[1] != n:
+        return
+    dense = isinstance(X, np.ndarray)
+    if not (dense or sp.issparse(X)):
         return
     diagonal = X.diagonal()
     if not (diagonal == diagonal[0]).all():
+        return
+    full = dense and np.count_nonzero(X) > n * n // 2  # of distances, if it is a graph
+    if full and (diagonal[0] or not np.array_equal(X, X.T)):
+        return
+    X = sp.csr_matrix(X)
+    if not X.nnz:
         return
     there = (X != 0).astype(np.int8)
     degrees = np.asarray(there.sum(axis=1)).ravel()

@@ -16,11 +16,18 @@ _NAMES = (
     *("section", "slice", "slide", "sample", "library", "batch", "dataset", "replicate"),
     *("specimen", "subject", "donor", "patient", "individual", "animal", "mouse", "mice", "embryo"),
     *("bregma", "puck", "capture", "orig.ident", "orig_ident", "fov", "roi", "tma", "timepoint"),
-    *("biopsy", "organoid", "cohort", "field_of_view"),
+    *("biopsy", "organoid", "cohort", "field_of_view", "filename", "accession"),
+    *("schnitt", "objektträger", "échantillon", "echantillon", "muestra", "sección", "seccion"),
+    *("campione", "vetrino", "amostra", "образец", "срез", "切片", "样本", "標本", "サンプル"),
 )
-_WORDS = {"core", "run", "well", "chip", "lib", "case", "rep", "experiment", "z", "plane"}
+_WORDS = {"core", "run", "well", "chip", "lib", "case", "rep", "experiment", "z", "plane", "tile"}
+_WORDS |= {"field", "file", "gsm", "srr", "coupe", "lame", "probe"}
 # The same, but names of anatomy or states too.
 _VAGUE = {"region", "tissue", "block", "stage", "level", "condition", "treatment", "genotype"}
+_VAGUE |= {"disease", "diagnosis", "day", "age"}
+# Kinds of cells, and domains, whatever else their names say.
+_KINDS = {"cell", "celltype", "cluster", "clusters", "leiden", "louvain", "kmeans", "annotation"}
+_KINDS |= {"domain", "doublet", "subclass"}
 # What names no sections whatever else it holds.
 _PLACES = {"x", "y", "row", "col", "column", "imagerow", "imagecol"}
 _BACKGROUND = "in_tissue"
@@ -135,7 +142,7 @@ def _split_words(name):
 
 
 def find_places(names):
-    """Return the two names, x first, that look like those of coordinates, or None."""
+    """Return the names, x first, that look like those of coordinates, with z if any, or None."""
     known = {tuple(re.findall(r"[a-z]+|[0-9]+", _split_words(str(name)))): name for name in names}
     for words, name in known.items():
         axes = _AXES
@@ -144,8 +151,9 @@ def find_places(names):
         for first, second in axes:
             if first in words:
                 other = tuple(second if word == first else word for word in words)
+                third = known.get(tuple("z" if word == "x" else word for word in words), name)
                 if other in known:
-                    return [name, known[other]]
+                    return [name, known[other], *([] if third is name else [third])]
     return None
 
 
@@ -155,6 +163,8 @@ def _rate_name(name):
     words = set(re.split(r"[^a-z]+", split))
     if words & _PLACES or name == _BACKGROUND:
         return -1
+    if words & _KINDS:
+        return 0
     if words & _WORDS or any(part in split for part in _NAMES):
         return 2
     return int(bool(words & _VAGUE))
@@ -198,7 +208,7 @@ class _Neighbors:
         short = nearest <= min(np.quantile(nearest, 0.1), 0.75 * np.median(within))
         expected = short.sum() * same.mean()
         found = same[short, 0].sum()
-        apart = expected >= 3 and found < (0.5 if named else 0.1) * expected
+        apart = expected >= (3 if named else 5) and found < (0.5 if named else 0.1) * expected
         crowded = named > 1 or short.mean() > 0.02
         return apart or (bool(named) and crowded and mixed >= _MIXED * chance)
 

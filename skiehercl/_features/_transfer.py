@@ -13,9 +13,9 @@ _MOST_ROWS = 10_000
 _MOST_DIRECTIONS = 50
 # What spots may lack, and how a search brings it.
 _CURES = {
-    "coords": "coordinates in X (SpotLayout(coords_columns=...)) or an AnnData",
-    "image_features": "image features in X (SpotLayout(image_columns=...)) or an AnnData",
-    "graph": "the graph in an AnnData",
+    "coords": "them in X (layout=SpotLayout(coords_columns=...)) or an AnnData",
+    "image_features": "them in X (layout=SpotLayout(image_columns=...)) or an AnnData",
+    "graph": "it in an AnnData",
 }
 
 
@@ -96,7 +96,8 @@ def tell_transfer(transfer, lack, new):
         If there is no LabelTransfer.
     """
     about = (
-        f"{lack}: {np.sum(new)} of {len(new)} spots weren't fitted, or have rows of several domains"
+        f"{lack}: {np.sum(new)} of {len(new)} spots weren't fitted (or have doubles in several "
+        f"domains) and come without {lack}"
     )
     if transfer is None:
         raise ValueError(
@@ -104,8 +105,8 @@ def tell_transfer(transfer, lack, new):
             f"alone: pass {lack} too, or fit again"
         )
     warn_user(
-        f"{about}, and come without {lack}: their expression alone gives their domains. Better "
-        f"score the fitted spots (cv=WholeSectionSplit()), or bring {_CURES[lack]}"
+        f"{about}, so their domains are told from expression alone: better pass {lack} too, or, in "
+        f"a search, use cv=WholeSectionSplit() or bring {_CURES[lack]}"
     )
 
 

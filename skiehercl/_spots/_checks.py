@@ -102,9 +102,10 @@ def _check_block(block, name, n_spots, dtype):
             f"{name} must be 2-dimensional, one row per spot, but has shape {block.shape}"
         )
     if len(block) != n_spots:
+        turned = block.shape[1] == n_spots
+        why = f"transpose it, numpy.transpose({name})" if turned else "did you filter one of them?"
         raise ValueError(
-            f"{name} has {len(block)} rows but X has {n_spots}: pass one row per spot "
-            "(did you filter one of them?)"
+            f"{name} has {len(block)} rows but X has {n_spots}: pass one row per spot ({why})"
         )
     _check_values(block, name)
     return np.ascontiguousarray(block, dtype)

@@ -106,7 +106,9 @@ def _warn_of_places(spots, layout, found):
     cure = "pass coords=, fit an AnnData with obsm['spatial'] (also instead of what a pipeline's "
     cure += "preprocessor makes of it), or set layout=SpotLayout(coords_key=None) if that is meant"
     if found is not None:
-        cure = f"X has columns {found[0]!r} and {found[1]!r}, which are taken for genes: if they "
+        cure = (
+            f"X has columns {' and '.join(map(repr, found))}, which are taken for genes: if they "
+        )
         cure += f"are coordinates, name them by layout=SpotLayout(coords_columns={found})"
     if spots.coords is None and layout.coords_key is not None and not spots.graphs:
         warn_user(
@@ -140,9 +142,10 @@ def _unpack_by_keys(layout, adata, given):
         found = find_places(adata.obs.columns)
         also = "" if found is None else f", such as coords=adata.obs[{found}]"
         raise KeyError(
-            f"coords_key={layout.coords_key!r} is not in adata.obsm: name the entry that holds the "
-            "coordinates by layout=SpotLayout(coords_key=...), pass coords="
-            f"{also}, or set coords_key=None there to do without"
+            f"coords_key={layout.coords_key!r} is not in adata.obsm, which has "
+            f"{list(adata.obsm)}: name the entry that holds the coordinates by "
+            f"layout=SpotLayout(coords_key=...), pass coords={also}, or set coords_key=None there "
+            "to do without"
         )
     if given["image_features"] is None and layout.image_key not in (None, IMAGE_KEY):
         raise KeyError(

@@ -32,10 +32,11 @@ def recognise_input(X, kind, base=None):
     ----------
     X : ndarray or csr_matrix of shape (n, d)
     kind : {"auto", "counts", "log1p", "features"}
-        "auto" takes non-negative values as counts if all are integers, if each spot's values are
-        multiples of one of its own, as library-size normalised counts are, or if they reach beyond
-        20, which no logarithm of a count does; and as "log1p" if they are the logarithms of such
-        multiples to base e, 2, 10 or ``base``. It warns of integers of which some are negative.
+        "auto" takes non-negative values as counts if all are integers, if each spot's values, or
+        their squares, are multiples of one of its own, as library-size normalised counts are, or if
+        they reach beyond 20, which no logarithm of a count does; and as "log1p" if they are the
+        logarithms of such multiples to base e, 2, 10 or ``base``. It warns of integers of which
+        some are negative.
     base : float or None, default=None
 
     Raises
@@ -63,8 +64,8 @@ def restore_counts(X, base=np.e, depth=None):
     ----------
     X : ndarray or csr_matrix of shape (n, d)
         log(1 + f x) of counts x, with a factor f for each spot.
-    base : float or None, default=e
-        Of the logarithm; None: X is f x itself.
+    base : float, "sqrt" or None, default=e
+        Of the logarithm; "sqrt": X is the square root of f x; None: X is f x itself.
     depth : float or None, default=None
         1 / f of the typical spot; None: as the others tell.
 
@@ -90,10 +91,12 @@ def restore_counts(X, base=np.e, depth=None):
 
 
 def _raise_to(X, base):
-    """Return base ** X - 1 as a new CSR matrix without stored zeros, or a copy of X for None."""
+    """Return base ** X - 1, or X squared, as a new CSR matrix without stored zeros; None: X."""
     values = sp.csr_matrix(X, dtype=np.float64, copy=True)
     values.eliminate_zeros()
-    if base is not None:
+    if base == "sqrt":
+        np.square(values.data, out=values.data)
+    elif base is not None:
         if base != np.e:
             values.data *= np.log(base)
         np.expm1(values.data, out=values.data)
@@ -193,6 +196,7 @@ def _find_multiples(X, highest, base, prior):
     stages = [("log1p", one) for one in bases if highest * np.log(one) <= _LARGEST_LOGARITHM]
     # Before the rarer bases, unless that of fit comes first.
     stages.insert(0 if prior == "normalised" else min(1, len(stages)), ("normalised", None))
+    stages.append(("normalised", "sqrt"))
     telling = np.zeros(1, dtype=bool)
     known = [stage for stage in stages if stage[0] == prior and prior in RESTORED][:1]
     for stage, one in stages:
@@ -211,7 +215,7 @@ def _find_multiples(X, highest, base, prior):
             continue
         # One factor for all spots is no library size: these are multiples by their nature.
         factor = (least / unit)[found]
-        if stage == "normalised" and not prior and np.ptp(factor) <= 1e-4 * factor.max():
+        if one is None and not prior and np.ptp(factor) <= 1e-4 * factor.max():
             continue
         return stage, one
     if prior not in ("counts", *RESTORED):

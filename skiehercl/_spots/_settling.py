@@ -202,7 +202,8 @@ def _refuse(code, names, stage, prior, other):
     else:
         those = f"section {names[other]!r} holds {STAGES[prior]}"
     if stage == "features":
-        cure = "pass counts there too, or their logarithms, such as layer='counts' or 'raw'"
+        cure = "pass counts there too, or their logarithms, if the AnnData has them by "
+        cure += "adata.X = adata.layers['counts'] or adata = adata.raw.to_adata()"
     else:
         cure = "pass what the features were made by there too"
         if other is None:

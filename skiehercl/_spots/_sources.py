@@ -15,6 +15,8 @@ __all__ = ["warn_of_better_source"]
 _SAMPLE, _CUT = 200, 0.8
 # Columns of a bare array that are taken for genes rather than components.
 _MANY = 100
+# Columns too few to tell genes from components.
+_FEW = 20
 
 
 def warn_of_better_source(adata, layout, genes, kind):
@@ -31,8 +33,8 @@ def warn_of_better_source(adata, layout, genes, kind):
     if adata is None or layout.use_rep is not None:
         if adata is None and kind == "features" and genes.shape[1] >= _MANY and _is_scaled(genes):
             warn_user(
-                "X looks scaled, each column to mean 0 and variance 1, which makes noise of rare "
-                "genes as loud as the others: pass counts or their logarithms instead"
+                "X looks centred or scaled, column by column, which makes noise of rare genes as "
+                "loud as the others: pass counts or their logarithms instead"
             )
         return
     raw = adata.raw if "raw" not in adata.layers and layout.layer != "raw" else None
@@ -63,15 +65,22 @@ def warn_of_better_source(adata, layout, genes, kind):
 
 
 def _is_scaled(genes):
-    """Whether the columns have mean 0 and, but for clipping, variance 1."""
+    """Whether the columns have mean 0 or, but for clipping, variance 1, and aren't components."""
     if sp.issparse(genes):
+        mean = np.asarray(genes.mean(axis=0)).ravel()
+        squares = np.asarray(genes.multiply(genes).mean(axis=0)).ravel()
+        spread = np.sqrt(np.maximum(squares - mean**2, 0))
+    else:
+        mean = genes.mean(axis=0, dtype=np.float64)
+        spread = genes.std(axis=0, dtype=np.float64)
+    mean, spread = mean[spread > 0], spread[spread > 0]
+    if not len(spread):
         return False
-    spread = genes.std(axis=0, dtype=np.float64)
-    mean, varies = genes.mean(axis=0, dtype=np.float64), spread > 0
-    if not varies.any():
-        return False
-    centred = np.abs(mean[varies]) < 0.05 * spread[varies]
-    return centred.mean() > 0.9 and np.mean(np.abs(spread[varies] - 1) < 0.3) > 0.9
+    if np.mean(np.abs(spread - 1) < 0.3) > 0.9:
+        return True
+    # Principal components are centred too, but come in the order of their variances.
+    sorted_ = len(spread) < _FEW or np.mean(np.diff(spread) <= 0) > 0.8
+    return bool(np.mean(np.abs(mean) < 0.05 * spread) > 0.9 and not sorted_)
 
 
 def _holds_counts(adata, find):

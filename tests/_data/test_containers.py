@@ -183,3 +183,49 @@ def test_coordinates_in_obs_are_named():
     adata.obs[["x", "y"]] = COORDS
     with pytest.raises(KeyError, match=r"coords=adata\.obs\[\['x', 'y'\]\]"):
         SmoothedMixture(2).fit(adata)
+
+
+@pytest.mark.parametrize("model", CLUSTERERS, ids=lambda model: type(model).__name__)
+@pytest.mark.parametrize("convert", [np.asarray, pd.DataFrame, sp.csr_matrix])
+def test_blocks_of_several_sections_in_a_list_are_told(model, convert):
+    with pytest.raises(TypeError, match=r"X is 2 \w+s in a list: pass one, with the rows of all"):
+        model.fit([convert(X), convert(X)], sections=np.repeat([0, 1], N))
+    with pytest.raises(TypeError, match=r"coords is 2 ndarrays in a list"):
+        model.fit(X, coords=[COORDS, COORDS])
+    SmoothedMixture(2).fit(X.tolist(), coords=list(COORDS))
+
+
+@pytest.mark.parametrize("mode", ["connectivity", "distance"])
+def test_dense_graphs_are_told_too(mode):
+    for graph in (SpatialKNNGraph(6, mode=mode), SpatialDelaunayGraph(mode=mode)):
+        with pytest.raises(ValueError, match="looks like a graph between the spots"):
+            refuse_graph(graph.fit_transform(COORDS).toarray())
+    with pytest.raises(ValueError, match="looks like a graph between the spots"):
+        refuse_graph(np.linalg.norm(COORDS[:, None] - COORDS[None], axis=-1))
+    for expression in (RNG.poisson(2.0, (N, N)), RNG.normal(size=(N, N)), np.ones((N, N))):
+        refuse_graph(expression)
+        refuse_graph(0 * expression)
+
+
+def test_pictures_in_other_forms_are_told_how_features_are_made():
+    for picture in ([np.zeros((8, 8, 3))] * N, "slide.tif"):
+        with pytest.raises((TypeError, ValueError), match=r"image\.ColorTextureFeaturizer\(image="):
+            IEHERCLClusterer(2).fit(X, COORDS, picture)
+
+
+def test_coordinates_in_columns_are_told_to_be_turned():
+    with pytest.raises(ValueError, match=r"coords has 2 rows .* numpy\.transpose\(coords\)"):
+        SmoothedMixture(2).fit(X, coords=COORDS.T)
+
+
+@pytest.mark.parametrize(
+    ("rename", "cure"),
+    [(str.upper, "other letter case"), (lambda gene: f"ENSG{gene}", r"adata\.var\['gene_ids'\]")],
+)
+def test_names_of_genes_of_another_kind_are_told(rename, cure):
+    genes = [f"gene{i}" for i in range(X.shape[1])]
+    adata = anndata.AnnData(X, var=pd.DataFrame(index=genes), obsm={"spatial": COORDS})
+    model = SmoothedMixture(2, random_state=0).fit(adata)
+    adata.var_names = [rename(gene) for gene in genes]
+    with pytest.raises(ValueError, match=cure):
+        model.predict(adata)

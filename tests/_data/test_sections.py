@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from skiehercl import IEHERCLClusterer, NonSpatialClusterer, SmoothedMixture, SpotLayout
-from skiehercl._data._sections import warn_of_space
+from skiehercl._data._sections import find_places, warn_of_space
 from skiehercl.datasets import make_tissue
 from skiehercl.graph import SpatialKNNGraph
 from skiehercl.preprocessing import ExpressionPreprocessor
@@ -234,3 +234,29 @@ def test_background_comes_with_the_line_that_drops_it(flags, line):
         NonSpatialClusterer().fit(adata)
     with pytest.warns(UserWarning, match="5 of 50 spots are background"):
         SmoothedMixture(2, layout=SpotLayout(coords_key=None)).fit(adata)
+
+
+@pytest.mark.parametrize("name", ["échantillon", "切片", "Schnitt", "muestra", "образец", "GSM"])
+def test_names_in_other_languages_tell_where_places_do_not(name):
+    coords, groups = RNG.uniform(0, 1000, (600, 2)), RNG.integers(0, 3, 600)
+    assert len(tell(make(coords, **{name: groups}))) == 1
+
+
+@pytest.mark.parametrize("name", ["cluster_id", "sample_cluster", "cell_type_level", "leiden_z"])
+def test_kinds_of_cells_are_no_sections_whatever_else_their_name_says(name):
+    coords, groups = RNG.uniform(0, 1000, (600, 2)), RNG.integers(0, 3, 600)
+    assert tell(make(coords, **{name: groups})) == []
+
+
+def test_kinds_of_spots_are_seldom_taken_for_sections():
+    told = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        coords = 100 * place("grid", 295, seed) + rng.normal(0, 300, (295, 2))
+        told += len(tell(make(coords, what=rng.integers(0, 8, 295))))
+    assert told <= 2
+
+
+def test_z_is_named_along_with_x_and_y():
+    assert find_places(["a", "x", "y", "z", "b"]) == ["x", "y", "z"]
+    assert find_places(["centroid_y", "centroid_x", "z"]) == ["centroid_x", "centroid_y"]

@@ -276,7 +276,7 @@ def test_feature_names_are_compared():
         (np.log1p(COUNTS), "log1p"),
         (np.log1p(COUNTS * np.linspace(0.3, 3, N)[:, None]), "log1p"),
         (np.log2(COUNTS + 1.0), "log1p"),
-        (np.sqrt(COUNTS), "features"),
+        (np.sqrt(COUNTS), "counts"),
         (0.5 * (COUNTS > 0), "features"),  # one value only: no counts behind it
         (RNG.gamma(2.0, size=(N, D)), "features"),
         (COUNTS - 1.0, "features"),

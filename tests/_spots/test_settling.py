@@ -2,12 +2,14 @@
 
 import warnings
 
+import anndata as ad
 import numpy as np
 import pytest
 import scanpy as sc
 import scipy.sparse as sp
 from sklearn.base import clone
 from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 
 from skiehercl import NonSpatialClusterer, SmoothedMixture, io
@@ -16,7 +18,7 @@ from skiehercl.datasets import make_tissue
 from skiehercl.preprocessing import ExpressionPreprocessor
 
 N, K = 240, 3
-STAGES = ("counts", "log1p", "log2", "log10", "normalised", "median", "millions")
+STAGES = ("counts", "log1p", "log2", "log10", "normalised", "median", "millions", "sqrt")
 
 
 def make_section(section=0):
@@ -35,6 +37,8 @@ def bring_to(adata, stage):
     if stage != "counts":
         target = {"median": None, "millions": 1e6}.get(stage, 1e4)
         sc.pp.normalize_total(adata, target_sum=target)
+    if stage == "sqrt":
+        adata.X = np.sqrt(adata.X)
     if stage.startswith("log"):
         sc.pp.log1p(adata, base={"log2": 2, "log10": 10}.get(stage))
     return adata
@@ -275,3 +279,20 @@ def test_scaled_genes_without_counts_are_told():
     with pytest.warns(UserWarning, match="X looks centred or scaled"):
         clone(MODEL).fit(adata)
     clone(MODEL).set_params(features__input="features").fit(adata)
+
+
+@pytest.mark.parametrize("stage", ["scaled", "variance", "regressed"])
+@pytest.mark.parametrize("convert", [np.asarray, sp.csr_matrix])
+def test_genes_centred_or_of_one_variance_are_told(stage, convert):
+    adata = bring_to(SECTIONS[0], "log1p")
+    X = adata.X.toarray()
+    X = X[:, X.std(axis=0) > 0]
+    X = X - (0 if stage == "variance" else X.mean(axis=0))
+    X = convert(X / (1 if stage == "regressed" else X.std(axis=0)))
+    with pytest.warns(UserWarning, match="X looks centred or scaled"):
+        clone(MODEL).fit(ad.AnnData(X, obsm=adata.obsm))
+
+
+def test_components_are_not_told_though_centred():
+    X = PCA(40, random_state=0).fit_transform(bring_to(SECTIONS[0], "log1p").X.toarray())
+    clone(MODEL).fit(ad.AnnData(X, obsm=SECTIONS[0].obsm))
