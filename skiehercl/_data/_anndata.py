@@ -252,7 +252,7 @@ def match_genes(X, genes, fitted, name="adata", kept=None):
     lost = fitted[missing & needed]
     if len(lost):
         those = "genes of fit" if needed.all() else "genes that the model uses"
-        cure = "pass the section before genes were selected, or fit on the genes that both have"
+        cure = "pass the section before genes were selected, or fit on genes of both sections"
         alike = {str(gene).lower() for gene in genes} & {str(gene).lower() for gene in lost}
         if len(alike) == len(lost):
             cure = "they are there in other letter case: write them alike in both sections"

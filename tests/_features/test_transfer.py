@@ -86,7 +86,7 @@ def test_what_else_may_lack():
         ({"image_features": IMAGE[OTHER]}, "coords"),
         ({"coords": COORDS[OTHER]}, "image_features"),
     ):
-        with pytest.warns(UserWarning, match=rf"^{lack}: .* come without {lack}:"):
+        with pytest.warns(UserWarning, match=rf"^{lack}: .* come without {lack},"):
             model.predict(COUNTS[OTHER], **beside)
         beside = {key: value[:N] for key, value in beside.items()}
     # Spots of the fit are known whatever comes along.
