@@ -202,8 +202,8 @@ def _refuse(code, names, stage, prior, other):
     else:
         those = f"section {names[other]!r} holds {STAGES[prior]}"
     if stage == "features":
-        cure = "pass counts there too, or their logarithms, if the AnnData has them by "
-        cure += "adata.X = adata.layers['counts'] or adata = adata.raw.to_adata()"
+        cure = "pass counts there too, or their logarithms (adata.X = adata.layers['counts'] or "
+        cure += "adata = adata.raw.to_adata(), if it has them)"
     else:
         cure = "pass what the features were made by there too"
         if other is None:

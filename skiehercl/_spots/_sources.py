@@ -84,10 +84,15 @@ def _is_scaled(genes):
 
 
 def _holds_counts(adata, find):
-    """Whether a part of an AnnData in memory holds counts, or what they can be restored from."""
+    """Whether a part of an AnnData holds counts, or what they can be restored from.
+
+    Of a part that is still in its file the first rows tell; what Dask has isn't asked for.
+    """
     part = find(adata)
-    if adata.isbacked or not (isinstance(part, np.ndarray) or sp.issparse(part)):
-        return False
+    if not (isinstance(part, np.ndarray) or sp.issparse(part)):
+        if not adata.isbacked or hasattr(part, "compute"):
+            return False
+        find = lambda one, part=part[:_SAMPLE]: part  # noqa: E731
     try:
         part = load_part(adata, find, "X")
     except ValueError:

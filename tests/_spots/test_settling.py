@@ -296,3 +296,11 @@ def test_genes_centred_or_of_one_variance_are_told(stage, convert):
 def test_components_are_not_told_though_centred():
     X = PCA(40, random_state=0).fit_transform(bring_to(SECTIONS[0], "log1p").X.toarray())
     clone(MODEL).fit(ad.AnnData(X, obsm=SECTIONS[0].obsm))
+
+
+@pytest.mark.parametrize(("cut", "layer"), [(True, "raw"), (False, "my_coun")])
+def test_better_layouts_are_found_in_files_too(cut, layer, tmp_path):
+    prepare(cut, scaled=True).write_h5ad(tmp_path / "section.h5ad")
+    backed = ad.read_h5ad(tmp_path / "section.h5ad", backed="r")
+    with pytest.warns(UserWarning, match=rf"layout=SpotLayout\(layer='{layer}"):
+        clone(MODEL).fit(backed)
