@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 
@@ -321,6 +322,11 @@ def test_routing_requests_survive(fitted, tmp_path):
         assert str(loaded.get_metadata_routing()) != str(fitted.get_metadata_routing())
 
 
+def name_alike(value):
+    """Name a case without addresses: pytest-xdist wants the same names in every process."""
+    return re.sub(r" at 0x\w+", "", str(value))
+
+
 class Label(str, enum.Enum):
     CPU = "cpu"
 
@@ -340,7 +346,7 @@ class Label(str, enum.Enum):
         {"device": Label.CPU},
         {"device": np.str_("cpu")},
     ],
-    ids=str,
+    ids=name_alike,
 )
 def test_what_can_be_fitted_can_be_saved(parameters, tmp_path):
     X, coords, _ = SECTION
@@ -399,7 +405,7 @@ def nested(depth):
         ({"a": [{1, 2}]}, "set"),
         (np.random.RandomState(np.random.PCG64(0)), "RandomState"),
     ],
-    ids=str,
+    ids=name_alike,
 )
 def test_unknown_objects_are_named_and_nothing_is_written(value, what, fitted, tmp_path):
     model = IEHERCLClusterer.load(_saved(fitted, tmp_path / "m"))

@@ -13,7 +13,8 @@ import pytest
 from skiehercl._utils import _atomic
 from skiehercl._utils._atomic import check_target, identify, protected, replace_file
 
-# The module alone: the package takes seconds to import. Signals as from a terminal, even under nohup.
+# The module alone, since the package takes seconds to import. Signals are as from a terminal, even
+# under nohup.
 PROLOGUE = f"""
 import importlib.util, os, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
