@@ -11,7 +11,7 @@ from skiehercl import IEHERCLClusterer, SpotLayout
 from skiehercl.datasets import make_tissue
 from skiehercl.image import ColorTextureFeaturizer
 from skiehercl.metrics import pas_score
-from skiehercl.plotting import plot_image_report
+from skiehercl.plotting import PALETTE, plot_image_report
 from skiehercl.report import _judge, _shuffle, image_report
 
 QUICK = IEHERCLClusterer(4, n_init=1, max_iter=2)
@@ -179,12 +179,19 @@ def test_figure_lays_sections_side_by_side(pair):
 
 def test_figure_shows_the_four_runs_and_their_numbers(found):
     import matplotlib.pyplot as plt
+    from matplotlib.colors import to_rgba
 
     tissue, _, report = found
     for truth in (None, tissue.domain):
         figure = plot_image_report(report, truth=truth)
         titles = [ax.get_title() for ax in figure.axes]
         assert titles[:4] == ["genes", "image", "fused", "shuffled"]
+        shown = [ax.collections[0].get_facecolor() for ax in figure.axes[:5]]
+        own = [to_rgba(PALETTE[label]) for label in report.labels["fused"][0]]
+        np.testing.assert_allclose(shown[2], own)  # as they are stored and drawn elsewhere
+        if truth is not None:
+            assert titles[4] == "truth"
+            np.testing.assert_allclose(np.unique(shown[4], axis=0), np.unique(own, axis=0))
         texts = {text.get_text() for ax in figure.axes for text in ax.texts}
         assert f"{report.agreement.loc['genes', 'image']:.2f}" in texts
         plt.close(figure)

@@ -1,6 +1,9 @@
 """The arguments of the command line; nothing heavy is imported."""
 
 import argparse
+import re
+import shlex
+from ast import literal_eval
 
 from .._utils._version import __version__
 
@@ -44,9 +47,21 @@ then; if it names none, nothing was.
 """
 
 
+# What Python's users pass, and what it is called here.
+_OPTIONS = (
+    (r"layout=SpotLayout\(section_key=(.+?)\), or sections=", "--sections"),
+    (r"layout=SpotLayout\(layer=(.+?)\)", "--layer"),
+)
+
+
 def join_lines(message):
-    """Return a message as one line."""
-    return " ".join(line.strip() for line in str(message).splitlines())
+    """Return a message as one line, which names the options of the command line."""
+    line = " ".join(line.strip() for line in str(message).splitlines())
+    for parameter, option in _OPTIONS:
+        line = re.sub(
+            parameter, lambda m, option=option: f"{option} {shlex.quote(literal_eval(m[1]))}", line
+        )
+    return line
 
 
 class _Parser(argparse.ArgumentParser):

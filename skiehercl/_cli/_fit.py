@@ -3,10 +3,10 @@
 import warnings
 
 import numpy as np
+from sklearn.base import clone
 
 from .. import IEHERCLClusterer, io
 from .._data._anndata import find_log_base, unpack_anndata
-from .._data._sections import warn_of_space
 from .._spots._checks import check_spots
 from .._spots._layout import IMAGE_KEY
 from .._spots._section_image import find_picture
@@ -20,7 +20,7 @@ from ..io._image_features import is_too_coarse, measure_detail
 from ..metrics import domain_scores, labelled_mask
 from ..plotting import _drawing, plot_domains, save_figure
 from ._common import choose_voice, format_scores, judge_image, limited_threads
-from ._outputs import check_outputs, identify_inputs, list_images
+from ._outputs import check_folder, check_outputs, identify_inputs, list_images
 
 __all__ = ["run_fit"]
 
@@ -46,16 +46,14 @@ def _find_and_write(args, say):
     truth = _take_truth(adata, args.truth)
     sections = _take_column(adata, "--sections", args.sections)
     estimator = _make_estimator(args)
-    genes, coords, kind = _take_genes(adata, sections, estimator, args)
-    say(f"section: {args.section}, {adata.n_obs} spots x {genes.shape[1]} variables")
+    kind, n_variables = _judge_genes(adata, sections, estimator, args)
+    say(f"section: {args.section}, {adata.n_obs} spots x {n_variables} variables")
     say(f"genes: {_DECISIONS[kind]}")
-    if kind == "features" and args.layer is None and "counts" in adata.layers:
-        say("(layers['counts'] is there: --layer counts takes it)")
     with limited_threads(args.device) as (device, n_threads):
-        image_features = _take_image(adata, sections, args, say)
+        image_key = _take_image(adata, sections, args, say)
         say(f"training on {device}" + (f", threads: {n_threads}" if device == "cpu" else ""))
-        estimator.fit(genes, coords, image_features, sections=sections)
-    if image_features is not None:
+        estimator.set_params(layout__image_key=image_key).fit(adata)
+    if image_key is not None:
         say(judge_image(estimator))
     io.annotate(adata, estimator, args.key)
     io.write_labelled(adata, args.out)
@@ -91,6 +89,7 @@ def _check_arguments(args):
     check_outputs(_list_outputs(args) | folder, {})
     check_outputs(_list_outputs(args), _list_inputs(args))
     if args.checkpoint:
+        check_folder(args.checkpoint, "--checkpoint", args.section)
         make_folder(args.checkpoint)
 
 
@@ -152,8 +151,8 @@ def _make_estimator(args):
     )
 
 
-def _take_genes(adata, sections, estimator, args):
-    """Return the genes (n, d), the coordinates and what X holds, all checked."""
+def _judge_genes(adata, sections, estimator, args):
+    """Return what X holds and its number of columns, all checked before the image is described."""
     if args.n_clusters != "auto" and args.n_clusters > adata.n_obs:
         raise ValueError(
             f"--n-clusters {args.n_clusters} but {args.section!r} has {adata.n_obs} spots: ask for "
@@ -164,17 +163,14 @@ def _take_genes(adata, sections, estimator, args):
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # fit will tell them
-        spots = check_spots(estimator, X, coords, None, sections, reset=True)
+        spots = check_spots(clone(estimator), X, coords, None, sections, reset=True)
         held = spots.genes, args.input, spots.sections, spots.section_names, find_log_base(adata)
         kind = settle_counts(*held).kind
-    # Of z tells fit, which sees no AnnData.
-    flat = None if spots.coords is None else spots.coords[:, :2]
-    warn_of_space(flat, sections, "name their column by --sections {column}", adata)
-    return X, coords, kind
+    return kind, X.shape[1]
 
 
 def _take_image(adata, sections, args, say):
-    """Return image features (n, d) or None, and say which; computed ones are kept in `adata`."""
+    """Return the key of image features in `adata`, where computed ones are kept, or None."""
     if args.no_image:
         say("image: left out")
         return None
@@ -190,7 +186,7 @@ def _take_image(adata, sections, args, say):
         features = _describe_image(adata, sections, args, say)
         if features is not None:
             adata.obsm[IMAGE_KEY] = features
-            return features
+            return IMAGE_KEY
         if asked:
             raise ValueError(
                 f"{args.section!r} has no image in uns['spatial'] to describe: leave out "
@@ -205,7 +201,7 @@ def _take_image(adata, sections, args, say):
             f"--image-features {key!r} is not in obsm, which has: {', '.join(sorted(adata.obsm))}"
         )
     say(f"image: ready features in obsm[{key!r}]")
-    return adata.obsm[key]
+    return key
 
 
 def _is_coarse(adata, sections):

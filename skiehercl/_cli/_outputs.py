@@ -9,7 +9,7 @@ from .._utils._atomic import identify
 from ..io._stores import is_store
 from ..io._visium import find_outs
 
-__all__ = ["check_outputs", "identify_inputs", "list_images"]
+__all__ = ["check_folder", "check_outputs", "identify_inputs", "list_images"]
 
 _OURS = (".h5ad", ".png", ".pdf", ".svg")
 
@@ -39,6 +39,16 @@ def check_outputs(outputs, inputs):
                 raise ValueError(
                     f"{option} {path!r} is {name}, which is never overwritten: name another file"
                 )
+
+
+def check_folder(folder, option, section):
+    """Refuse a folder to work in that is a section's own, or lies in it."""
+    place, source = os.path.realpath(folder), os.path.realpath(section)
+    if os.path.isdir(source) and os.path.commonpath([place, source]) == source:
+        raise ValueError(
+            f"{option} {folder!r} lies in the folder of the section, {section!r}, whose files stay "
+            "as they are: name a folder outside of it"
+        )
 
 
 def identify_inputs(inputs):

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import os
 import platform
 import re
@@ -117,7 +118,10 @@ def replace_file(path):
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         if identify(name) in _PROTECTED or identify(target) in _PROTECTED:
-            raise OSError("it has become an input of this run since: name another file")
+            raise OSError(
+                "it has become an input of this run since, which stays as it is: what was to be "
+                f"written is in {_keep(temporary, name)!r}"
+            )
         os.replace(temporary, target)
         _sync_folder(os.path.dirname(target))
 
@@ -190,6 +194,15 @@ def _resolve(name):
             f"cannot write {name!r}: it is read-only, make it writable or name another file"
         )
     return target, status
+
+
+def _keep(temporary, name):
+    """Move a whole file to a free name beside `name`, and return that."""
+    start, end = os.path.splitext(name)
+    free = next(
+        path for i in itertools.count(2) if not os.path.lexists(path := f"{start}_{i}{end}")
+    )
+    return shutil.move(temporary, free)
 
 
 def _format(status):

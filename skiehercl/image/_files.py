@@ -151,9 +151,12 @@ def _decode(path, content=None):
             picture = Image.open(source, formats=_PILLOW_FORMATS)
         with picture:
             check_claim(path, (picture.height, picture.width, len(picture.getbands())), 1)
-            if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+            mode = picture.mode
+            clear = "transparency" in picture.info and mode in ("1", "L", "P", "RGB")
+            if clear or mode in ("RGBA", "LA", "PA", "La", "RGBa"):
                 white = Image.new("RGBA", picture.size, "white")
-                picture = Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
+                seen = Image.alpha_composite(white, picture.convert("RGBA"))
+                picture = seen.convert("L" if mode in ("1", "L", "LA", "La") else "RGB")
             elif picture.mode == "1":
                 picture = picture.convert("L")
             elif picture.mode in ("P", "CMYK", "YCbCr", "LAB", "HSV"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from .._data._types import ArrayLike, Labels
 
 __all__ = ["add_domains", "annotate", "check_domain_key"]
+
+_ALIKE = 0.95  # share of labels that a prediction of the rows of fit repeats
 
 
 def annotate(adata: AnnData, estimator: BaseEstimator, key: str = "domain_pred") -> AnnData:
@@ -60,8 +64,9 @@ def annotate(adata: AnnData, estimator: BaseEstimator, key: str = "domain_pred")
     sklearn.exceptions.NotFittedError
         The estimator isn't fitted.
     ValueError
-        The estimator is no clusterer, or `adata` isn't the section of ``fit`` and the estimator
-        can't predict it.
+        The estimator is no clusterer, `adata` isn't the section of ``fit`` and the estimator
+        can't predict it, or ``obs`` or ``uns`` has something else under this key, such as the
+        truth.
 
     Examples
     --------
@@ -114,7 +119,7 @@ def _is_section_of_fit(adata, estimator):
     if names is not None and names != digest_names(adata.obs_names):
         return False
     if not hasattr(estimator, "_spot_keys"):
-        return True  # of another package: only the number of spots is known
+        return _gives_its_labels(adata, estimator)  # of another package
     alike = _compare_rows(adata, estimator)
     if alike is not None:
         return alike
@@ -137,6 +142,22 @@ def _compare_rows(adata, estimator):
     return match_keys(make_keys(genes), estimator._spot_keys)
 
 
+def _gives_its_labels(adata, estimator):
+    """Whether an estimator that keeps no rows predicts its ``labels_``, if there is X to ask of."""
+    n_columns = getattr(estimator, "n_features_in_", None)
+    parts = [adata.X, *adata.layers.values(), *adata.obsm.values()]
+    parts = [part for part in parts if np.ndim(part) == 2 and part.shape[1] == n_columns]
+    if not parts or not hasattr(estimator, "predict"):
+        return True  # only the number of spots is known
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names of columns
+        for part in parts:
+            with contextlib.suppress(ValueError, TypeError):
+                if np.mean(estimator.predict(part) == estimator.labels_) > _ALIKE:
+                    return True
+    return False
+
+
 def _take_results(estimator):
     probabilities = getattr(estimator, "probabilities_", None)
     return estimator.labels_, probabilities, getattr(estimator, "embedding_", None)
@@ -147,6 +168,11 @@ def _predict_results(adata, estimator):
         raise ValueError(
             f"adata's {adata.n_obs} spots aren't those of fit; {type(estimator).__name__} can't "
             "predict others: pass the AnnData that it was fitted on"
+        )
+    if not hasattr(estimator, "layout"):
+        raise ValueError(
+            f"adata isn't known to be what {type(estimator).__name__} was fitted on, and it takes "
+            "no AnnData: store the labels of these spots by io.add_domains(adata, labels)"
         )
     if not hasattr(estimator, "predict_proba"):
         return estimator.predict(adata), None, None
@@ -200,7 +226,8 @@ def add_domains(
     Raises
     ------
     ValueError
-        An argument does not have one row per spot, or ``uns[key]`` is another's.
+        An argument does not have one row per spot, or ``obs`` or ``uns`` has something else under
+        this key.
     """
     values = np.asarray(labels)
     rows: dict[str, Any] = {
@@ -234,19 +261,27 @@ def add_domains(
 
 
 def check_domain_key(adata, key):
-    """Raise a ValueError if domains can't be stored in `adata` under this key."""
+    """Raise a ValueError if domains stored in `adata` under this key would replace others' data."""
     check_key(key, "obs")
-    if key in adata.uns and not _is_ours(adata.uns[key]):
-        others = ["domain_pred", *(f"{key}_{number}" for number in range(2, len(adata.uns) + 4))]
-        free = next(other for other in others if other not in adata.uns and other not in adata.obs)
+    taken = _find_taken(adata, key)
+    if taken is not None:
+        others = itertools.chain(["domain_pred"], (f"{key}_{i}" for i in itertools.count(2)))
+        free = next(other for other in others if _find_taken(adata, other) is None)
         raise ValueError(
-            f"key={key!r} is taken: adata.uns[{key!r}] holds something else, which would be lost; "
+            f"key={key!r} is taken: adata.{taken} holds something else, which would be lost; "
             f"choose another, such as key={free!r}"
         )
 
 
-def _is_ours(entry):
-    return isinstance(entry, Mapping) and "params" in entry
+def _find_taken(adata, key):
+    """Return what is in the place of domains of this key, or None if nothing or older domains."""
+    entry = adata.uns.get(key)
+    if isinstance(entry, Mapping) and "params" in entry:
+        return None
+    if key in adata.uns:
+        return f"uns[{key!r}]"
+    columns = (column for column in (key, f"{key}_confidence") if column in adata.obs)
+    return next((f"obs[{column!r}]" for column in columns), None)
 
 
 def _order_by_size(values, n_domains):

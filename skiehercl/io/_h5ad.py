@@ -18,6 +18,7 @@ from scipy import sparse
 __all__ = ["check_h5ad", "check_key", "measure_h5ad", "write_h5ad"]
 
 _PARTS = ("obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns")
+_NO_ARRAYS = (pd.Series, pd.Index, np.matrix)  # which anndata can't write, whatever they hold
 _RULE = "names there are text, not empty, not '.', and without '/'"
 
 
@@ -44,7 +45,12 @@ def check_h5ad(adata):
     """
     # In a thread of its own, for the same reason as `write_h5ad`.
     with ThreadPoolExecutor(1) as threads:
-        threads.submit(_check, adata).result()
+        try:
+            threads.submit(_check, adata).result()
+        except RecursionError as error:
+            raise ValueError(
+                "adata has dicts in dicts, too deep for an .h5ad or in a circle: delete some"
+            ) from error
 
 
 def check_key(key, place):
@@ -141,10 +147,11 @@ def _check_part(value, place, store):
     if isinstance(value, Mapping):
         for key, entry in value.items():
             check_key(key, place)
-            _check_part(entry, f"{place}[{key!r}]", store)
+            own = f"raw.{key}" if place == "raw" else f"{place}[{key!r}]"
+            _check_part(entry, own, store)
     elif isinstance(value, pd.DataFrame):
         _check_frame(value, place, store)
-    elif isinstance(value, pd.Series) or not _holds_numbers(value):
+    elif isinstance(value, _NO_ARRAYS) or not _holds_numbers(value):
         kind = f"type {type(value).__name__}"
         kind = f"dtype {value.dtype}" if isinstance(value, np.ndarray) else kind
         cure = "make it a number, text, an array or a dict of these, or delete it"
@@ -166,7 +173,10 @@ def _check_frame(value, place, store):
     for key, column in value.items():
         if not _holds_numbers(column):
             own, entry = column.reset_index(drop=True).to_frame("column"), f"{place}[{key!r}]"
-            cure = f"make it text, adata.{entry} = adata.{entry}.astype(str), or delete it"
+            kind, plain = "text", "str"
+            if pd.api.types.is_numeric_dtype(column.dtype):
+                kind, plain = "plain numbers", "float"
+            cure = f"make it {kind}, adata.{entry} = adata.{entry}.astype({plain}), or delete it"
             _try(own, f"{entry} is of dtype {column.dtype}, which", store, cure)
 
 
@@ -187,6 +197,8 @@ def _try(value, what, store, cure):
         raise
     except Exception as error:  # of many kinds
         told = str(error).partition("\n")[0]
+        if "embedded NULL" in told or "surrogates" in told:
+            cure = "it has characters that no file's text has, remove them"
         # anndata knows no such type, as has been told.
         told = "" if "No method registered" in told else f" ({told})"
         raise ValueError(f"{what} can't be written to an .h5ad{told}: {cure}") from error

@@ -174,12 +174,12 @@ def find_file(folder, *names, what="files"):
     """
     for name in names:
         for path in (folder / name, folder / f"{name}.gz"):
-            if path.is_file():
+            if _is_no_folder(path):
                 return path
     for name in names:
         ends = tuple(f"{mark}{name}{packed}" for mark in "_.-" for packed in ("", ".gz"))
         found = [path for path in sorted(folder.iterdir()) if path.name.endswith(ends)]
-        found = [path for path in found if path.is_file()]
+        found = [path for path in found if _is_no_folder(path)]
         if len(found) > 1:
             raise ValueError(
                 f"{folder} has several {what} {name}: "
@@ -189,6 +189,10 @@ def find_file(folder, *names, what="files"):
         if found:
             return found[0]
     return None
+
+
+def _is_no_folder(path):
+    return path.exists() and not path.is_dir()  # a pipe is told by who opens it
 
 
 def unpack(path):

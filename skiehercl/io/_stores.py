@@ -76,6 +76,7 @@ def read_zarr(name, read_spatialdata):
         if os.path.isdir(name):
             yield zarr.open_group(name, mode="r")
         else:
+            _check_zip(name)
             with contextlib.closing(zarr.storage.ZipStore(name, mode="r")) as store:
                 yield zarr.open_group(store, mode="r")
 
@@ -104,6 +105,16 @@ def read_zarr(name, read_spatialdata):
     if not os.path.isdir(name):
         raise ValueError(f"{name!r} is a SpatialData store in a zip file: unpack it (unzip)")
     return read_spatialdata(name)
+
+
+def _check_zip(name):
+    with zipfile.ZipFile(name) as packed:
+        keys = {key.partition("/")[0] for key in packed.namelist()}
+    if not keys & {".zgroup", "zarr.json"}:
+        raise _WrongFileError(
+            f"{name!r} is a zip file of {sorted(keys)[:6]}, not of what a .zarr store holds: "
+            "unpack it (unzip), and pass what it holds"
+        )
 
 
 class _WrongFileError(ValueError):

@@ -17,6 +17,7 @@ from ._drawing import (
     lay_out,
     match_panels,
     measure_spots,
+    pick_colours,
     sort_labels,
     to_rgba,
 )
@@ -110,12 +111,13 @@ def plot_image_report(report: ImageReport, *, truth: Labels | None = None) -> Fi
     report : ImageReport
         From :func:`skiehercl.report.image_report`.
     truth : array-like of shape (n_spots,), default=None
-        True domains: their colours are then the reference, else those of the genes' domains.
+        True domains, to draw too.
 
     Returns
     -------
     figure : matplotlib.figure.Figure
-        Domains and attention are those of the first seed; sections lie side by side.
+        Domains and attention are those of the first seed; sections lie side by side. The fused
+        domains have the colours that they have everywhere, the others those that they overlap most.
     """
     plt = import_pyplot()
     coords = report.coords[:, :2]
@@ -123,12 +125,15 @@ def plot_image_report(report: ImageReport, *, truth: Labels | None = None) -> Fi
         coords = lay_out(coords, report.sections)
     size = measure_spots(coords)
     maps = {run: found[0] for run, found in report.labels.items()}
-    reference = sort_labels(maps["genes"] if truth is None else truth, "truth", len(coords))
-    figure, axes = plt.subplots(2, 4, figsize=(16, 8), layout="constrained")
+    reference = sort_labels(maps["fused"], "fused", len(coords))
+    if truth is not None:
+        maps["truth"] = truth
+    figure, axes = plt.subplots(2, len(maps), figsize=(4 * len(maps), 8), layout="constrained")
+    for ax in axes[1, 4:]:
+        ax.set_axis_off()
     for ax, (run, labels) in zip(axes[0], maps.items(), strict=True):
-        _, (codes, _, colours) = match_panels(
-            reference, sort_labels(labels, run, len(coords)), None
-        )
+        panels = match_panels(reference, sort_labels(labels, run, len(coords)), None)
+        codes, _, colours = panels[0 if run == "fused" else 1]
         draw_tissue(ax, coords, size, None, 1.0)
         draw_spots(ax, coords, size, facecolors=to_rgba(colours)[codes])
         ax.set_title(run)
@@ -139,7 +144,8 @@ def plot_image_report(report: ImageReport, *, truth: Labels | None = None) -> Fi
     ax.set_title("attention on the image (fused)")
     _draw_scores(axes[1, 1], report)
     ax = axes[1, 2]
-    ax.bar(report.attention.index.astype(str), report.attention["mean"], color="#0072B2")
+    bars = report.attention
+    ax.bar(bars.index.astype(str), bars["mean"], color=to_rgba(pick_colours(reference[1], None)))
     ax.set_title("attention on the image by domain (fused)")
     ax.set_xlabel("domain")
     _draw_agreement(axes[1, 3], report.agreement)

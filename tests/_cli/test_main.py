@@ -152,13 +152,14 @@ def test_patch_size_is_used(fit, capsys):
 def test_features_are_recognised_and_the_counts_layer_is_pointed_out(fit, tissue, tmp_path, capsys):
     def edit(adata):
         adata.layers["counts"] = adata.X.copy()
-        adata.X = adata.X.sqrt()
+        values = adata.X.toarray()
+        adata.X = (values - values.mean(axis=0)) / values.std(axis=0)
 
-    change(tissue, tmp_path / "roots.h5ad", edit)
-    assert fit("--no-image", section=tmp_path / "roots.h5ad") == 0
+    change(tissue, tmp_path / "scaled.h5ad", edit)
+    assert fit("--no-image", section=tmp_path / "scaled.h5ad") == 0
     told = capsys.readouterr().err
-    assert "genes: ready features" in told and "--layer counts" in told
-    assert fit("--no-image", "--layer", "counts", section=tmp_path / "roots.h5ad") == 0
+    assert "genes: ready features" in told and "take them by --layer counts, which" in told
+    assert fit("--no-image", "--layer", "counts", section=tmp_path / "scaled.h5ad") == 0
     assert "genes: counts" in capsys.readouterr().err
 
 
@@ -173,6 +174,39 @@ def test_logarithms_of_counts_give_the_domains_of_the_counts(fit, tissue, tmp_pa
     assert fit("--no-image", section=tmp_path / "logged.h5ad") == 0
     assert "genes: logarithms of counts" in capsys.readouterr().err
     assert anndata.read_h5ad(tmp_path / "out.h5ad").obs["domain_pred"].equals(expected)
+
+
+def test_what_the_section_tells_of_itself_reaches_the_fit(fit, tissue, tmp_path, capsys):
+    def take_binary_logarithms(adata):
+        values = adata.X.toarray()
+        adata.X = np.log2(values / values.sum(axis=1, keepdims=True) * 1e3 + 1).astype(np.float32)
+        adata.uns["log1p"] = {"base": 2.0}
+
+    def cut(adata):
+        adata.raw = adata
+        adata._inplace_subset_var(np.arange(20))
+
+    def join(adata):
+        adata.obs["tissue sample"] = ["a", "b"] * (adata.n_obs // 2)
+
+    expected = {
+        take_binary_logarithms: "genes: logarithms of counts",
+        cut: "X has 20 of the 60 genes in adata.raw",
+        join: "so these may be several sections",
+    }
+    cures = {cut: ["--layer", "raw"], join: ["--sections", "'tissue sample'"]}
+    for edit, words in expected.items():
+        change(tissue, tmp_path / "edited.h5ad", edit)
+        assert fit("--no-image", section=tmp_path / "edited.h5ad") == 0
+        told = capsys.readouterr().err
+        assert words in told
+        if edit in cures:
+            assert " ".join(cures[edit]) in told
+            cure = [word.strip("'") for word in cures[edit]]
+            assert fit("--no-image", *cure, section=tmp_path / "edited.h5ad") == 0
+            assert words not in capsys.readouterr().err
+            parameters = anndata.read_h5ad(tmp_path / "out.h5ad").uns["domain_pred"]["params"]
+            assert cure[1] in (parameters["layout__layer"], parameters["layout__section_key"])
 
 
 def test_paper_preset_and_refinement_reach_the_estimator(fit, tmp_path):

@@ -220,5 +220,18 @@ def test_an_output_that_becomes_the_input_is_not_written(option, tmp_path, monke
     monkeypatch.setattr(io, "annotate", swap)
     arguments = ("--out", "out.h5ad", "--plot", "plot.png", "-k", "2", "--max-iter", "1", "-q")
     assert main(["fit", "section.h5ad", *arguments]) == 2
-    assert "has become an input of this run" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "has become an input of this run" in told
     assert (tmp_path / "section.h5ad").read_bytes() == before
+    kept = {"--out": "out_2.h5ad", "--plot": "plot_2.png"}[option]
+    assert f"what was to be written is in '{kept}'" in told
+    if option == "--out":
+        assert "domain_pred" in anndata.read_h5ad(kept).obs
+    assert os.path.getsize(kept) > 1000
+
+
+@pytest.mark.parametrize("folder", ["outs", "outs/new", "outs/spatial", "linked/new"])
+def test_a_folder_of_checkpoints_lies_outside_the_section(folder, run, outs, tmp_path):
+    (tmp_path / "linked").symlink_to(outs)
+    told = run("outs", "--out", "out.h5ad", "--checkpoint", folder)
+    assert f"--checkpoint {folder!r} lies in the folder of the section, 'outs'" in told

@@ -168,11 +168,21 @@ def test_opacity_means_the_same_in_arrays_and_files(tmp_path, grey, soft):
     read = read_image(tmp_path / "a.png")
     array = read_image(cut)
     assert (array[0, 0] == 255).all()
-    np.testing.assert_allclose(np.broadcast_to(array, read.shape).astype(int), read, atol=1)
+    assert array.shape == read.shape  # grey stays grey
+    np.testing.assert_allclose(array.astype(int), read, atol=1)
     tifffile = pytest.importorskip("tifffile")
     photometric = "minisblack" if grey else "rgb"
     tifffile.imwrite(tmp_path / "a.tif", cut, photometric=photometric, extrasamples=["unassalpha"])
     np.testing.assert_allclose(read_image(tmp_path / "a.tif").astype(int), array, atol=1)
+
+
+@pytest.mark.parametrize("depth", ["uint8", "uint16"])
+def test_a_grey_that_a_png_calls_clear(tmp_path, depth):
+    grey = make_picture()[..., :1].astype(depth)
+    grey = grey * 257 if depth == "uint16" else grey
+    Image.fromarray(grey[..., 0]).save(tmp_path / "a.png", transparency=7)
+    expected = np.where(grey == 7, 255, grey) if depth == "uint8" else grey
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), expected)
 
 
 def test_a_fourth_stain_is_no_opacity():

@@ -257,3 +257,32 @@ def test_a_key_that_holds_something_else_is_refused():
         io.annotate(adata, model, key="spatial")
     assert "params" not in adata.uns["spatial"]
     io.annotate(io.annotate(adata, model, key="found"), model, key="found")
+    truth = adata.obs["domain"].copy()
+    for key in ("domain", "sure"):
+        adata.obs["sure_confidence"] = 1.0
+        with pytest.raises(
+            ValueError, match=rf"key={key!r} is taken: adata.obs.*key='domain_pred'"
+        ):
+            io.annotate(adata, model, key=key)
+        with pytest.raises(ValueError, match=r"key='domain' is taken"):
+            io.add_domains(adata, model.labels_, key="domain")
+    assert (adata.obs["domain"] == truth).all() and "domain_colors" not in adata.uns
+    io.annotate(adata, model, key="domain_pred")
+    with pytest.raises(ValueError, match=r"choose another, such as key='domain_2'"):
+        adata.uns["domain_pred"] = "taken too"
+        io.annotate(adata, model, key="domain")
+
+
+@pytest.mark.parametrize("place", ["X", "layers", "obsm"])
+def test_clusterers_of_other_packages_are_known_by_their_predictions(place):
+    own, other = make_section(0), make_section(1)
+    for adata in (own, other):
+        logs = log_counts(adata.copy()).X
+        adata.layers["logs"] = logs
+        adata.obsm["X_log"] = logs[:, :30]
+    rows = {"X": own.X.toarray(), "layers": own.layers["logs"], "obsm": own.obsm["X_log"]}[place]
+    model = KMeans(K, n_init=1, random_state=0).fit(rows)
+    check_domains(io.annotate(own, model), "domain_pred", model.labels_)
+    with pytest.raises(ValueError, match=r"isn't known to be what KMeans was fitted on.*add_dom"):
+        io.annotate(other, model)
+    io.annotate(own[:, :20].copy(), KMeans(K, n_init=1).fit(own.X.toarray()))  # nothing to ask of

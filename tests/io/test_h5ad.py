@@ -197,6 +197,11 @@ BAD = {
         set_entry("uns", "a", np.array([h5py.Reference()] * 2, dtype=h5py.ref_dtype)),
         r"uns\['a'\] is of dtype object",
     ),
+    "matrix": (set_entry("uns", "a", np.matrix([[1]])), r"uns\['a'\] is of dtype int"),
+    "pandas": (set_entry("uns", "a", pd.Index([1])), r"uns\['a'\] is of type Index"),
+    "circle": (lambda adata: adata.uns.__setitem__("a", adata.uns), "dicts in dicts.*circle"),
+    "null": (set_entry("uns", "a", "x\0y"), r"uns\['a'\] is of type str.*has characters.*remove"),
+    "half": (set_entry("obs", "a", ["\ud800"] * N_SPOTS), r"obs\['a'\].*has characters.*remove"),
     "mixed": (set_entry("obs", "a", ["x", 1] * LONG), r"obs\['a'\] is of dtype object.*astype"),
     "dates": (set_entry("obs", "a", pd.to_datetime(["2020"] * N_SPOTS)), r"obs\['a'\] is of dtype"),
     "intervals": (set_entry("obs", "a", pd.cut(np.arange(N_SPOTS), 3)), r"obs\['a'\] is of dtype"),
@@ -222,6 +227,26 @@ def test_what_a_file_cannot_hold_is_named_and_nothing_is_written(case, tmp_path)
     with pytest.raises(ValueError, match=told):
         io.write_labelled(adata, tmp_path / "out.h5ad")
     assert os.listdir(tmp_path) == []
+
+
+CURED = {
+    "Float64": lambda adata: adata.obs.__setitem__("a", pd.array([1, None] * LONG, "Float64")),
+    "dates": lambda adata: adata.obs.__setitem__("a", pd.to_datetime(["2020"] * N_SPOTS)),
+    "raw": lambda adata: adata.raw.var.__setitem__("a", pd.Timestamp("2020")),
+}
+
+
+@pytest.mark.parametrize("kind", CURED)
+def test_the_line_that_cures_a_column_does(kind, tmp_path):
+    adata = make_adata(n_entries=2)
+    adata.raw = adata.copy()
+    CURED[kind](adata)
+    with pytest.raises(ValueError, match=r"can't be written") as told:
+        io.write_labelled(adata, tmp_path / "out.h5ad")
+    exec(str(told.value).split(", ")[-2])
+    io.write_labelled(adata, tmp_path / "out.h5ad")
+    if kind == "Float64":
+        assert anndata.read_h5ad(tmp_path / "out.h5ad").obs["a"].dtype == np.float64
 
 
 def test_columns_in_groups_are_written(tmp_path):

@@ -187,6 +187,12 @@ def test_a_zarr_store_gives_the_same_section(store, tmp_path):
         io.read_section(store, spatial_key="other")
 
 
+def test_a_zip_of_something_else_is_unpacked_first(store, tmp_path):
+    path = shutil.make_archive(tmp_path / "wrapped", "zip", tmp_path, store.name)
+    with pytest.raises(ValueError, match=r"zip file of \['a\.zarr'\].*unpack it \(unzip\)"):
+        io.read_section(path)
+
+
 def test_what_only_a_newer_anndata_reads_of_a_store_is_left_out(store):
     extra = zarr.open_group(store, mode="r+")["uns"].create_group("extra")
     extra.attrs.update({"encoding-type": "future", "encoding-version": "0.1.0"})

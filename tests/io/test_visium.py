@@ -109,6 +109,16 @@ def test_a_gzipped_matrix_and_damaged_gzip_are_told(tmp_path):
         io.read_section(outs)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes")
+@pytest.mark.parametrize("name", ["tissue_positions_list.csv", "tissue_hires_image.png"])
+def test_a_pipe_in_the_place_of_a_file_is_told(tmp_path, name):
+    outs = write_outs(tmp_path / "a")
+    (outs / "spatial" / name).unlink()
+    os.mkfifo(outs / "spatial" / name)
+    with pytest.raises(OSError, match=rf"{name}' is a named pipe"):
+        io.read_section(outs)
+
+
 def make_hd(outs):
     for name in ("square_008um", "square_016um"):
         write_outs(outs / "binned_outputs" / name, matrix="h5")
