@@ -13,9 +13,9 @@ _MOST_ROWS = 10_000
 _MOST_DIRECTIONS = 50
 # What spots may lack, and how a search brings it.
 _CURES = {
-    "coords": "them in X (layout=SpotLayout(coords_columns=...)) or an AnnData",
-    "image_features": "them in X (layout=SpotLayout(image_columns=...)) or an AnnData",
-    "graph": "it in an AnnData",
+    "coords": "coordinates in X (layout=SpotLayout(coords_columns=...)) or an AnnData",
+    "image_features": "image features in X (layout=SpotLayout(image_columns=...)) or an AnnData",
+    "graph": "the graph in an AnnData",
 }
 
 
