@@ -9,6 +9,7 @@ import numpy as np
 from .._spots._section_image import check_spatial, find_image
 from .._utils._warnings import warn_user
 from ..image._files import WHOLE_BYTES
+from ._h5ad import check_h5ad
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -226,21 +227,24 @@ def to_spatialdata(
     ------
     ImportError
         spatialdata is not installed (extra ``spatialdata``).
+    ValueError
+        There are no coordinates, or a part of the table, which is named, can't be stored.
     """
+    check_spatial(adata, spatial_key, name)
+    table = adata.copy()
+    table.uns.pop("spatial", None)  # the image becomes an element of its own
+    check_h5ad(table)  # its store holds no more
     spatialdata = import_spatialdata("to_spatialdata")
     from spatialdata.models import Image2DModel, ShapesModel, TableModel
     from spatialdata.transformations import Scale
 
     from ..image._cutting import spot_spacing
 
-    check_spatial(adata, spatial_key, name)
     coords = np.asarray(adata.obsm[spatial_key], dtype=np.float64)[:, :2]
     found = find_image(adata, library, prefer=("hires",))  # a slide would not fit
     diameter = found.spot_diameter / found.scale if found and found.spot_diameter else None
     radius = (diameter or 0.5 * (spot_spacing(coords) or 2.0)) / 2
     spots = ShapesModel.parse(coords, geometry=0, radius=radius, index=adata.obs_names.to_numpy())
-    table = adata.copy()
-    table.uns.pop("spatial", None)  # the image becomes an element of its own
     table.obs["region"] = np.full(len(table), f"{name}_spots")
     table.obs["region"] = table.obs["region"].astype("category")
     table.obs["spot_id"] = table.obs_names.to_numpy()

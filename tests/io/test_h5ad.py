@@ -249,6 +249,13 @@ def test_the_line_that_cures_a_column_does(kind, tmp_path):
         assert anndata.read_h5ad(tmp_path / "out.h5ad").obs["a"].dtype == np.float64
 
 
+def test_what_a_spatialdata_cannot_store_is_told_too():
+    adata = make_adata(n_entries=2)
+    adata.uns["a"] = (1, 2)
+    with pytest.raises(ValueError, match=r"uns\['a'\] is of type tuple"):
+        io.to_spatialdata(adata)
+
+
 def test_columns_in_groups_are_written(tmp_path):
     adata = make_adata(n_entries=0)
     adata.obs["CD4/CD8"] = np.arange(N_SPOTS)
