@@ -141,9 +141,11 @@ def train(section, training, seed, until):
         def on_train_begin(self, trainer):
             if training == "clipped":
                 weights = list(trainer.network_.parameters())
-                trainer.optimizer_.register_step_pre_hook(
-                    lambda *_: clip_grad_norm_(weights, _LARGEST_NORM)
-                )
+
+                def clip(*_):
+                    clip_grad_norm_(weights, _LARGEST_NORM)
+
+                trainer.optimizer_.register_step_pre_hook(clip)
 
         def on_epoch_end(self, trainer):
             for steps in STEPS:
