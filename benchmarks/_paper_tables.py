@@ -104,6 +104,7 @@ def report_sections(results):
         if printed:
             with_image = "without" if section.startswith("hbc") else "with"
             how = "as printed" if abs(mean - printed) < 0.03 else "not what is printed"
+            how = "above what is printed" if mean - printed >= 0.03 else how
             sentences.append(
                 f"{section}: {mean:.3f} with the paper's settings and without the image, {how} "
                 f"({printed:.3f}, {with_image} the image)."
