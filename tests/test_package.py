@@ -1,5 +1,6 @@
 import ast
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -17,28 +18,44 @@ SUBMODULES = [
 HEAVY = ["torch", "torchvision", "torch_geometric", "ot", "matplotlib", "anndata"]
 
 
-def run(code):
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    return done.stdout.strip()
+# What is loaded after each step, in one process for all tests, since imports take seconds.
+STEPS = f"""
+import json, sys, skiehercl
+loaded, steps = lambda names: [name for name in names if name in sys.modules], {{}}
+steps["at first"] = loaded(["skiehercl.plotting"])
+steps["listed"] = dir(skiehercl)
+skiehercl.plotting
+steps["at first use"] = loaded(["skiehercl.plotting"])
+for name in {SUBMODULES}:
+    assert getattr(skiehercl, name).__all__
+steps["submodules"] = loaded({HEAVY})
+skiehercl.Trainer(tol=0.1).check(), skiehercl.Checkpoint("a").check()
+steps["training"] = loaded(["torch"])
+from skiehercl.datasets import make_tissue
+tissue = make_tissue(60, 2, n_genes=20, image=False, return_arrays=True, random_state=0)
+skiehercl.SmoothedMixture(2, random_state=0).fit(tissue.X, tissue.coords)
+steps["mixture"] = loaded(["torch", "torch_geometric", "ot"])
+print(json.dumps(steps))
+"""
 
 
-def test_submodules_are_there_and_load_nothing_heavy():
-    use = "; ".join(f"assert skiehercl.{name}.__all__" for name in SUBMODULES)
-    loaded = f"[name for name in {HEAVY} if name in sys.modules]"
-    assert run(f"import sys, skiehercl; {use}; print({loaded})") == "[]"
+@pytest.fixture(scope="module")
+def steps():
+    command = [sys.executable, "-c", STEPS]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
 
 
-def test_a_submodule_is_loaded_at_its_first_use():
-    code = (
-        "import sys, skiehercl; print('skiehercl.plotting' in sys.modules); "
-        "skiehercl.plotting; print('skiehercl.plotting' in sys.modules)"
-    )
-    assert run(code).split() == ["False", "True"]
+def test_submodules_are_there_and_load_nothing_heavy(steps):
+    assert steps["submodules"] == []
 
 
-def test_dir_lists_submodules_before_they_are_loaded():
-    listed = run("import skiehercl; print(*dir(skiehercl))").split()
-    assert {*SUBMODULES, *skiehercl.__all__, "__version__"} <= set(listed)
+def test_a_submodule_is_loaded_at_its_first_use(steps):
+    assert steps["at first"] == [] and steps["at first use"] == ["skiehercl.plotting"]
+
+
+def test_dir_lists_submodules_before_they_are_loaded(steps):
+    assert {*SUBMODULES, *skiehercl.__all__, "__version__"} <= set(steps["listed"])
 
 
 def test_unknown_names_are_attribute_errors():
@@ -47,15 +64,12 @@ def test_unknown_names_are_attribute_errors():
     assert not hasattr(skiehercl, "torch")
 
 
-def test_smoothed_mixture_needs_no_torch():
-    code = (
-        "import sys, skiehercl; "
-        "from skiehercl.datasets import make_tissue; "
-        "tissue = make_tissue(60, 2, n_genes=20, image=False, return_arrays=True, random_state=0); "
-        "skiehercl.SmoothedMixture(2, random_state=0).fit(tissue.X, tissue.coords); "
-        "print([name for name in ('torch', 'torch_geometric', 'ot') if name in sys.modules])"
-    )
-    assert run(code) == "[]"
+def test_trainers_and_checkpoints_are_made_without_torch(steps):
+    assert steps["training"] == []
+
+
+def test_smoothed_mixture_needs_no_torch(steps):
+    assert steps["mixture"] == []
 
 
 # -- what docstrings say of parameters ----------------------------------------------------------

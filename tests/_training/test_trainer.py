@@ -1,8 +1,6 @@
 """The trainer's state: all of it, and nothing beside it, decides how a training goes on."""
 
 import copy
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -161,11 +159,3 @@ def test_other_things_than_callbacks_are_refused(callbacks):
     with pytest.raises(ValueError, match="pass instances of subclasses of Callback"):
         Trainer(callbacks=callbacks).check()
     assert Trainer(callbacks=(Callback(),)).check()
-
-
-def test_a_trainer_is_made_without_torch():
-    code = (
-        "import sys; from skiehercl._training._options import Trainer; "
-        "Trainer(tol=0.1).check(); assert 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
