@@ -23,7 +23,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from skiehercl import IEHERCLClusterer, SpatialKNNGraph, SpatialRadiusGraph
+from skiehercl import IEHERCLClusterer, MixtureHead, SpatialKNNGraph, SpatialRadiusGraph
 from skiehercl._domains import _mixture, _ward
 from skiehercl.datasets import make_tissue
 from skiehercl.preprocessing import ExpressionPreprocessor
@@ -42,6 +42,7 @@ def make_quick(n_clusters=K, **changes):
         "n_init": 1,
         "max_iter": 2,
         "head__dimensions": (5, 10),
+        "head__n_starts": 1,
         "features__image_prior": 0.2,
     }
     options["random_state"] = 0
@@ -64,7 +65,9 @@ def fitted():
     return make_quick(n_init=2, lambda_ot=0.1, terms__ot_warmup=0.5).fit(X, COORDS, IMAGE)
 
 
-@parametrize_with_checks([IEHERCLClusterer(max_iter=2, n_init=1)])
+@parametrize_with_checks(
+    [IEHERCLClusterer(max_iter=2, n_init=1, head=MixtureHead((5, 10), n_starts=1))]
+)
 def test_scikit_learn_contract(estimator, check):
     check(estimator)
 

@@ -19,7 +19,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
-from skiehercl import IEHERCLClusterer, SpotLayout
+from skiehercl import IEHERCLClusterer, MixtureHead, SpotLayout
 from skiehercl.datasets import make_tissue
 from skiehercl.metrics import make_domain_scorer
 from skiehercl.model_selection import SpatialBlockSplit, WholeSectionSplit
@@ -53,6 +53,7 @@ def make_quick(**changes):
         "n_init": 1,
         "max_iter": 2,
         "head__dimensions": (5, 10),
+        "head__n_starts": 1,
         "features__image_prior": 0.2,
     }
     return IEHERCLClusterer(K, random_state=0).set_params(**{**options, **changes})
@@ -101,7 +102,14 @@ for estimator in (
 
 
 @parametrize_with_checks(
-    [IEHERCLClusterer(max_iter=2, n_init=1, layout=SpotLayout(image_columns=[-1]))]
+    [
+        IEHERCLClusterer(
+            max_iter=2,
+            n_init=1,
+            head=MixtureHead((5, 10), n_starts=1),
+            layout=SpotLayout(image_columns=[-1]),
+        )
+    ]
 )
 def test_scikit_learn_contract_with_a_packed_x(estimator, check):
     check(estimator)
