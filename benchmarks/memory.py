@@ -41,8 +41,8 @@ class Setting(NamedTuple):
 
 SETTINGS = {
     "default": Setting(),
-    "image": Setting(n_image=512),
-    "wide image": Setting(n_image=2048),
+    "image": Setting({"max_iter": 3}, n_image=512),
+    "wide image": Setting({"max_iter": 3}, n_image=2048),
     "n_init=4": Setting({"n_init": 4, "max_iter": 3}),
     "n_init=2, image": Setting({"n_init": 2, "max_iter": 3}, n_image=50),
     "K=2": Setting({"n_clusters": 2, "max_iter": 3}),
@@ -188,14 +188,14 @@ def measure(model, kind, n_spots, n_features, setting):
 
     torch.set_num_threads(1)
     # Libraries are loaded at their first use.
-    skiehercl.IEHERCLClusterer(2, random_state=0, max_iter=2).fit(*make_spots(kind, 100, 50)[:2])
+    X, coords, *_ = make_spots(kind, 100, 50)
+    given = _pack(X, coords) if SETTINGS[setting].as_anndata else (X, coords)
+    skiehercl.IEHERCLClusterer(2, random_state=0, max_iter=2).fit(*given)
     X, coords, image, sections = make_spots(kind, int(n_spots), int(n_features), setting)
     density = X.nnz / (X.shape[0] * X.shape[1]) if sp.issparse(X) else None
     beside = {"coords": coords, "image_features": image, "sections": sections}
     if SETTINGS[setting].as_anndata:
-        import anndata
-
-        X, beside = anndata.AnnData(X, obsm={"spatial": coords}), {}
+        X, beside = *_pack(X, coords), {}
     estimator = make_estimator(model, setting)
     with tempfile.TemporaryDirectory() as folder:
         if SETTINGS[setting].keeps and model == NETWORK:
@@ -205,6 +205,12 @@ def measure(model, kind, n_spots, n_features, setting):
         estimator.fit(X, **beside)
         seconds, peak = time.perf_counter() - start, read_peak() - before
     return {"seconds": seconds, "density": density, "peak_gib": peak / 2**30}
+
+
+def _pack(X, coords):
+    import anndata
+
+    return (anndata.AnnData(X, obsm={"spatial": coords}),)
 
 
 def expect(row):

@@ -6,7 +6,7 @@ from scipy.optimize import linear_sum_assignment
 from .._utils._warnings import warn_user
 
 # Spots whose labels are compared at once.
-_CHUNK = 20_000
+_CHUNK = 4096
 
 
 class DomainConsensus:
@@ -50,12 +50,18 @@ class DomainConsensus:
 def _find_medoid(posteriors):
     """Return the index of the labeling with the highest mean ARI with all labelings."""
     n_labelings, (n_spots, n_clusters) = len(posteriors), posteriors[0].shape
-    joint = 0.0  # (M K, M K): spots in each pair of clusters
+    n_columns = n_labelings * n_clusters
+    joint = np.zeros((n_columns, n_columns))  # spots in each pair of clusters
     for start in range(0, n_spots, _CHUNK):
-        labels = [p[start : start + _CHUNK].argmax(axis=1) for p in posteriors]
-        onehot = np.hstack([np.eye(n_clusters, dtype=np.float32)[some] for some in labels])
-        joint = joint + (onehot.T @ onehot).astype(np.float64)
-    pairs = joint * (joint - 1) / 2
+        rows = np.arange(min(_CHUNK, n_spots - start))
+        onehot = np.zeros((len(rows), n_columns), dtype=np.float32)
+        for first, posterior in zip(range(0, n_columns, n_clusters), posteriors, strict=True):
+            onehot[rows, first + posterior[start + rows].argmax(axis=1)] = 1
+        joint += onehot.T @ onehot
+        del onehot
+    pairs = joint - 1
+    pairs *= joint
+    pairs /= 2
     blocks = (n_labelings, n_clusters, n_labelings, n_clusters)
     together = pairs.reshape(blocks).sum(axis=(1, 3))
     own = np.diag(pairs).reshape(n_labelings, n_clusters).sum(axis=1)

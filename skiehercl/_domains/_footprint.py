@@ -19,9 +19,9 @@ def count_head(head, n_spots, n_sections, n_clusters, latent_size, n_voters):
     columns, rows = n_mixtures * n_clusters, min(n_spots, _LEARNED_ROWS)
     depth, n_parts = min(max(head.dimensions), latent_size), max(head.components) * n_clusters
     one = count_mixture(n_spots, latent_size, depth, n_parts, head.n_starts > 1)
-    # Labels as columns of zeros and ones, twice while they are joined; then pairs of columns.
-    labels = 4 * min(rows, _CHUNK) * columns
-    learn = max(4 * rows * columns + labels + max(labels, 16 * columns**2), one)
+    # Labels as columns of zeros and ones, their product and its sum; then pairs of columns.
+    labels = 4 * min(rows, _CHUNK) * columns + 4 * columns**2
+    learn = max(4 * rows * columns + 8 * columns**2 + max(labels, 8 * columns**2), one)
     block = 4 * min(n_spots, _BLOCK_ROWS) * (latent_size + 3 * n_parts)
     votes = head.refine_neighbors
     if votes == "auto":

@@ -14,7 +14,7 @@ from .._utils._options import Options
 from .._utils._threads import map_small
 from ..graph import SpatialKNNGraph, neighbor_mean_matrix
 from ._consensus import DomainConsensus, refine_probabilities
-from ._mixture import DomainMixture, fit_mixtures, sample_rows
+from ._mixture import fit_mixtures, sample_rows
 from ._n_clusters import choose_n_clusters, measure_curve
 
 if TYPE_CHECKING:
@@ -168,7 +168,11 @@ class MixtureVote:
 
     def _list_posteriors(self, voters):
         pairs = [(m, z) for z, some in zip(voters, self.mixtures_, strict=True) for m in some]
-        return map_small(DomainMixture.predict_proba, *zip(*pairs, strict=True))
+
+        def vote(mixture, z):  # as many posteriors as there are mixtures, to match only
+            return mixture.predict_proba(z).astype(np.float32)
+
+        return map_small(vote, *zip(*pairs, strict=True))
 
     def _vote(self, voters):
         posteriors = (

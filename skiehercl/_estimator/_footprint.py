@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from .._domains._footprint import count_choice, count_head, count_mixture, count_ward
 from .._domains._head import MixtureHead
 from .._domains._n_clusters import AUTO_RANGE
-from .._features import _evidence
+from .._features import _evidence, _transfer
 from .._features._image import _N_COMPONENTS as N_COMPONENTS
 from .._features._neighborhoods import choose_graphs
 from .._features._options import SpotFeatures
@@ -26,8 +26,9 @@ from .._utils._settings import WAYS_TO_NEED_LESS
 from .._utils._warnings import warn_user
 from ..graph import SpatialKNNGraph
 from ..graph._search import _QUERY_BLOCK, MOST_TIES
-from ..preprocessing._footprint import count_genes
+from ..preprocessing._footprint import count_genes, count_pooled
 from ..preprocessing._genes import N_SPATIAL_GENES, N_TOP_GENES
+from ..preprocessing._pooling import _TILE_ENTRIES
 
 __all__ = ["DataSize", "estimate_fit", "foresee"]
 
@@ -44,6 +45,8 @@ _LESS = {
 _EDGE = 8  # float32 and int32
 # Measured: libraries at their first large product; what the allocator keeps of small arrays.
 _LIBRARIES, _KEPT_MOST = 8 * 2**20, 64 * 2**20
+# An array from this size on is given back, and takes nothing of what is kept.
+_GIVEN_BACK = 32 * 2**20
 
 
 class DataSize(NamedTuple):
@@ -126,17 +129,24 @@ def estimate_fit(estimator, data):
     phases = {"graphs": _count_links(size), "features": _count_features(size)}
     if data.is_counts:
         phases["genes"] = size.n * size.edges + count_genes(
-            (size.n, data.n_features), size.n_kept, data.density, size.widest, size.is_projected
+            (size.n, data.n_features),
+            size.n_kept,
+            data.density,
+            size.widest,
+            size.is_projected,
+            size.d * (1 + len(size.neighbors)),
         )
+    phases["transfer"] = _count_transfer(size)
     if size.n_image:
         phases["image"] = _count_image(size)
     if size.is_network:
         phases |= _count_training(size, estimator)
     else:
         embedding = 8 * size.d + 8 * size.n_clusters
-        kept = min(_count_transform(size), _KEPT_MOST) // 2
+        kept = min(_count_transform(size), _KEPT_MOST)
         one = count_mixture(size.n, size.d, size.d, size.n_clusters, resample=False)
-        phases["domains"] = size.n * (size.section + embedding) + kept + one
+        one = one + kept if count_ward(size.n) > 2 * _GIVEN_BACK else max(one, kept)
+        phases["domains"] = size.n * (size.section + embedding) + one
     if size.n_choices > 1:
         phases["n_clusters"] = size.n * size.section + count_choice(size.n)
     always = _LIBRARIES + 3 * min(size.n * size.n_entries, _recognition._BLOCK_ENTRIES)
@@ -190,27 +200,26 @@ def _count_links(size):
 
 
 def _count_rows(size):
-    """Return bytes of a spot's ready features in double precision, and of all copies at once."""
+    """Return bytes of a spot's ready features in double precision, all copies at once."""
     if size.is_counts:
-        return 0, 0
-    data, several = size.data, len(size.neighbors) > 1
-    few = not size.is_projected or min(size.n, data.n_features) <= 2 * size.d
+        return 0
+    data, n = size.data, size.n
+    few = not size.is_projected or min(n, data.n_features) <= 2 * size.d
     if data.density is None or few:
-        rows = 8 * data.n_features
-        # Those of fit and of transform, the last mean and the next; before, squares for the length.
-        return rows, rows * (3 + several)
-    rows = 12 * data.density * data.n_features
-    return rows, rows * (2 if size.is_plain else 4)
+        # Rows, their mean, and PCA's copy unless spots are so many that it takes the covariance.
+        is_copied = size.is_projected and not (n >= 10 * data.n_features <= 10_000)
+        return 8 * data.n_features * (2 + is_copied)
+    return 12 * data.density * data.n_features * (2 if size.is_plain else 4)
 
 
 def _count_features(size):
     """Count components of the spots and neighbourhoods, and what their means and shifts copy."""
     d, scales = size.d, len(size.neighbors)
-    rows, copies = _count_rows(size)
+    copies = _count_rows(size)
     mean = 3 * 12 * (size.widest + 1)
     described = size.own * d + size.pooled * d * scales
     # The target is the mean of all neighbourhoods, joined for it.
-    fit = rows + described + size.pooled * d * (scales + 2)
+    fit = described + size.pooled * d * (scales + 2)
     if size.data.n_sections > 1 and size.is_counts:
         fit = max(fit, described + 4 * d * (1 + scales))
     if not size.is_projected and size.is_counts:
@@ -219,19 +228,33 @@ def _count_features(size):
     return size.n * (size.edges + max(mean + copies + described, fit, transform))
 
 
+def _count_transfer(size):
+    """Count the single spots that labels are learned from for others, beside what is learned."""
+    data, n = size.data, min(size.n, _transfer._MOST_ROWS)
+    if data.is_counts:
+        share = 8 if data.density is not None else 4
+        rows = n * share * size.n_entries + 12 * min(n * size.n_kept, _TILE_ENTRIES)
+    else:  # as they are, in double precision, and at unit length
+        rows = n * size.n_entries * (20 if data.density is None else 32)
+    return size.n * (size.section + 8 * size.n_clusters) + rows
+
+
 def _count_transform(size):
     """Count what `transform` makes beside a section, and the allocator may keep."""
-    return size.n * size.d * (size.pooled * len(size.neighbors) + 12)
+    described = size.n * size.d * (size.pooled * len(size.neighbors) + 12)
+    if not size.is_counts or not size.is_projected:
+        return described
+    return described + count_pooled(size.n, size.n_kept, size.widest)
 
 
 def _count_image(size):
     """Count the image's features, their means and shuffles, and the regressions on blocks."""
     d, scales, n_image = size.d, len(size.neighbors), size.n_image
     held = size.own * d + size.pooled * d * (scales + 2) + 8 * d + size.edges
-    copies = 8 * n_image * (5 if size.asks_chance else 4)
+    copies = 8 * n_image * 3  # scaled, their mean and PCA's copy; or scaled, shuffled, their mean
     told = _evidence._N_GENES * (len(_evidence._NEIGHBOR_PENALTIES) + 5) + 4 * d
     blocks = 8 * min(size.n, _evidence._MOST_ROWS) * told
-    return size.n * held + max(size.n * copies, size.n * 24 * n_image + blocks)
+    return size.n * held + max(size.n * copies, size.n * 8 * n_image * size.asks_chance + blocks)
 
 
 def _count_training(size, estimator):

@@ -89,6 +89,7 @@ class NeighborhoodFeatures:
         has_graph = self._with_coords or spots.graphs is not None
         self.graphs_ = choose_graphs(self.graph, spots) if has_graph else []
         adjacency = self.link(spots)
+        rows = None
         # Spots that a row of the pooled components is the mean of.
         self.n_pooled_ = 1.0 + float(np.mean([graph.nnz for graph in adjacency])) / len(spots)
         if self.kind == "counts":
@@ -105,9 +106,12 @@ class NeighborhoodFeatures:
             rows = self._prepare_rows(spots.genes)
             self.axes_ = None
             if self.n_components is not None:
-                middle = self._average(rows, [adjacency[len(adjacency) // 2]])
-                self.axes_ = self._find_axes(next(middle), self.n_components)
-        own, pooled = self._describe_genes(spots, adjacency)
+                middle = [adjacency[len(adjacency) // 2]]
+                middle = next(self._average(rows, middle))
+                self.axes_ = self._find_axes(middle, self.n_components)
+                del middle
+        own, pooled = self._describe_genes(spots, adjacency, rows)
+        del rows
         self._fit_alignment(pooled, spots)
         own, pooled = self._align(own, pooled, spots)
         target = np.mean(pooled, axis=0) if self.smooth_target else own
@@ -189,8 +193,11 @@ class NeighborhoodFeatures:
     def _standardise(self, features):
         return ((features - self.center_) / self.scale_).astype(np.float32)
 
-    def _describe_genes(self, spots, adjacency):
-        """Return components of the spots (n, d) and, per neighbourhood, of its mean (n, d)."""
+    def _describe_genes(self, spots, adjacency, rows=None):
+        """Return components of the spots (n, d) and, per neighbourhood, of its mean (n, d).
+
+        ``rows``: what `_prepare_rows` makes of ready features, where that is known already.
+        """
         if self.kind == "counts":
             # Pooled plainly, there is one preprocessor for all neighbourhoods.
             pools = [None, *adjacency][: len(self.preprocessors_)]
@@ -200,14 +207,15 @@ class NeighborhoodFeatures:
             if self.pooling == "plain" or not pooled:
                 pooled = list(self._average(own, adjacency))
             return own, pooled
-        rows = self._prepare_rows(spots.genes)
+        rows = self._prepare_rows(spots.genes) if rows is None else rows
         if sp.issparse(rows):
             # First to few columns, then averaged: means of many sparse columns are dense.
             loadings = self.axes_.components_.T
             center = self.axes_.mean_ @ loadings
             rows = rows @ loadings
             return rows - center, [part - center for part in self._average(rows, adjacency)]
-        return self._project(rows), [self._project(p) for p in self._average(rows, adjacency)]
+        # map: a comprehension would hold the last mean while the next is made.
+        return self._project(rows), list(map(self._project, self._average(rows, adjacency)))
 
     def _average_around(self, own, spots, adjacency):
         if spots.coords is None:

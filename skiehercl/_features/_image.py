@@ -67,11 +67,13 @@ class ImageComponents:
             1.0, deviation, out=np.zeros_like(deviation), where=varies
         )
         mean, scaled = neighbor_mean_matrix(adjacency, include_self=True), self._standardise(image)
+        del image
         pooled = mean @ scaled
-        n_components = min(_N_COMPONENTS, *image.shape)
+        n_components = min(_N_COMPONENTS, *scaled.shape)
         with np.errstate(invalid="ignore"):  # shares of a variance that may be zero
             self.axes_ = PCA(n_components, random_state=self.random_state).fit(pooled)
         parts = self.axes_.transform(pooled)
+        del pooled
         self.scale_ = float(np.sqrt((parts**2).mean())) or 1.0
         self.loadings_ = regress(genes, parts / self.scale_)[0]
         spots = own, around, coords, sections
@@ -105,7 +107,9 @@ class ImageComponents:
         )
 
     def _standardise(self, image):
-        return np.clip((image - self.mean_) * self.inverse_deviation_, -_CLIP, _CLIP)
+        scaled = image - self.mean_
+        scaled *= self.inverse_deviation_
+        return np.clip(scaled, -_CLIP, _CLIP, out=scaled)
 
 
 def regress(genes, image):

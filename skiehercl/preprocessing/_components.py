@@ -38,11 +38,14 @@ def sample_features(X, graph, factors, coords, sections, transformation):
     tiles = cut_tiles(X, coords, sections)
     order = np.random.RandomState(0).permutation(len(tiles))
     n_tiles = 1 + np.searchsorted(np.cumsum([len(tiles[i]) for i in order]), _LEARNED_SPOTS)
-    parts = []
-    for rows in (tiles[i] for i in np.sort(order[:n_tiles])):
+    tiles = [tiles[i] for i in np.sort(order[:n_tiles])]
+    features, end = np.empty((sum(map(len, tiles)), X.shape[1]), X.dtype), 0
+    for rows in tiles:
         (pooled,) = pool_tile(X, [graph], rows)
-        parts.append(stabilise(multiply_rows(pooled, factors[rows], copy=False), transformation))
-    return np.concatenate(parts)
+        pooled = multiply_rows(pooled, factors[rows], copy=False)
+        start, end = end, end + len(rows)
+        features[start:end] = stabilise(pooled, transformation)
+    return features
 
 
 def takes_covariance(n_spots, n_genes):
@@ -97,4 +100,5 @@ def _covariance(X, mean):
         block = to_dense(X[rows])
         block = block - mean.astype(block.dtype)
         covariance += block.T @ block
-    return covariance / (n_spots - 1)
+    covariance /= n_spots - 1
+    return covariance

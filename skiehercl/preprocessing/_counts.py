@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # Entries of the blocks of spots that are worked on at once: 128 MB in float64.
 _BLOCK_ENTRIES = 2**24
+# Share of such a block that dense ones are, which are copied in double precision.
+_DENSE_SHARE = 16
 # Entries of the blocks of genes: 4 MB in float32, which caches hold.
 _GENE_BLOCK_ENTRIES = 2**20
 # Share of the spots that a gene must be found in to be chosen by its spatial autocovariance.
@@ -204,7 +206,7 @@ def gene_moments(X, graph=None, factors=None, transform=None):
     """
     n_spots, n_genes = X.shape
     mean, variance, seen, squares = np.zeros((4, n_genes))
-    for rows in cut_rows(X):
+    for rows in cut_rows(X, share=1 if sp.issparse(X) else _DENSE_SHARE):
         block = X[rows]
         if graph is not None:
             block = block + graph[rows] @ X
@@ -267,27 +269,26 @@ def choose_spatial_genes(X, graph, n_top):
     if n_top is None or n_top >= n_genes:
         return np.ones(n_genes, dtype=bool)
     found = count_found(X) >= _LEAST_SHARE * n_spots
+    found |= ~found.any()
     library = library_sizes(X)
-    values = keep_columns(X, found) if found.any() else X
-    values = multiply_rows(values, scale_factors(library, find_target(library, None)))
-    values = stabilise(values, "sqrt")
+    factors = scale_factors(library, find_target(library, None))
     degree = np.asarray(graph.sum(axis=1), dtype=np.float64).ravel()
-    weights = multiply_rows(graph.tocsr().astype(values.dtype), scale_factors(degree, 1.0))
+    weights = multiply_rows(graph.tocsr().astype(X.dtype), scale_factors(degree, 1.0), copy=False)
     score = np.full(n_genes, -np.inf)
-    score[found if found.any() else slice(None)] = _autocovariance(values, weights)
+    score[found] = _autocovariance(X, np.flatnonzero(found), factors, weights)
     mask = np.zeros(n_genes, dtype=bool)
     mask[np.argsort(-score, kind="stable")[:n_top]] = True
-    return mask & (found | ~found.any())
+    return mask & found
 
 
-def _autocovariance(values, weights):
-    """Return for each gene (d,) the mean of a spot's centred value times its neighbours' mean."""
-    n_spots, n_genes = values.shape
-    values = values.tocsc() if sp.issparse(values) else values
-    score = np.empty(n_genes)
-    for genes in gen_batches(n_genes, max(1, _GENE_BLOCK_ENTRIES // n_spots)):
+def _autocovariance(X, chosen, factors, weights):
+    """Return for each gene chosen the mean of a spot's centred value times its neighbours' mean."""
+    X = X.tocsc() if sp.issparse(X) else X
+    score = np.empty(len(chosen))
+    for genes in gen_batches(len(chosen), max(1, _GENE_BLOCK_ENTRIES // X.shape[0])):
         # Dense, since means over neighbours are hardly sparse.
-        own = np.ascontiguousarray(to_dense(values[:, genes]))
+        own = np.ascontiguousarray(to_dense(X[:, chosen[genes]]))
+        own = stabilise(multiply_rows(own, factors, copy=False), "sqrt")
         around = weights @ own
         means = own.mean(axis=0, dtype=np.float64) * around.mean(axis=0, dtype=np.float64)
         score[genes] = (own * around).mean(axis=0, dtype=np.float64) - means
@@ -296,9 +297,12 @@ def _autocovariance(values, weights):
 
 def count_found(X):
     """Return in how many spots each gene of counts X (n, d) is found."""
-    if sp.issparse(X):
-        return np.bincount(X.indices[X.data > 0], minlength=X.shape[1])
-    return (X > 0).sum(axis=0)
+    if not sp.issparse(X):
+        return (X > 0).sum(axis=0)
+    found = np.zeros(X.shape[1], dtype=np.intp)
+    for part in gen_batches(X.nnz, _GENE_BLOCK_ENTRIES):
+        found += np.bincount(X.indices[part][X.data[part] > 0], minlength=X.shape[1])
+    return found
 
 
 def _normalise_dispersions(mean, variance, n_bins=20):

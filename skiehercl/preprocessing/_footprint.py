@@ -1,16 +1,18 @@
 """Bytes that the choice of genes and their components take, from the sizes of the arrays."""
 
+from math import ceil, log2, pi, sqrt
+
 from ._components import _LEARNED_SPOTS, _MOST_DENSE_GENES, takes_covariance
 from ._counts import _BLOCK_ENTRIES, _GENE_BLOCK_ENTRIES
 from ._pooling import _TILE_ENTRIES
 
-__all__ = ["count_genes"]
+__all__ = ["count_genes", "count_pooled"]
 
 _ENTRY = 8  # of a sparse matrix: float32 and int32
 
 
-def count_genes(shape, n_kept, density, n_neighbors, is_projected):
-    """Count the choice of genes, then their components: blocks of pooled counts beside all own.
+def count_genes(shape, n_kept, density, n_neighbors, is_projected, n_described):
+    """Count the choice of genes, then their components: tiles of pooled counts beside all own.
 
     Parameters
     ----------
@@ -21,23 +23,53 @@ def count_genes(shape, n_kept, density, n_neighbors, is_projected):
     density : float or None
         Share of the counts that are stored, None: they are dense.
     n_neighbors : int
-        Neighbours in the widest graph; the genes are chosen by the middle one.
+        Neighbours in the widest graph.
     is_projected : bool
         Whether components are made.
+    n_described : int
+        Components of a spot in all neighbourhoods.
     """
     n, n_genes = shape
+    selection = kept = 0
+    if n_kept < n_genes:
+        stored = 4 * n_genes if density is None else _ENTRY * density * n_genes
+        # Genes that are kept have more counts than others.
+        kept = stored * (n_kept / n_genes) ** (1.0 if density is None else 0.3)
+        # By columns, or where they are found; blocks: their own values, the mean, the product.
+        selection = n * (n_genes if density is None else stored)
+        selection += 12 * max(_GENE_BLOCK_ENTRIES, n) + _ENTRY * n * n_neighbors
+        selection = max(selection, n * kept)
     if n_kept > _MOST_DENSE_GENES:
-        return _count_whole(n, n_kept, density, n_neighbors, is_projected)
-    stored = 4 * n_genes if density is None else _ENTRY * density * n_genes
-    selection = 0 if n_kept == n_genes else n * 2 * stored + 24 * max(_GENE_BLOCK_ENTRIES, n)
-    kept = stored * (n_kept / n_genes) ** (1.0 if density is None else 0.3)
-    tile = min(n * n_kept, _TILE_ENTRIES)
-    # A tile and the spots around it, their sums, and the axes' sample with its covariance.
-    pooled = 4 * (4 * tile + min(n * n_kept, 2 * tile))
-    learned = min(n, _LEARNED_SPOTS + tile // n_kept) * n_kept
-    square = 16 * n_kept**2 if takes_covariance(min(n, _LEARNED_SPOTS), n_kept) else 8 * learned
-    learned = 8 * learned + max(pooled, square + 4 * min(learned, _BLOCK_ENTRIES))
-    return 300 * n + max(selection, n * kept + learned)
+        return max(
+            selection, n * kept + _count_whole(n, n_kept, density, n_neighbors, is_projected)
+        )
+    tile, around = _count_tile(n, n_kept, n_neighbors)
+    learned = min(n, _LEARNED_SPOTS + tile // 2)
+    if takes_covariance(learned, n_kept):
+        axes = 4 * min(learned * n_kept, _BLOCK_ENTRIES) + 12 * n_kept**2
+    else:
+        axes = 4 * learned * n_kept  # PCA's copy
+    axes = max(axes, 8 * min(learned * n_kept, _GENE_BLOCK_ENTRIES))
+    # Counts around a tile, their sums so far, and those added.
+    learn = 4 * n_kept * (learned + around + 2 * tile)
+    learn = max(learn, 4 * n_kept * learned + axes) * is_projected
+    describe = 4 * n * n_described + count_pooled(n, n_kept, n_neighbors)
+    return max(selection, n * kept + max(learn, describe))
+
+
+def count_pooled(n, n_kept, n_neighbors):
+    """Count a tile of several neighbourhoods: counts, sums so far, those added, the last one's."""
+    tile, around = _count_tile(n, n_kept, n_neighbors)
+    return 4 * n_kept * (around + 3 * tile)
+
+
+def _count_tile(n, n_kept, n_neighbors):
+    """Return the spots of a tile, and of a tile and the spots around it."""
+    most = max(1, _TILE_ENTRIES // n_kept)
+    tile = n / 2 ** ceil(log2(max(1.0, n / most)))
+    # As if tile and neighbourhood were a square and a circle.
+    around = (sqrt(tile) + 2 * sqrt(n_neighbors / pi)) ** 2
+    return int(tile), int(min(n, around))
 
 
 def _count_whole(n, n_kept, density, n_neighbors, is_projected):

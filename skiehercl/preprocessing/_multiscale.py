@@ -82,15 +82,14 @@ def transform_scales(preprocessors, counts, pools, coords=None, sections=None):
         scale_factors(_pool_library(library, pool), preprocessor.target_sum_)
         for preprocessor, pool in zip(preprocessors, pools, strict=True)
     ]
-    features = [None] * len(pools)
+    width = X.shape[1] if preprocessors[0].n_components is None else preprocessors[0].n_components_
+    features = [np.empty((X.shape[0], width), X.dtype) for _ in pools]
     for rows in cut_tiles(X, coords, sections):
         for place, pooled in enumerate(pool_tile(X, pools, rows)):
             preprocessor = preprocessors[place]
             pooled = multiply_rows(pooled, factors[place][rows], copy=False)
-            part = preprocessor._finish(stabilise(pooled, preprocessor.transformation))
-            if features[place] is None:
-                features[place] = np.empty((X.shape[0], part.shape[1]), part.dtype)
-            features[place][rows] = part
+            pooled = stabilise(pooled, preprocessor.transformation)
+            features[place][rows] = preprocessor._finish(pooled)
     return features
 
 

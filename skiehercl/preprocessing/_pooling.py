@@ -75,17 +75,18 @@ def pool_tile(X, pools, rows):
     reached = [graph.indices for graph in graphs if graph is not None]
     around = np.unique(np.concatenate([rows, *reached]))
     near = np.ascontiguousarray(to_dense(X if len(around) == X.shape[0] else X[around]))
-    own = near[np.searchsorted(around, rows)]
-    total, before = own, None
+    own = np.searchsorted(around, rows)
+    total, before = near[own], None
     for graph in graphs:
         if graph is None:
-            yield own.copy()
+            yield near[own]
             continue
         graph = _take_columns(graph.astype(near.dtype, copy=False), around)
         ring = graph if before is None else graph - before
         if before is not None and ring.nnz and ring.data.min() < 0:  # another kind of neighbourhood
-            ring, total = graph, own
-        total, before = total + ring @ near, graph
+            ring, total = graph, near[own]
+        total += ring @ near
+        before = graph
         yield total.copy()
 
 
