@@ -26,7 +26,7 @@ from .._utils._settings import WAYS_TO_NEED_LESS
 from .._utils._warnings import warn_user
 from ..graph import SpatialKNNGraph
 from ..graph._search import _QUERY_BLOCK, MOST_TIES
-from ..preprocessing._footprint import count_genes, count_pooled
+from ..preprocessing._footprint import count_genes
 from ..preprocessing._genes import N_SPATIAL_GENES, N_TOP_GENES
 from ..preprocessing._pooling import _TILE_ENTRIES
 
@@ -209,7 +209,7 @@ def _count_rows(size):
         # Rows, their mean, and PCA's copy unless spots are so many that it takes the covariance.
         is_copied = size.is_projected and not (n >= 10 * data.n_features <= 10_000)
         return 8 * data.n_features * (2 + is_copied)
-    return 12 * data.density * data.n_features * (2 if size.is_plain else 4)
+    return 12 * data.density * data.n_features * (2 if size.is_plain else 3)
 
 
 def _count_features(size):
@@ -241,10 +241,7 @@ def _count_transfer(size):
 
 def _count_transform(size):
     """Count what `transform` makes beside a section, and the allocator may keep."""
-    described = size.n * size.d * (size.pooled * len(size.neighbors) + 12)
-    if not size.is_counts or not size.is_projected:
-        return described
-    return described + count_pooled(size.n, size.n_kept, size.widest)
+    return size.n * size.d * (size.pooled * len(size.neighbors) + 12)
 
 
 def _count_image(size):

@@ -1,8 +1,22 @@
-"""The domains' order."""
+"""The labeling that agrees most with all, and the domains' order."""
 
 import numpy as np
+import pytest
+from sklearn.metrics import adjusted_rand_score
 
+from skiehercl._domains import _consensus
 from skiehercl._domains._consensus import order_domains, renumber
+
+
+@pytest.mark.parametrize("size", [7, 4096])
+def test_the_medoid_agrees_most_with_all_whatever_the_blocks(size, monkeypatch):
+    monkeypatch.setattr(_consensus, "_CHUNK", size)
+    labelings = np.random.RandomState(0).randint(3, size=(6, 50))
+    labelings[2:5, 10:] = labelings[1, 10:]
+    labelings[3, 10:20] = labelings[0, 10:20]
+    agreement = [np.mean([adjusted_rand_score(a, b) for b in labelings]) for a in labelings]
+    found = _consensus._find_medoid([np.eye(3, dtype=np.float32)[labels] for labels in labelings])
+    assert found == np.argmax(agreement)
 
 
 def test_the_largest_domain_comes_first_and_empty_ones_last():

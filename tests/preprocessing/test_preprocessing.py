@@ -193,12 +193,16 @@ def test_pool_counts(dtype):
         np.testing.assert_allclose(dense(pooled), expected, rtol=1e-4)
 
 
-def test_blocks_do_not_change_the_result(monkeypatch):
-    model = ExpressionPreprocessor(n_top_genes=60, pool=5, n_components=4, random_state=0)
-    whole = model.fit_transform(COUNTS, coords=COORDS)
+@pytest.mark.parametrize("container", [np.asarray, sp.csr_matrix])
+@pytest.mark.parametrize("selection", ["dispersion", "spatial"])
+def test_blocks_do_not_change_the_result(container, selection, monkeypatch):
+    X, options = container(COUNTS), {"gene_selection": selection, "random_state": 0}
+    model = ExpressionPreprocessor(n_top_genes=60, pool=5, n_components=4, **options)
+    whole = model.fit_transform(X, coords=COORDS)
     genes = model.highly_variable_
     monkeypatch.setattr(_expression, "_BLOCK_ENTRIES", 3000)
-    blocks = model.fit_transform(COUNTS, coords=COORDS)
+    monkeypatch.setattr(_expression, "_GENE_BLOCK_ENTRIES", 2000)
+    blocks = model.fit_transform(X, coords=COORDS)
     np.testing.assert_array_equal(model.highly_variable_, genes)
     np.testing.assert_allclose(blocks, whole, atol=1e-3)
 
