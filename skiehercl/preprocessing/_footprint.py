@@ -6,7 +6,7 @@ from ._components import _LEARNED_SPOTS, _MOST_DENSE_GENES, takes_covariance
 from ._counts import _BLOCK_ENTRIES, _GENE_BLOCK_ENTRIES
 from ._pooling import _TILE_ENTRIES
 
-__all__ = ["count_genes"]
+__all__ = ["count_genes", "count_pooled"]
 
 _ENTRY = 8  # of a sparse matrix: float32 and int32
 
@@ -53,9 +53,14 @@ def count_genes(shape, n_kept, density, n_neighbors, is_projected, n_described):
     # Counts around a tile, their sums so far, and those added.
     learn = 4 * n_kept * (learned + around + 2 * tile)
     learn = max(learn, 4 * n_kept * learned + axes) * is_projected
-    # Besides, when the next neighbourhood's are summed, those of the last one.
-    describe = 4 * n * n_described + 4 * n_kept * (around + 3 * tile)
+    describe = 4 * n * n_described + count_pooled(n, n_kept, n_neighbors)
     return max(selection, n * kept + max(learn, describe))
+
+
+def count_pooled(n, n_kept, n_neighbors):
+    """Count a tile of several neighbourhoods: counts, sums so far, those added, the last one's."""
+    tile, around = _count_tile(n, n_kept, n_neighbors)
+    return 4 * n_kept * (around + 3 * tile)
 
 
 def _count_tile(n, n_kept, n_neighbors):
