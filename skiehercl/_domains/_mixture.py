@@ -82,8 +82,8 @@ def fit_mixtures(
     # Contiguous as after unpickling, so that copies compute the very same numbers.
     axes = np.ascontiguousarray(vectors[:, ::-1][:, :n_kept]) / scale
     Y = (Z - center) @ axes
-    limit = {} if n_sampled is None else {"n_sampled": max(n_sampled, *sizes)}
-    starts = ward_labels(Y, sizes, rng, **limit)
+    n_sampled = None if n_sampled is None else max(n_sampled, *sizes)
+    starts = ward_labels(Y, sizes, rng, n_sampled=n_sampled)
     return [
         DomainMixture(center, axes, covariance_type).fit(Y, labels, n_clusters, tol)
         for labels in starts

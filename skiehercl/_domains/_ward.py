@@ -13,7 +13,7 @@ __all__ = ["ward_labels"]
 _WARD_LIMIT = 4500
 
 
-def ward_labels(Z, numbers, random_state=None, *, n_sampled=_WARD_LIMIT):
+def ward_labels(Z, numbers, random_state=None, *, n_sampled=None):
     """Label rows by Ward's method; beyond a limit a random sample's, the rest by nearest mean.
 
     Parameters
@@ -23,14 +23,15 @@ def ward_labels(Z, numbers, random_state=None, *, n_sampled=_WARD_LIMIT):
         Numbers of clusters, each from 1 to n.
     random_state : int, RandomState or None
         Draws the sample.
-    n_sampled : int, default=4500
-        Most rows that Ward's method sees, at least the largest of the numbers.
+    n_sampled : int or None
+        Most rows that Ward's method sees, at least the largest of the numbers; None: 4,500.
 
     Returns
     -------
     list of ndarray of shape (n,), int
         For each number of clusters, labels 0 .. number - 1, none of them empty.
     """
+    n_sampled = _WARD_LIMIT if n_sampled is None else n_sampled
     if len(Z) <= n_sampled:
         return _cut_tree(Z, numbers)
     sample = check_random_state(random_state).choice(len(Z), n_sampled, replace=False)
