@@ -26,7 +26,7 @@ from .._utils._settings import WAYS_TO_NEED_LESS
 from .._utils._warnings import warn_user
 from ..graph import SpatialKNNGraph
 from ..graph._search import _QUERY_BLOCK, MOST_TIES
-from ..preprocessing._footprint import count_genes, count_pooled
+from ..preprocessing._footprint import count_genes, count_left
 from ..preprocessing._genes import N_SPATIAL_GENES, N_TOP_GENES
 from ..preprocessing._pooling import _TILE_ENTRIES
 
@@ -145,8 +145,9 @@ def estimate_fit(estimator, data):
         embedding = 8 * size.d + 8 * size.n_clusters
         kept = _count_transform(size)
         if data.is_counts and size.is_projected:
-            kept += count_pooled(size.n, size.n_kept, size.widest)
-        kept = min(kept, _KEPT_MOST) // 2  # whether it is kept is the allocator's luck
+            shape = size.n, data.n_features
+            kept += count_left(shape, size.n_kept, data.density, size.widest)
+        kept = min(kept, _KEPT_MOST)
         one = count_mixture(size.n, size.d, size.d, size.n_clusters, resample=False)
         one = one + kept if count_ward(size.n) > 2 * _GIVEN_BACK else max(one, kept)
         phases["domains"] = size.n * (size.section + embedding) + one

@@ -6,8 +6,10 @@ from ._components import _LEARNED_SPOTS, _MOST_DENSE_GENES, takes_covariance
 from ._counts import _BLOCK_ENTRIES, _GENE_BLOCK_ENTRIES
 from ._pooling import _TILE_ENTRIES
 
-__all__ = ["count_genes", "count_pooled"]
+__all__ = ["count_genes", "count_left"]
 
+# The largest array that glibc may take from its heap; twice that is the most that it leaves there.
+_LARGEST_SMALL = 2**25
 _ENTRY = 8  # of a sparse matrix: float32 and int32
 
 
@@ -30,11 +32,9 @@ def count_genes(shape, n_kept, density, n_neighbors, is_projected, n_described):
         Components of a spot in all neighbourhoods.
     """
     n, n_genes = shape
-    selection = kept = 0
+    selection, kept = 0, _count_kept(n_genes, n_kept, density)
     if n_kept < n_genes:
         stored = 4 * n_genes if density is None else _ENTRY * density * n_genes
-        # Genes that are kept have more counts than others.
-        kept = stored * (n_kept / n_genes) ** (1.0 if density is None else 0.3)
         # By columns, or where they are found; blocks: their own values, the mean, the product.
         selection = n * (n_genes if density is None else stored)
         selection += 12 * max(_GENE_BLOCK_ENTRIES, n) + _ENTRY * n * n_neighbors
@@ -53,11 +53,29 @@ def count_genes(shape, n_kept, density, n_neighbors, is_projected, n_described):
     # Counts around a tile, their sums so far, and those added.
     learn = 4 * n_kept * (learned + around + 2 * tile)
     learn = max(learn, 4 * n_kept * learned + axes) * is_projected
-    describe = 4 * n * n_described + count_pooled(n, n_kept, n_neighbors)
+    describe = 4 * n * n_described + _count_pooled(n, n_kept, n_neighbors)
     return max(selection, n * kept + max(learn, describe))
 
 
-def count_pooled(n, n_kept, n_neighbors):
+def count_left(shape, n_kept, density, n_neighbors):
+    """Count what of a tile stays in the heap: all below twice the largest array freed."""
+    n, n_genes = shape
+    freed = 4 * min(n, _LEARNED_SPOTS) * n_kept, 8 * n_kept**2
+    largest = max((size for size in freed if size <= _LARGEST_SMALL), default=0)
+    left = _count_pooled(n, n_kept, n_neighbors)
+    return left if left + n * _count_kept(n_genes, n_kept, density) < 2 * largest else 0
+
+
+def _count_kept(n_genes, n_kept, density):
+    """Return bytes of a spot's counts of the genes kept; none if these are all."""
+    if n_kept == n_genes:
+        return 0
+    # Genes that are kept have more counts than others.
+    stored = 4 * n_genes if density is None else _ENTRY * density * n_genes
+    return stored * (n_kept / n_genes) ** (1.0 if density is None else 0.3)
+
+
+def _count_pooled(n, n_kept, n_neighbors):
     """Count a tile of several neighbourhoods: counts, sums so far, those added, the last one's."""
     tile, around = _count_tile(n, n_kept, n_neighbors)
     return 4 * n_kept * (around + 3 * tile)
