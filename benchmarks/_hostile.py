@@ -246,14 +246,14 @@ def _open_model(path):
 
     content = path.read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
-    estimator, tensors = json.loads(header["estimator"]), load(content)
+    estimator, tensors = json.loads(header["content"]), load(content)
     for node in list(_find_states(estimator, raw=True)):
         node["items"] = dict(node["items"])
 
     def seal():
         for node in list(_find_states(estimator, raw=True)):
             node["items"] = list(node["items"].items())
-        text = {**header, "estimator": json.dumps(estimator), "sha256": "0" * 64}
+        text = {**header, "content": json.dumps(estimator), "sha256": "0" * 64}
         new = save(tensors, text)
         digest = hashlib.sha256(new).hexdigest().encode()
         path.write_bytes(new.replace(b'"sha256":"' + b"0" * 64, b'"sha256":"' + digest, 1))

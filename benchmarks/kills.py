@@ -165,7 +165,6 @@ def load_ready():
     import torch_geometric.nn  # noqa: F401
 
     import skiehercl._estimator._model
-    import skiehercl._training._checkpoint_file
     import skiehercl._training._loop  # noqa: F401
 
     return harness.load(SECTION)
@@ -207,7 +206,7 @@ def are_identical(first, second):
 
 def read_steps(folder):
     """Return the steps that each checkpoint in a folder holds."""
-    from skiehercl._training._checkpoint_file import read_state
+    from skiehercl._training._checkpoint import read_state
 
     paths = (folder / "checkpoint").glob("training-*.safetensors")
     return [read_state(path)[1]["n_iter"] for path in paths]

@@ -12,6 +12,7 @@ from ._domains._consensus import group_means
 from ._domains._head import MixtureHead
 from ._estimator._base import SpatialClusterer
 from ._estimator._parameters import CONSTRAINTS, PRESETS, check_parameters
+from ._estimator._stored import STORED_IEHERCL
 from ._spots._adjacency import name_graphs
 from ._training._options import HybridEncoder, LossTerms, Trainer, TrainingPlan
 from ._utils._memory import open_memory
@@ -198,6 +199,7 @@ class IEHERCLClusterer(SpatialClusterer):
     ((300,), (300, 64))
     """
 
+    _stored = STORED_IEHERCL
     _parameter_constraints: dict = CONSTRAINTS
     _parts: dict = {  # noqa: RUF012
         **SpatialClusterer._parts,

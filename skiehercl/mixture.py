@@ -13,6 +13,7 @@ from ._domains._mixture import fit_mixtures, sample_rows
 from ._domains._n_clusters import choose_n_clusters, measure_curve
 from ._estimator._base import SpatialClusterer
 from ._estimator._parameters import CONSTRAINTS
+from ._estimator._stored import STORED_MIXTURE
 from ._spots._adjacency import name_graphs
 from ._utils._threads import map_small
 
@@ -86,6 +87,7 @@ class SmoothedMixture(SpatialClusterer):
     (300,)
     """
 
+    _stored = STORED_MIXTURE
     _unread = ("image_key",)
     _takes_image = False
     _shared = ("n_clusters", "graph", "preprocessor", "features", "layout", "random_state")

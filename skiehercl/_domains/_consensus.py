@@ -3,12 +3,21 @@
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from .._storage._fields import array, each, require, size
+from .._storage._registry import stored
 from .._utils._warnings import warn_user
 
 # Spots whose labels are compared at once.
 _CHUNK = 4096
 
 
+def _check_stored(consensus, sizes):
+    for match in consensus.matches_:
+        one_to_one = np.array_equal(np.sort(match), np.arange(len(match)))
+        require(one_to_one, "matches_ is no permutation")
+
+
+@stored({"n_clusters": size("domains"), "matches_": each(array("iu", "domains"))}, _check_stored)
 class DomainConsensus:
     """Domains on which several labelings of the same spots agree best.
 

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from itertools import chain
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from sklearn.utils import gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from .._storage._fields import (
+    array,
+    each,
+    instance,
+    mapping,
+    number,
+    optional,
+    or_none,
+    positive,
+    require,
+)
+from .._storage._registry import find_stored, stored
 from .._utils._options import Options
 from .._utils._threads import map_small
 from ..graph import SpatialKNNGraph, neighbor_mean_matrix
@@ -46,12 +58,20 @@ class Head(Options):
     A subclass holds the parameters. ``fitted`` is the class of what learns: made with the same
     parameters, it has ``fit(voters, spots, candidates, n_pooled, seed)``, which returns the
     domains' probabilities (n, K), ``predict_proba(voters, spots)``, ``n_clusters_`` and, if there
-    were several candidates, ``n_clusters_curve_``; see :class:`MixtureVote`. Files store its
-    attributes. Where it has ``smooth``, the embeddings are averaged over neighbours so many times
-    before it sees them.
+    were several candidates, ``n_clusters_curve_``; see :class:`MixtureVote`. Files store both: of
+    ``fitted`` all attributes, or the parameters and fields that `stored` names. Where it has
+    ``smooth``, the embeddings are averaged over neighbours so many times before it sees them.
     """
 
     fitted: type
+    fitted_classes: ClassVar[set[type]] = set()
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        stored()(cls)
+        if find_stored(cls.fitted) is None:
+            stored(is_open=True)(cls.fitted)
+        Head.fitted_classes.add(cls.fitted)
 
     def build(self):
         """Return what learns from embeddings."""
@@ -79,6 +99,26 @@ def smooth_over_neighbors(z, neighbor_mean, times):
     return z
 
 
+def _check_vote(vote, sizes):
+    mixtures = [one for some in vote.mixtures_ for one in some]
+    consensus = vote.consensus_
+    require(len(mixtures) == len(consensus.matches_), "consensus_ doesn't fit mixtures_")
+    numbers = {consensus.n_clusters, *(one.n_clusters_ for one in mixtures)}
+    require(numbers == {vote.n_clusters_}, "consensus_ or mixtures_ don't fit n_clusters_")
+
+
+@stored(
+    {
+        "n_clusters_": positive(Integral),
+        "n_clusters_curve_": optional(mapping(array("iuf", "candidates", finite=False))),
+        "mixtures_": each(each(instance("DomainMixture"))),
+        "consensus_": instance("DomainConsensus"),
+        "n_refine_neighbors_": or_none(positive(Integral)),
+        "smooth": number(0, 100, kind=Integral),
+        "tol": positive(),
+    },
+    _check_vote,
+)
 class MixtureVote:
     """The mixtures, their consensus and the neighbours' vote; parameters as in MixtureHead.
 

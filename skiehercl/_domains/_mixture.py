@@ -6,12 +6,27 @@ seeing the embedding at different depths, and a vote among them, take most of th
 of them have more components than domains, merged afterwards: a domain needn't be one Gaussian.
 """
 
+from numbers import Integral
+
 import numpy as np
 from scipy import linalg
 from sklearn.mixture import GaussianMixture
 from sklearn.utils import check_random_state
 from sklearn.utils.extmath import softmax
 
+from .._storage._fields import (
+    anything,
+    are_shares,
+    array,
+    check_attributes,
+    instance,
+    number,
+    optional,
+    positive,
+    require,
+    size,
+)
+from .._storage._registry import stored
 from ._ward import ward_labels
 
 __all__ = ["DomainMixture", "TiedMixture", "fit_mixtures", "sample_rows"]
@@ -90,6 +105,27 @@ def fit_mixtures(
     ]
 
 
+def _check_mixture(domains, sizes):
+    """Check that the mixture is of the projected embedding."""
+    inner, of = domains.mixture_, domains.domains_
+    covariance = "tied" if isinstance(inner, TiedMixture) else inner.covariance_type
+    require(covariance == domains.covariance_type, "covariance_type isn't the mixture's")
+    require(inner.means_.shape == (sizes["components"], sizes["d"]), "axes don't fit the mixture")
+    holds = of.min() >= 0 and of.max() == domains.n_clusters_ - 1
+    require(holds, "domains_ aren't 0 .. n_clusters_ - 1")
+
+
+@stored(
+    {
+        "center": array("f", "latent"),
+        "axes": array("f", "latent", "d"),
+        "n_clusters_": positive(Integral),
+        "n_components_": size("components"),
+        "mixture_": instance("TiedMixture", "GaussianMixture"),
+        "domains_": array("iu", "components"),
+    },
+    _check_mixture,
+)
 class DomainMixture:
     """Gaussian mixture whose components are domains, or are merged into domains.
 
@@ -138,6 +174,22 @@ class DomainMixture:
         return (np.asarray(Z, dtype=np.float64) - self.center) @ self.axes
 
 
+def _check_tied(mixture, sizes):
+    positive_definite = (np.linalg.eigvalsh(mixture.covariances_) > 0).all()
+    require(positive_definite, "covariances_ are of no precision")
+    weights = mixture.weights_
+    require((weights > 0).all() and are_shares(weights), "weights_ are no shares")
+
+
+@stored(
+    {
+        "weights_": array("f", "components"),
+        "means_": array("f", "components", "d"),
+        "covariances_": array("f", "d", "d"),
+        "n_iter_": number(0, kind=Integral),
+    },
+    _check_tied,
+)
 class TiedMixture:
     """Gaussian mixture with one covariance for all components, by EM (mclust's EEE).
 
@@ -199,6 +251,33 @@ class TiedMixture:
 
     def _root(self):
         return linalg.cholesky(self.covariances_, lower=True)
+
+
+def _check_untied(mixture, sizes):
+    """Check the covariances, whose shape depends on their type."""
+    m, d, kind = sizes["components"], sizes["d"], mixture.covariance_type
+    shapes = {"full": (m, d, d), "diag": (m, d), "spherical": (m,)}
+    require(kind in shapes, f"covariance_type is {kind!r}")
+    need = array("f", *shapes[kind])
+    check_attributes(mixture, {"covariances_": need, "precisions_cholesky_": need})
+    root = mixture.precisions_cholesky_
+    root = np.diagonal(root, axis1=-2, axis2=-1) if kind == "full" else root
+    require((root > 0).all(), "precisions_cholesky_ are of no precision")
+    require(are_shares(mixture.weights_), "weights_ are no shares")
+
+
+_OTHERS = ("converged_", "lower_bound_", "lower_bounds_", "n_iter_", "precisions_")
+stored(
+    {
+        **dict.fromkeys(_OTHERS, optional(anything)),
+        "covariances_": anything,
+        "precisions_cholesky_": anything,
+        "n_features_in_": size("d"),
+        "weights_": array("f", "components"),
+        "means_": array("f", "components", "d"),
+    },
+    _check_untied,
+)(GaussianMixture)
 
 
 def _fit_untied(Y, labels, covariance_type, tol):

@@ -23,13 +23,14 @@ from .._spots._gather import gather_spots, split_second
 from .._spots._layout import SpotLayout
 from .._spots._recognition import KnownSpots, find_lack, make_keys
 from .._spots._settling import check_placed
+from .._storage._models import StoredEstimator
 from .._utils._display import DocumentedEstimator
 from .._utils._settings import standard_settings
 from .._utils._validation import fit_context
 from ..graph import SpatialKNNGraph
 from ..preprocessing import ExpressionPreprocessor
 from ._footprint import foresee
-from ._stored import StoredEstimator
+from ._stored import import_stored
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -121,6 +122,7 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
         "image_features": True,
         "sections": True,
     }
+    _import_stored = staticmethod(import_stored)
 
     _parts: dict = {"features": SpotFeatures, "layout": SpotLayout}  # noqa: RUF012
     _stand_ins: dict = {  # noqa: RUF012

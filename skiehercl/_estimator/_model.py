@@ -3,8 +3,10 @@
 import numpy as np
 from sklearn.base import clone
 
-from .._domains._head import smooth_over_neighbors
+from .._domains._head import Head, MixtureVote, smooth_over_neighbors
 from .._features._features import NeighborhoodFeatures
+from .._storage._fields import each, instance, require
+from .._storage._registry import stored
 from .._training._callbacks import ProgressBar
 from .._training._checkpoint import Checkpoint
 from .._training._encoding import encode, reconstruct
@@ -14,6 +16,35 @@ from .._utils._memory import NO_MEMORY, recall
 __all__ = ["DomainModel"]
 
 
+def _check_stored(model, sizes):
+    """Check that networks fit the features and the head fits the networks."""
+    features, image = model.features, model.features.image_
+    d, n_scales = len(features.center_), max(1, len(features.graphs_))
+    modalities = {"gene": (d, d * n_scales)}
+    if image is not None and image.prior_ > 0:
+        modalities["image"] = (image.loadings_.shape[1],) * 2
+    latent = model.trained_[0].network.arguments["latent_size"]
+    for trained in model.trained_:
+        arguments = trained.network.arguments
+        require(arguments["modalities"] == modalities, "a network doesn't fit the features")
+        require(arguments["latent_size"] == latent, "networks differ in their latents")
+    require(type(model.head) in Head.fitted_classes, "head is none")
+    together = model._starts_alike and len(model.trained_) > 1
+    if isinstance(model.head, MixtureVote):
+        mixtures = model.head.mixtures_
+        require(len(mixtures) == len(model.trained_) + together, "head doesn't fit trained_")
+        sizes = {len(one.center) for some in mixtures for one in some}
+        require(sizes == {latent}, "head doesn't fit the latents")
+
+
+@stored(
+    {
+        "features": instance("NeighborhoodFeatures"),
+        "plan": instance("TrainingPlan"),
+        "trained_": each(instance("Trained")),
+    },
+    _check_stored,
+)
 class DomainModel:
     """Everything that is learned from a section, and its use on the same or other sections.
 

@@ -1,95 +1,124 @@
-"""`save` and `load` of the fitted estimators, without torch until they are called."""
+"""What files hold of the fitted clusterers."""
 
-from __future__ import annotations
+import pkgutil
+from importlib import import_module
+from numbers import Integral
 
-from typing import TYPE_CHECKING
+import numpy as np
 
-from .._utils._display import DocumentedEstimator
+from .. import _domains
+from .._spots._settling import STAGES
+from .._storage._fields import (
+    anything,
+    are_shares,
+    array,
+    each,
+    instance,
+    mapping,
+    number,
+    one_of,
+    optional,
+    or_none,
+    positive,
+    require,
+    size,
+    texts,
+)
+from .._storage._registry import Stored
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+__all__ = ["STORED_IEHERCL", "STORED_MIXTURE", "import_stored"]
 
-    from .._data._types import PathLike
+_FIELDS = {
+    "labels_": array("iu", "spots"),
+    "probabilities_": array("f", "spots", "domains"),
+    "embedding_": array("f", "spots", "latent"),
+    "n_clusters_": size("domains"),
+    "n_pooled_": number(1.0),
+    "n_features_in_": size("columns"),
+    "feature_names_in_": optional(texts("columns")),
+    "input_": one_of("counts", "log1p", "features"),
+    "_stage": one_of(*STAGES),
+    "_depth": or_none(positive()),
+    "n_clusters_curve_": optional(mapping(array("iuf", "candidates", finite=False))),
+    "_spot_keys": array("f", "spots", None),
+    "_spot_places": optional(anything),
+    "_domain_order": optional(array("iu", "domains")),
+    "_transfer": optional(or_none(instance("LabelTransfer"))),
+    "_n_features_out": size("latent"),
+    "_blocks": optional(mapping(array("iu", None), "genes")),
+    "_anndata_genes": or_none(texts(None)),
+    "_anndata_spots": optional(anything),
+}
 
-__all__ = ["StoredEstimator"]
+
+def import_stored():
+    """Import the modules of all classes that files may name."""
+    from .._training import _loop  # noqa: F401
+    from . import _model  # noqa: F401
+
+    for module in pkgutil.iter_modules(_domains.__path__):
+        import_module(f"{_domains.__name__}.{module.name}")
 
 
-class StoredEstimator(DocumentedEstimator):
-    """Base of estimators that one safetensors file holds."""
+def _check_clusterer(value, n_clusters, features):
+    n_domains = value.probabilities_.shape[1]
+    require(n_domains == n_clusters, "probabilities_ don't fit the model")
+    require(are_shares(value.probabilities_), "probabilities_ don't sum to 1")
+    likeliest = value.probabilities_.argmax(axis=1)
+    require(np.array_equal(value.labels_, likeliest), "labels_ aren't the likeliest domains")
+    order = getattr(value, "_domain_order", np.arange(n_domains))
+    one_to_one = np.array_equal(np.sort(order), np.arange(n_domains))
+    require(one_to_one, "_domain_order is no permutation")
+    genes = value.n_features_in_
+    if hasattr(value, "_blocks"):
+        for columns in value._blocks.values():
+            require(columns.min() >= 0 and columns.max() < genes, "_blocks aren't in X")
+        genes = len(value._blocks["genes"])
+    if features.kind == "counts":
+        known = {one.n_features_in_ for one in features.preprocessors_}
+    else:
+        known = {len(features.center_ if features.axes_ is None else features.axes_.mean_)}
+    require(known == {genes}, "the features aren't those of X")
+    transfer = getattr(value, "_transfer", None)
+    if transfer is not None:
+        sizes = (len(transfer.center_), len(transfer.mean_))
+        require(sizes == (len(features.center_), value._n_features_out), "_transfer doesn't fit")
+        known = np.isin(transfer.labels_, np.arange(n_domains)).all()
+        require(known, "_transfer has other domains")
 
-    def save(self, path: PathLike) -> None:
-        """Write the fitted estimator to one file, without pickle.
 
-        The file is in safetensors format: arrays as tensors, all else as text, and a digest
-        (SHA-256) of it all. An existing file is replaced only once the new one is complete, and
-        keeps its mode; a link leads to the file that is written. All is stored but ``memory`` and
-        ``checkpoint``; sparse adjacencies become CSR, pandas' indices and series arrays.
+def _check_iehercl(value, sizes):
+    _check_clusterer(value, value.model_.head.n_clusters_, value.model_.features)
+    latent = value.model_.trained_[0].network.arguments["latent_size"]
+    require(sizes["latent"] == latent, "embedding_ doesn't fit the networks")
+    require(value.graph_.shape == (sizes["spots"],) * 2, "graph_ isn't of the spots")
 
-        Parameters
-        ----------
-        path : str or path-like
-            The file's name; ".safetensors" is its usual ending.
 
-        Raises
-        ------
-        sklearn.exceptions.NotFittedError
-            If the estimator isn't fitted.
-        TypeError
-            If a parameter is an object that the format doesn't know, such as a graph
-            transformer of your own: use ``joblib.dump`` then.
-        ValueError
-            If the estimator isn't whole: what was fitted has been changed, or isn't finite.
-        OSError
-            If the file can't be written.
+def _check_mixture(value, sizes):
+    _check_clusterer(value, value.mixture_.n_clusters_, value.features_)
+    fits = len(value.mixture_.center) == len(value.features_.center_)
+    require(fits, "mixture_ doesn't fit the features")
 
-        See Also
-        --------
-        load : Read the file.
 
-        Examples
-        --------
-        >>> import os, tempfile
-        >>> from skiehercl import SmoothedMixture
-        >>> from skiehercl.datasets import make_tissue
-        >>> tissue = make_tissue(200, n_domains=3, n_genes=60, return_arrays=True, random_state=0)
-        >>> model = SmoothedMixture(n_clusters=3, random_state=0).fit(tissue.X, tissue.coords)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     model.save(os.path.join(folder, "model.safetensors"))
-        ...     loaded = SmoothedMixture.load(os.path.join(folder, "model.safetensors"))
-        >>> bool((loaded.predict(tissue.X, tissue.coords) == model.labels_).all())
-        True
-        """
-        # Imported here: storing needs torch, which reading or plotting a section doesn't.
-        from ._persistence import save_estimator
-
-        save_estimator(self, path)
-
-    @classmethod
-    def load(cls, path: PathLike) -> Self:
-        """Read a fitted estimator of this class that ``save`` wrote.
-
-        Loading rebuilds a fixed list of classes and runs nothing that the file names, so that
-        files from others are safe to load: they can hold other numbers, but finite ones that fit
-        each other, and take memory by their own size. scikit-learn warns if its version has
-        changed.
-
-        Parameters
-        ----------
-        path : str or path-like
-
-        Returns
-        -------
-        estimator : object of this class
-            Fitted, with the same parameters, attributes and predictions.
-
-        Raises
-        ------
-        OSError
-            If the file can't be opened or read, or is none: a folder, pipe or device.
-        ValueError
-            If it wasn't written by ``save``, holds another class, is damaged, or has another
-            format version.
-        """
-        from ._persistence import load_estimator
-
-        return load_estimator(path, cls)
+STORED_IEHERCL = Stored(
+    {
+        **_FIELDS,
+        "model_": instance("DomainModel"),
+        "graph_": instance("csr_matrix", "csr_array"),
+        "cluster_centers_": array("f", "domains", "latent"),
+        "attention_": mapping(array("f", "spots", None)),
+        "loss_history_": each(mapping(anything)),
+        "n_iter_": positive(Integral),
+        "image_evidence_": or_none(number()),
+        "image_evidence_error_": or_none(number()),
+    },
+    _check_iehercl,
+)
+STORED_MIXTURE = Stored(
+    {
+        **_FIELDS,
+        "features_": instance("NeighborhoodFeatures"),
+        "mixture_": instance("DomainMixture"),
+    },
+    _check_mixture,
+)

@@ -17,6 +17,7 @@ from ._axes import find_axes_of_product, scale_to_unit_rows
 from ._image import ImageComponents
 from ._neighborhoods import build_graphs, choose_graphs, find_widest
 from ._section import SectionTensors
+from ._stored import stored_features
 
 __all__ = ["NeighborhoodFeatures"]
 
@@ -28,6 +29,7 @@ _RIVALS = 18
 _ALIGNED_ROWS = 2000
 
 
+@stored_features
 class NeighborhoodFeatures:
     """Features of spots and of their neighbourhoods, on one common set of principal axes.
 

@@ -4,6 +4,8 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 
+from .._storage._fields import array, instance, number, positive, require
+from .._storage._registry import stored
 from ..graph._means import neighbor_mean_matrix
 from ._evidence import measure_gain
 
@@ -20,6 +22,24 @@ _N_SHUFFLES, _BEYOND = 10, 2.0
 _SHRINKAGE = 0.1
 
 
+def _check_stored(image, sizes):
+    shape = sizes["components"], sizes["columns"]
+    require(image.axes_.components_.shape == shape, "axes_ don't fit loadings_ and mean_")
+
+
+@stored(
+    {
+        "mean_": array("f", "columns"),
+        "inverse_deviation_": array("f", "columns"),
+        "axes_": instance("PCA"),
+        "scale_": positive(),
+        "loadings_": array("f", "genes", "components"),
+        "evidence_": number(),
+        "evidence_error_": number(),
+        "prior_": number(0.0, 1.0),
+    },
+    _check_stored,
+)
 class ImageComponents:
     """Principal components of image features, what they say of the genes, and the trust in them.
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from .._storage._registry import stored
 from .._utils._options import Options
 
 __all__ = ["INPUTS", "SpotFeatures"]
@@ -17,6 +18,7 @@ INPUTS = ("auto", "counts", "log1p", "features")
 _POOLING = {"counts": "counts", "features": "unit"}
 
 
+@stored()
 class SpotFeatures(Options):
     """Features of spots and of their neighbourhoods, on one common set of principal axes.
 

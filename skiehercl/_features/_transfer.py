@@ -4,6 +4,8 @@ import numpy as np
 from sklearn.utils.extmath import randomized_svd, softmax
 
 from .._spots._recognition import find_lack
+from .._storage._fields import array
+from .._storage._registry import stored
 from .._utils._warnings import warn_user
 
 __all__ = ["LabelTransfer", "learn_transfer", "tell_transfer"]
@@ -19,6 +21,16 @@ _CURES = {
 }
 
 
+@stored(
+    {
+        "center_": array("f", "components"),
+        "labels_": array("iu", "labels"),
+        "weights_": array("f", "components", "labels"),
+        "bias_": array("f", "labels"),
+        "loadings_": array("f", "components", "latent"),
+        "mean_": array("f", "latent"),
+    }
+)
 class LabelTransfer:
     """A linear discriminant for the labels and a ridge regression for the embedding.
 

@@ -6,6 +6,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING
 
 from .._data._anndata import unpack_anndata
+from .._storage._registry import stored
 from .._utils._options import Options
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ IMAGE_KEY = "X_image"
 _COLUMNS = ["array-like", slice, str, Integral, callable, None]
 
 
+@stored()
 class SpotLayout(Options):
     """Where a packed X or an AnnData has expression, coordinates, image features and sections.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from .._storage._registry import stored
 from .._utils._options import Options
 
 if TYPE_CHECKING:
@@ -40,6 +41,10 @@ class Callback(Options):
     >>> IEHERCLClusterer(7, trainer=Trainer(callbacks=[StopBelow(0.2)]))
     IEHERCLClusterer(n_clusters=7, trainer=Trainer(callbacks=[StopBelow(loss=0.2)]))
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        stored()(cls)  # a saved model has its trainer's callbacks
 
     def on_train_begin(self, trainer: Trainer) -> None:
         """Before the first epoch."""

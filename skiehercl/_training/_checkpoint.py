@@ -11,6 +11,10 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.utils._param_validation import Interval
 
+from .._storage._arrays import WrittenTensors
+from .._storage._codec import decode, encode
+from .._storage._files import FileError, quote, read_file, write_file
+from .._storage._registry import stored
 from .._utils._atomic import check_target, remove_stale
 from .._utils._memory import list_versions
 from .._utils._warnings import warn_user
@@ -23,6 +27,7 @@ _NAME = "training-{}.safetensors"
 _SHARE = 0.02
 # What the first write is guessed to take, in seconds.
 _FIRST_GUESS = 0.01
+_MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam
 
 
 def make_folder(folder):
@@ -43,6 +48,7 @@ def make_folder(folder):
     check_target(Path(folder) / _NAME.format(0))
 
 
+@stored(is_left_out=True)  # a file would name the folder that a fit writes to
 class Checkpoint(Callback):
     """Writes each training's state to a folder now and then, and goes on from there.
 
@@ -86,8 +92,6 @@ class Checkpoint(Callback):
         OSError
             If the folder can't be made.
         """
-        from ._checkpoint_file import DamagedError, read_state
-
         if not hasattr(self, "_began"):
             self.check()
             self._began, self._spent, self._cost = time.perf_counter(), 0.0, _FIRST_GUESS
@@ -102,22 +106,19 @@ class Checkpoint(Callback):
             self._go_on(trainer, state)
         except FileNotFoundError:
             pass
-        except DamagedError as error:
-            warn_user(f"{self._path} is damaged, so its training starts anew ({error})")
+        except FileError as error:
+            warn_user(f"{error}: its training starts anew")
         self._spent += time.perf_counter() - began
 
     def _go_on(self, trainer, state):
-        from ._checkpoint_file import DamagedError, check_state
-
         own = copy.deepcopy(trainer.state_dict())
         try:
-            check_state(state, trainer)
+            _check_state(state, own, trainer)
             trainer.load_state_dict(state)
         except Exception as error:  # whatever parts of a state lead their owners to
             trainer.load_state_dict(own)
-            raise DamagedError(
-                f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            ) from error
+            reason = quote(f"({type(error).__name__}: {' '.join(str(error).split())})", 200)
+            raise FileError(f"{self._path} is damaged {reason}") from error
         self._written = trainer.epoch_
 
     def on_epoch_end(self, trainer):
@@ -134,8 +135,6 @@ class Checkpoint(Callback):
             self._write(trainer)
 
     def _write(self, trainer):
-        from ._checkpoint_file import write_state
-
         began = time.perf_counter()
         try:
             write_state(self._path, self._identity, trainer.state_dict())
@@ -147,6 +146,34 @@ class Checkpoint(Callback):
         self._written = trainer.epoch_
         self._cost = time.perf_counter() - began
         self._spent += self._cost
+
+
+def write_state(path, identity, state):
+    """Write a state and what it belongs to, replacing the file that is there."""
+    tensors = WrittenTensors()
+    content = encode({"identity": identity, "state": state}, "training", tensors)
+    write_file(path, "checkpoint", content, tensors)
+
+
+def read_state(path):
+    """Return the identity and the state that `write_state` wrote.
+
+    Raises
+    ------
+    OSError
+        If there is none, or no regular file.
+    FileError
+        If the file is another one, or cut off, or changed.
+    """
+
+    def build(content, tensors):
+        content = decode(content, tensors)
+        identity, state = content["identity"], content["state"]
+        if type(identity) is not dict or type(state) is not dict:
+            raise TypeError("its content is no training's")
+        return identity, state
+
+    return read_file(path, "checkpoint", Checkpoint.__name__, build)
 
 
 def _identify(trainer):
@@ -162,7 +189,7 @@ def _identify(trainer):
         "data": _digest_section(trainer.section_),
         "seed": int(trainer.seed_),
         "device": trainer.device_.type,
-        **{name: _to_plain(value) for name, value in parameters.items()},
+        **parameters,
         **{f"{name}'s version": version for name, version in list_versions().items()},
     }
 
@@ -171,10 +198,6 @@ def _name(callback):
     if isinstance(callback, Checkpoint):
         return Checkpoint.__name__  # where and how often changes nothing
     return repr(callback)
-
-
-def _to_plain(value):
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _digest_section(section):
@@ -201,9 +224,65 @@ def _digest_section(section):
 def _check_identity(found, expected, path):
     for name in [*expected, *found]:
         was, now = found.get(name), expected.get(name)
-        if was == now:
+        if np.array_equal(was, now):  # whatever a file may hold
             continue
         what = "of other data" if name == "data" else f"of {name}={was!r:.60}, not {now!r:.60}"
         raise ValueError(
             f"{path} holds a training {what}: fit as it was begun, or pass another folder"
         )
+
+
+def _check_state(found, own, trainer):
+    """Make sure that a state is one that a training, which has just begun, can come to.
+
+    Raises
+    ------
+    Exception
+        Of any kind, if it isn't: what is computed of it later would fail, or worse.
+    """
+    import torch
+
+    optimizer = found["optimizer"]
+    _match(found["network"], own["network"], "network")
+    parameters = dict(enumerate(trainer.network_.parameters()))
+    for number, moments in optimizer["state"].items():
+        like = {"step": torch.tensor(0.0), **dict.fromkeys(_MOMENTS, parameters[number])}
+        _match(moments, like, f"optimizer.{number}")
+    _match(found["callbacks"][0], own["callbacks"][0], "callbacks")  # the others are the user's
+    epoch, n_iter, history = found["epoch"], found["n_iter"], found["history"]
+    holds = optimizer["param_groups"] == own["optimizer"]["param_groups"]
+    holds = holds and [type(v) for v in (epoch, n_iter, found["stopped"])] == [int, int, bool]
+    holds = holds and 0 <= epoch <= n_iter <= trainer.max_iter_
+    for values in history.values():
+        holds = (
+            holds
+            and type(values) is list
+            and len(values) == epoch
+            and {type(v) for v in values} <= {float}
+        )
+    if not holds:
+        raise ValueError("its counts, losses or settings are none of this training")
+
+
+def _match(found, own, where):
+    """Raise a ValueError unless a value has the kind, length, shape and finiteness of another."""
+    import torch
+
+    if isinstance(own, torch.Tensor):
+        alike = isinstance(found, torch.Tensor) and found.shape == own.shape
+        alike = alike and found.dtype == own.dtype and bool(torch.isfinite(found).all())
+    elif isinstance(own, dict):
+        alike = isinstance(found, dict) and found.keys() == own.keys()
+    elif isinstance(own, (list, tuple)):
+        alike = isinstance(found, (list, tuple)) and len(found) == len(own)
+    else:
+        numbers = {int, float}
+        alike = type(found) is type(own) or {type(found), type(own)} == numbers
+    if not alike:
+        raise ValueError(f"its {where} is none of this training")
+    if isinstance(own, dict):
+        for key in own:
+            _match(found[key], own[key], f"{where}.{key}")
+    elif isinstance(own, (list, tuple)):
+        for item, like in zip(found, own, strict=True):
+            _match(item, like, where)

@@ -1,12 +1,15 @@
 """One step of a training, and what comes before the first and after the last."""
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import torch
 
 from .._features._image import regress
 from .._objective._losses import linear_reconstruction_loss, objective, reconstruction_loss
+from .._storage._fields import anything, instance, mapping, number
+from .._storage._registry import stored
 from .._utils._device import autocast, isolated_random_state
 from ._batches import cut_batch
 from ._encoding import _CHUNK
@@ -20,6 +23,13 @@ __all__ = ["Trained", "cut_batches", "finish", "start_network", "start_optimizer
 _PAIR_LIMIT = 512
 
 
+@stored(
+    {
+        "network": instance("IEHERCLNetwork"),
+        "loss_history": mapping(anything),
+        "n_iter": number(0, kind=Integral),
+    }
+)
 @dataclass
 class Trained:
     """A trained network on the CPU, its loss per term and epoch, and the number of steps.

@@ -9,6 +9,9 @@ import torch
 from torch import nn
 from torch_geometric.nn import SAGEConv
 
+from .._storage._foreign import check_count
+from .._storage._registry import stored
+
 __all__ = ["AutoEncoder", "IEHERCLNetwork", "MeanSAGE", "ViewAttention"]
 
 # An image component in its own latent unit, before the attention: with the largest default prior,
@@ -176,6 +179,35 @@ class ModalityEncoder(nn.Module):
             self.sage.start_at(directions.repeat(1, n_scales) / n_scales, 0.0 * directions, bias)
 
 
+def _take_network(value):
+    return {"arguments": value.arguments, "weights": dict(value.state_dict())}
+
+
+def _build_network(cls, state):
+    """Return the network with these weights, which must be all that its arguments ask for."""
+    arguments, weights = state["arguments"], state["weights"]
+    for name, weight in weights.items():
+        if not isinstance(weight, torch.Tensor) or weight.dtype != torch.float32:
+            raise TypeError(f"{cls.__name__}: {name} isn't in float32")
+        if not weight.isfinite().all():
+            raise ValueError(f"{cls.__name__}: {name} holds NaN or infinite values")
+    modalities = arguments["modalities"]
+    if list(modalities) not in (["gene"], ["gene", "image"]):
+        raise ValueError(f"{cls.__name__}: modalities must be gene and maybe image")
+    if any(type(columns) is not tuple or len(columns) != 2 for columns in modalities.values()):
+        raise TypeError(f"{cls.__name__}: modalities have two sizes each")
+    sizes = [arguments["hidden_size"], arguments["latent_size"], *sum(modalities.values(), ())]
+    n_weights = sum(weight.numel() for weight in weights.values())
+    if any(check_count(one) < 1 or one > n_weights for one in sizes):
+        raise ValueError(f"{cls.__name__}: sizes {sizes} don't fit {n_weights} weights")
+    # Without storage: no random start to draw, and no memory for sizes that the file made up.
+    with torch.device("meta"):
+        value = cls(**arguments).eval()
+    value.load_state_dict(weights, assign=True)
+    return value
+
+
+@stored(take=_take_network, build=_build_network)
 class IEHERCLNetwork(nn.Module):
     """The whole network: one encoder per modality, attention across them, GraphSAGE decoder.
 

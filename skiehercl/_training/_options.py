@@ -8,12 +8,15 @@ from typing import Literal
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from .._storage._fields import instance
+from .._storage._registry import stored
 from .._utils._options import Options
 from ._trainer import Trainer
 
 __all__ = ["HybridEncoder", "LossTerms", "Trainer", "TrainingPlan"]
 
 
+@stored()
 class HybridEncoder(Options):
     """The network: autoencoders, GraphSAGE, attention and the gene decoder, (1)-(8).
 
@@ -87,6 +90,7 @@ class HybridEncoder(Options):
         return IEHERCLNetwork(sizes, image_prior=image_prior, **arguments)
 
 
+@stored()
 class LossTerms(Options):
     """Constants of the losses: the walk (10)-(12), the contrast (13), the transport (14)-(17).
 
@@ -131,6 +135,13 @@ class LossTerms(Options):
         self.ot_warmup = ot_warmup
 
 
+@stored(
+    {
+        "network": instance("HybridEncoder"),
+        "terms": instance("LossTerms"),
+        "trainer": instance("Trainer"),
+    }
+)
 @dataclass(frozen=True)
 class TrainingPlan:
     """All that decides on a training besides the spots and the seed.

@@ -9,7 +9,8 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from .._data._untrusted import make_random_state
+from .._storage._foreign import make_random_state
+from .._storage._registry import stored
 from .._utils._memory import NO_MEMORY
 from .._utils._options import Options
 from .._utils._settings import standard_settings
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Trainer"]
 
 
+@stored()
 class Trainer(Options):
     """The training: optimiser, batches, early stop.
 
@@ -240,11 +242,10 @@ class Trainer(Options):
         to the last bit, as if it had never stopped. Tensors are those in use: copy what must
         outlive the next epoch.
         """
-        kind, keys, position, has_gauss, gauss = self.random_state_.get_state()
         return {
             "network": self.network_.state_dict(),
             "optimizer": self.optimizer_.state_dict(),
-            "random_state": [kind, keys.tolist(), position, has_gauss, gauss],
+            "random_state": self.random_state_.get_state(legacy=False),
             "terms": {term.name: term.state_dict() for term in self.terms_},
             "callbacks": [callback.state_dict() for callback in self.callbacks_],
             "history": {name: list(values) for name, values in self.history_.items()},
@@ -257,10 +258,7 @@ class Trainer(Options):
         """Go on from what `state_dict` returned, in a training started alike."""
         self.network_.load_state_dict(state["network"])
         self.optimizer_.load_state_dict(state["optimizer"])
-        _, keys, position, has_gauss, gauss = state["random_state"]
-        place = {"key": np.array(keys, dtype=np.uint32), "pos": position}
-        place = {"state": place, "has_gauss": has_gauss, "gauss": gauss}
-        self.random_state_ = make_random_state(place)
+        self.random_state_ = make_random_state(state["random_state"])
         for term in self.terms_:
             term.load_state_dict(state["terms"][term.name])
         self._ready.clear()

@@ -21,6 +21,8 @@ from .._data._admission import admit
 from .._data._anndata import is_anndata, take_coords
 from .._data._checks import check_all_finite, check_sections
 from .._data._sections import warn_of_space
+from .._storage._fields import anything, array, optional, require, size, texts
+from .._storage._registry import stored
 from .._utils._display import DocumentedEstimator
 from .._utils._settings import is_inside
 from .._utils._warnings import warn_user
@@ -31,8 +33,9 @@ if TYPE_CHECKING:
 
     from .._data._types import Labels, SpotsLike
 
-__all__ = ["SpatialGraph"]
+__all__ = ["SpatialGraph", "stored_graph"]
 
+_MOST_JOBS = 4096
 _MOST_COLUMNS = 10  # that scikit-learn's checks of estimators bring; of more than 3 is warned
 
 
@@ -228,3 +231,24 @@ def _check_dimensions(n_columns, name):
     if n_columns > _MOST_COLUMNS:
         raise ValueError(message)
     warn_user(message)
+
+
+def _check_jobs(graph, sizes):
+    # scipy lists a share of the spots for each of them.
+    n_jobs = getattr(graph, "n_jobs", None)
+    require(n_jobs is None or abs(n_jobs) <= _MOST_JOBS, f"n_jobs is beyond {_MOST_JOBS}")
+
+
+# Of all graphs, fitted or not; one that learns more names it here.
+stored_graph = stored(
+    {
+        "coords_": optional(array("f", "spots", "dimensions")),
+        "section_codes_": optional(array("iu", "spots")),
+        "section_labels_": optional(anything),
+        "bandwidth_": optional(array("f", None)),
+        "radius_": optional(array("f", None)),
+        "n_features_in_": optional(size("dimensions")),
+        "feature_names_in_": optional(texts("dimensions")),
+    },
+    _check_jobs,
+)

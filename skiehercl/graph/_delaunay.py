@@ -7,10 +7,11 @@ from typing import Literal
 
 from sklearn.utils._param_validation import Interval
 
-from ._base import SpatialGraph
+from ._base import SpatialGraph, stored_graph
 from ._search import find_delaunay
 
 
+@stored_graph
 class SpatialDelaunayGraph(SpatialGraph):
     """Graph of the Delaunay triangulation, for scattered cells.
 

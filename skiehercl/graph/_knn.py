@@ -8,10 +8,11 @@ from typing import Literal
 from joblib import effective_n_jobs
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ._base import SpatialGraph
+from ._base import SpatialGraph, stored_graph
 from ._search import find_nearest
 
 
+@stored_graph
 class SpatialKNNGraph(SpatialGraph):
     """Graph of the k nearest spots.
 

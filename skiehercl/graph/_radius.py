@@ -9,10 +9,11 @@ import numpy as np
 from sklearn.utils._param_validation import Interval
 
 from .._utils._warnings import warn_user
-from ._base import SpatialGraph
+from ._base import SpatialGraph, stored_graph
 from ._search import find_within, measure_spacing
 
 
+@stored_graph
 class SpatialRadiusGraph(SpatialGraph):
     """Graph of all spots within a radius.
 

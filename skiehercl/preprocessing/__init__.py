@@ -6,6 +6,7 @@ and components; the functions do single steps. Unpooled results follow scanpy's
 Nothing here is N x N, and sparse counts stay sparse until scaling or PCA is asked for.
 """
 
+from . import _stored  # noqa: F401  # which lets files hold the preprocessor
 from ._counts import highly_variable_genes, looks_like_counts, normalize_log, pool_counts
 from ._preprocessor import ExpressionPreprocessor
 

@@ -1,5 +1,6 @@
 """Checkpoints: wherever a training is cut off, it ends as if it hadn't been."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -13,10 +14,9 @@ from safetensors import safe_open
 from safetensors.torch import save, save_file
 from sklearn.base import clone
 
-from skiehercl._training import _checkpoint, _checkpoint_file
+from skiehercl._training import _checkpoint
 from skiehercl._training._callbacks import Callback
-from skiehercl._training._checkpoint import Checkpoint
-from skiehercl._training._checkpoint_file import read_state, write_state
+from skiehercl._training._checkpoint import Checkpoint, read_state, write_state
 from skiehercl._utils import _atomic
 
 CPU = torch.device("cpu")
@@ -130,7 +130,7 @@ def damage_end(content):
 
 
 def damage_header(content):
-    return content.replace(b"skiehercl-checkpoint-1", b"skiehercl-checkpoint-0")
+    return content.replace(b"skiehercl-checkpoint", b"skiehercl-checkpoinT")
 
 
 def damage_history(content):
@@ -163,7 +163,8 @@ def test_a_damaged_file_is_ignored_with_a_warning(damage, make_section, make_pla
     changed = damage(path.read_bytes())
     assert changed != path.read_bytes()
     path.write_bytes(changed)
-    with pytest.warns(UserWarning, match=r"training-0\.safetensors is damaged.* starts anew"):
+    match = r"training-0\.safetensors is (damaged|no file of Checkpoint).* starts anew"
+    with pytest.warns(UserWarning, match=match):
         trained = train(section, plan, [Checkpoint(tmp_path, 1)])
     assert_same_training(trained, train(section, plan))
     assert_same_training(train(section, plan, [Checkpoint(tmp_path, 1)]), trained)
@@ -175,58 +176,64 @@ def forge(path, change):
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     content = json.loads(metadata["content"])
-    change(dict(content["state"]["dict"]), tensors, content)
-    text = json.dumps(content)
-    metadata |= {"content": text, "digest": _checkpoint_file._digest(text, tensors)}
-    path.write_bytes(save(tensors, metadata))
+    parts = dict(content["items"])
+    change(parts["state"]["items"], tensors, parts)
+    text = json.dumps({**content, "items": list(parts.items())})
+    sealed = save(tensors, {**metadata, "content": text, "sha256": "0" * 64})
+    digest = hashlib.sha256(sealed).hexdigest().encode()
+    path.write_bytes(sealed.replace(b'"sha256":"' + b"0" * 64, b'"sha256":"' + digest, 1))
 
 
-def _number(position, value):
-    return lambda state, *_: state["random_state"].__setitem__(position, value)
-
-
-def _entry(name, value):
-    def change(state, tensors, content):
-        pairs = content["state"]["dict"]
-        next(pair for pair in pairs if pair[0] == name)[1] = value
+def _entry(*path, value):
+    def change(state, tensors, parts):
+        *above, last = path
+        for name in above:
+            state = dict(state)[name]["items"]
+        next(pair for pair in state if pair[0] == last)[1] = value
 
     return change
 
 
 def _tensor(end, make):
-    def change(state, tensors, content):
+    def change(state, tensors, parts):
         name = next(name for name in sorted(tensors) if name.endswith(end))
         tensors[name] = make(tensors[name])
 
     return change
 
 
+def _dict(*items):
+    return {"type": "dict", "items": items}
+
+
 FORGED = {
-    "position": _number(2, 100_000_000),
-    "position before": _number(2, -1),
-    "key": _number(1, [0] * 624),
-    "short key": _number(1, [1] * 3),
-    "text in key": _number(1, ["a"] * 624),
-    "gauss": _number(4, "a"),
-    "epoch": _entry("epoch", 10**12),
-    "negative epoch": _entry("epoch", -1),
-    "epoch as float": _entry("epoch", 2.0),
-    "steps": _entry("n_iter", 10**12),
-    "stopped": _entry("stopped", "no"),
-    "history": _entry("history", [1.0]),
-    "losses": _entry("history", {"dict": [["total", ["a", "b"]]]}),
-    "callbacks": _entry("callbacks", []),
-    "best": _entry("callbacks", [{"dict": [["best", "a"], ["stale", 0]]}]),
-    "terms": _entry("terms", {"dict": []}),
-    "keys": _entry("history", {"dict": [[i * (2**61 - 1), []] for i in range(60_000)]}),
-    "all": lambda state, tensors, content: content.update(state=3),
-    "identity": lambda state, tensors, content: content.update(identity=[1]),
+    "position": _entry("random_state", "state", "pos", value=100_000_000),
+    "position before": _entry("random_state", "state", "pos", value=-1),
+    "zero key": _tensor(".key", torch.zeros_like),
+    "short key": _tensor(".key", lambda tensor: tensor[:3].clone()),
+    "signed key": _tensor(".key", lambda tensor: tensor.view(torch.int32)),
+    "list as key": _entry("random_state", "state", "key", value=[1] * 624),
+    "gauss": _entry("random_state", "gauss", value="a"),
+    "epoch": _entry("epoch", value=10**12),
+    "negative epoch": _entry("epoch", value=-1),
+    "epoch as float": _entry("epoch", value=2.0),
+    "steps": _entry("n_iter", value=10**12),
+    "stopped": _entry("stopped", value="no"),
+    "history": _entry("history", value=[1.0]),
+    "losses": _entry("history", value=_dict(["total", ["a", "b"]])),
+    "callbacks": _entry("callbacks", value=[]),
+    "best": _entry("callbacks", value=[_dict(["best", "a"], ["stale", 0])]),
+    "terms": _entry("terms", value=_dict()),
+    "keys": _entry("history", value=_dict(*([i * (2**61 - 1), []] for i in range(60_000)))),
+    "all": lambda state, tensors, parts: parts.update(state=3),
+    "identity": lambda state, tensors, parts: parts.update(identity=[1]),
+    "class": _entry("epoch", value={"type": "object", "class": "system", "state": _dict()}),
     "weights": _tensor(".weight", lambda tensor: tensor * float("nan")),
     "moments": _tensor(".exp_avg", lambda tensor: tensor.reshape(-1)[:1].clone()),
     "moments' dtype": _tensor(".exp_avg_sq", lambda tensor: tensor.double()),
     "step": _tensor(".step", lambda tensor: torch.zeros(3)),
-    "optimizer": lambda state, *_: dict(state["optimizer"]["dict"])["param_groups"][0][
-        "dict"
+    "optimizer": lambda state, *_: dict(dict(state)["optimizer"]["items"])["param_groups"][0][
+        "items"
     ].__setitem__(0, ["lr", 1e300]),
 }
 
@@ -252,7 +259,7 @@ def test_a_pipe_is_no_checkpoint(make_section, make_plan, tmp_path):
 
 def test_another_safetensors_file_is_no_checkpoint(make_section, make_plan, tmp_path):
     save_file({"a": torch.zeros(2)}, tmp_path / "training-0.safetensors")
-    with pytest.warns(UserWarning, match="damaged"):
+    with pytest.warns(UserWarning, match="is no file of Checkpoint: its training starts anew"):
         train(make_section(), make_plan(max_iter=3), [Checkpoint(tmp_path)])
 
 
@@ -355,7 +362,7 @@ def test_writing_takes_its_share_of_the_time(cost, make_section, make_plan, tmp_
         writes.append(now[0])
 
     monkeypatch.setattr(_checkpoint.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(_checkpoint_file, "write_state", write)
+    monkeypatch.setattr(_checkpoint, "write_state", write)
     plan = make_plan(max_iter=100, batch_size=None, lambda_ot=0.0, tol=0.0, n_iter_no_change=300)
     train(make_section(), plan, [Pass(), Checkpoint(tmp_path)])
     during = writes[:-1] if len(writes) > 1 else writes  # the last one is due at the end
@@ -379,9 +386,10 @@ def test_states_are_plain_values_and_tensors(tmp_path):
     assert torch.equal(again["list"][5][1], torch.arange(3))
     assert again["empty"] == {}
     with safe_open(path, framework="pt") as file:
-        assert json.loads(file.metadata()["content"])["identity"] == {"seed": 1}
-    with pytest.raises(TypeError, match=r"state\.rng is a RandomState"):
-        write_state(path, {}, {"rng": np.random.RandomState(0)})
+        content = dict(json.loads(file.metadata()["content"])["items"])
+        assert content["identity"]["items"] == [["seed", 1]]
+    with pytest.raises(TypeError, match=r"state\.things is a builtins\.set, but files hold only"):
+        write_state(path, {}, {"things": {1, 2}})
 
 
 def test_a_checkpoint_is_named_without_torch():
@@ -398,7 +406,7 @@ import json, os, random, signal, sys, time
 import numpy as np, scipy.sparse as sp, torch
 import skiehercl._training._loop
 from skiehercl._features._section import SectionTensors
-from skiehercl._training._checkpoint import Checkpoint
+from skiehercl._training._checkpoint import Checkpoint, read_state, write_state
 from skiehercl._training._options import HybridEncoder, LossTerms, Trainer, TrainingPlan
 
 folder = sys.argv[1]

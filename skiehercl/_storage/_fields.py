@@ -1,4 +1,4 @@
-"""What the attributes of a stored object must be: kinds, shapes that agree, finite numbers.
+"""What the attributes of a stored object must be: types, shapes that agree, finite numbers.
 
 A specification is a function (value, sizes) that raises for a bad value. ``sizes`` holds the named
 dimensions of one object: the first attribute that has one sets it, all others must agree.
@@ -9,8 +9,8 @@ from numbers import Integral, Real
 import numpy as np
 
 __all__ = [
-    *("anything", "array", "check_attributes", "each", "instance", "lacking", "mapping"),
-    *("number", "one_of", "or_none", "size", "texts"),
+    *("anything", "are_shares", "array", "check_attributes", "each", "instance", "mapping"),
+    *("number", "one_of", "optional", "or_none", "positive", "require", "size", "texts"),
 ]
 
 
@@ -52,7 +52,8 @@ def size(name):
     """Take an integer that is the size of a named dimension."""
 
     def check(value, sizes):
-        _check_integer(value)
+        if isinstance(value, bool | np.bool_) or not isinstance(value, Integral):
+            raise TypeError(f"is a {type(value).__name__}, no integer")
         if value < 1 or sizes.setdefault(name, int(value)) != value:
             raise ValueError(f"is {value} where the arrays have {sizes[name]}")
 
@@ -71,6 +72,11 @@ def number(low=-np.inf, high=np.inf, kind=Real):
     return check
 
 
+def positive(kind=Real):
+    """Take a finite number above 0, of integers one from 1."""
+    return number(1 if kind is Integral else np.finfo(float).tiny, kind=kind)
+
+
 def one_of(*values):
     """Take one of these plain values."""
 
@@ -81,12 +87,12 @@ def one_of(*values):
     return check
 
 
-def instance(*classes):
-    """Take an object of one of these very classes."""
+def instance(*names):
+    """Take an object of one of these classes, by name: two classes of a file never share one."""
 
     def check(value, sizes):
-        if type(value) not in classes:
-            raise TypeError(f"is a {type(value).__name__}, no {classes[0].__name__}")
+        if type(value).__name__ not in names:
+            raise TypeError(f"is a {type(value).__name__}, no {names[0]}")
 
     return check
 
@@ -122,7 +128,7 @@ def or_none(specification):
     return lambda value, sizes: None if value is None else specification(value, sizes)
 
 
-def lacking(specification):
+def optional(specification):
     """Let the attribute be absent."""
 
     def check(value, sizes):
@@ -133,20 +139,25 @@ def lacking(specification):
 
 
 def check_attributes(value, specifications):
-    """Raise an error that names the class and attribute, if one is missing or bad."""
+    """Raise an error that names class and attribute, if one is missing or bad; return the sizes."""
     name, attributes, sizes = type(value).__name__, vars(value), {}
     for attribute, specification in specifications.items():
-        if attribute not in attributes:
-            if getattr(specification, "may_lack", False):
-                continue
+        if attribute in attributes:
+            try:
+                specification(attributes[attribute], sizes)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{name}.{attribute} {error}") from None
+        elif not getattr(specification, "may_lack", False):
             raise ValueError(f"{name} lacks {attribute}")
-        try:
-            specification(attributes[attribute], sizes)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{name}.{attribute} {error}") from None
     return sizes
 
 
-def _check_integer(value):
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Integral):
-        raise TypeError(f"is a {type(value).__name__}, no integer")
+def require(holds, what):
+    """Raise a ValueError that says what is wrong, unless a relation of attributes holds."""
+    if not holds:
+        raise ValueError(what)
+
+
+def are_shares(values):
+    """Whether the rows of an array are shares of a whole."""
+    return (values >= 0).all() and np.allclose(values.sum(axis=-1), 1.0, atol=1e-3)

@@ -1,7 +1,7 @@
 import pytest
 
-from skiehercl._estimator._classes import ESTIMATORS
-from skiehercl._estimator._schema import anything, lacking
+from skiehercl import IEHERCLClusterer
+from skiehercl._storage._fields import anything, optional
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -9,6 +9,5 @@ def _more_attributes():
     """Let an estimator have attributes that learn nothing, to hold what a test likes."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("extra_", "names_", "more_"):
-            attributes = ESTIMATORS["IEHERCLClusterer"].attributes
-            patch.setitem(attributes, name, lacking(anything))
+            patch.setitem(IEHERCLClusterer._stored.fields, name, optional(anything))
         yield
