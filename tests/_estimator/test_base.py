@@ -52,8 +52,10 @@ def test_every_parameter_of_a_part_is_reached_without_making_the_part(name):
 def test_unknown_parts_and_names_are_refused(cls):
     with pytest.raises(ValueError, match="Invalid parameter 'laiout'"):
         cls().set_params(laiout__layer="counts")
-    with pytest.raises(ValueError, match="Invalid parameter 'layers'"):
+    with pytest.raises(ValueError, match=r"'layers' is no parameter of SpotLayout: .* layer here"):
         cls().set_params(layout__layers="counts")
+    with pytest.raises(ValueError, match="Invalid parameter 'shape'"):
+        cls().set_params(layout__shape="counts")
 
 
 def test_clones_share_no_part():
