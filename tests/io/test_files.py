@@ -565,10 +565,10 @@ def test_check_writable(tmp_path, monkeypatch):
 
 
 class _SpatialDataStandIn:
-    """The one attribute of a SpatialData that is used: spatialdata itself is an extra."""
+    """The attributes of a SpatialData that are used: spatialdata itself is an extra."""
 
     def __init__(self, tables):
-        self.tables = tables
+        self.tables, self.images = tables, {}
 
 
 def test_from_spatialdata_returns_a_checked_copy_of_the_named_table():
