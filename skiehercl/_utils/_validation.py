@@ -1,5 +1,7 @@
 """What callers write, checked: parameters by scikit-learn's decorators, names that others use."""
 
+from __future__ import annotations
+
 import difflib
 import functools
 import inspect
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, TypeVar
 
+    from typing_extensions import Self
+
     _Function = TypeVar("_Function", bound=Callable[..., Any])
 
     def fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[_Function], _Function]: ...
@@ -21,7 +25,10 @@ if TYPE_CHECKING:
         parameter_constraints: Mapping[str, Any], *, prefer_skip_nested_validation: bool
     ) -> Callable[[_Function], _Function]: ...
 
+    from sklearn.base import BaseEstimator as _Mixin  # of estimators
+
 else:
+    _Mixin = object
     from sklearn.base import _fit_context as fit_context
     from sklearn.utils._param_validation import validate_params
 
@@ -81,7 +88,7 @@ _DATA = {alias: name for name, some in _DATA.items() for alias in some.split()}
 _LIKE = 0.9
 
 
-class NamedParameters:
+class NamedParameters(_Mixin):
     """Base of estimators that know their parameters by others' names, and X by the paper's."""
 
     # Parameters that are options, and the class that None stands for.
@@ -104,7 +111,7 @@ class NamedParameters:
             if inspect.isfunction(method := vars(cls).get(name)):
                 setattr(cls, name, _take_x_gene(method))
 
-    def set_params(self, **params):
+    def set_params(self, **params: Any) -> Self:
         """Set parameters of the estimator, or by ``<part>__<name>`` those of its parts.
 
         A part that is None, such as ``head``, becomes what None stands for first.

@@ -20,7 +20,7 @@ N_SPOTS, N_DOMAINS = 240, 4
 
 @pytest.fixture(scope="module")
 def tissue():
-    return make_tissue(N_SPOTS, N_DOMAINS, n_genes=60, random_state=0)
+    return make_tissue(N_SPOTS, N_DOMAINS, n_genes=60, gene_signal=2.0, random_state=0)
 
 
 @pytest.fixture

@@ -426,11 +426,9 @@ def test_pipes_are_not_waited_for(tmp_path, counts, name):
     outs = write_outs(tmp_path / "outs", counts, "h5" if name.endswith(".h5") else "mtx")
     (outs / name).unlink(missing_ok=True)
     os.mkfifo(outs / name)
-    if name.endswith("png"):
-        io.read_visium(outs)  # as if there were none
-    else:
-        with pytest.raises(OSError, match=os.path.basename(name)):
-            read_silently(outs)
+    read = io.read_visium if name.endswith("png") else read_silently
+    with pytest.raises(OSError, match=os.path.basename(name)):
+        read(outs)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes")
