@@ -380,6 +380,7 @@ def test_smoothing_averages_each_spot_with_its_neighbours():
 
 @pytest.mark.parametrize("n_init", [1, 2])
 def test_smoothed_heads_predict_what_they_fitted(n_init, tmp_path):
+    pytest.importorskip("torch")
     tissue = make_tissue(200, 3, n_genes=40, image=False, return_arrays=True, random_state=0)
     rough, model = (
         IEHERCLClusterer(3, n_init=n_init, max_iter=2, random_state=0).set_params(
