@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from .._utils._memory import list_versions, open_memory, remember
 from ._base import PatchTransformer
-from ._cutting import cut_patches
 from ._files import digest_image
 
 if TYPE_CHECKING:
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from .._data._types import FloatArray, ImageLike, MemoryLike, PathLike, RandomState, SpotsLike
 
 __all__ = ["ResNet50PatchFeaturizer"]
-
-_TITLE = "image features"
 
 
 class ResNet50PatchFeaturizer(ClassNamePrefixFeaturesOutMixin, PatchTransformer):
@@ -51,10 +48,6 @@ class ResNet50PatchFeaturizer(ClassNamePrefixFeaturesOutMixin, PatchTransformer)
         Patches are resized to this side (bilinear, antialiased); None keeps their size.
     batch_size : int, default=64
         Patches per forward pass. Only one batch is in memory at the network's size.
-    dense : bool, default=False
-        Run the network over overlapping windows of six patches a side and average its map over
-        each spot's patch, instead of running it over each patch: faster by about the number of
-        patches that overlap, and an approximation (see Notes). Needs `image`.
     device : str, default="auto"
         "auto": a CUDA device or Apple's, if there is one, else the CPU.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
@@ -88,13 +81,6 @@ class ResNet50PatchFeaturizer(ClassNamePrefixFeaturesOutMixin, PatchTransformer)
 
     Notes
     -----
-    In dense mode the network sees the tissue around a patch where patch mode pads with zeros.
-    Deep networks feel that in every cell of their map: with EfficientNet-lite0 on an olfactory bulb
-    the median cosine between the two is 0.56, yet a linear probe finds the layers nearly as well
-    (0.71 and 0.76 of the spots right; ``benchmarks/log.md``). So take one mode for all
-    sections that are compared. It serves networks that end in a global average (resnet, densenet,
-    efficientnet, regnet).
-
     Grey patches are repeated to three channels. For any other number the first convolution is
     adapted: its weights averaged over red, green and blue, repeated, times 3 / channels (the
     paper's CosMx images have 4); mean and std are then the average of the three.
@@ -118,7 +104,6 @@ class ResNet50PatchFeaturizer(ClassNamePrefixFeaturesOutMixin, PatchTransformer)
         "weights": [None, str, os.PathLike],
         "input_size": [None, Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "dense": ["boolean"],
         "device": [str],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
         "memory": [None, str, os.PathLike, HasMethods(["cache"])],
@@ -141,7 +126,6 @@ class ResNet50PatchFeaturizer(ClassNamePrefixFeaturesOutMixin, PatchTransformer)
         pad: Literal["reflect", "edge"] = "reflect",
         input_size: int | None = 224,
         batch_size: int = 64,
-        dense: bool = False,
         device: str = "auto",
         precision: Literal["auto", "float32", "bfloat16"] = "auto",
         memory: MemoryLike | None = None,
@@ -160,7 +144,6 @@ class ResNet50PatchFeaturizer(ClassNamePrefixFeaturesOutMixin, PatchTransformer)
         self.pad = pad
         self.input_size = input_size
         self.batch_size = batch_size
-        self.dense = dense
         self.device = device
         self.precision = precision
         self.memory = memory
@@ -172,10 +155,8 @@ class ResNet50PatchFeaturizer(ClassNamePrefixFeaturesOutMixin, PatchTransformer)
 
     def _fit_description(self, patch):
         from ._backbone import build_backbone, fold_batch_norm
-        from ._inference import encode_patches, find_map
+        from ._inference import encode_patches
 
-        if self.dense and self.image_ is None:
-            raise ValueError("dense=True runs over windows of a slide: pass image= and coordinates")
         built = build_backbone(
             self.backbone,
             self.weights,
@@ -196,15 +177,13 @@ class ResNet50PatchFeaturizer(ClassNamePrefixFeaturesOutMixin, PatchTransformer)
                 "small for this network"
             ) from error
         self.n_features_out_ = features.shape[1]
-        example = self._make_noise(patch)
-        self.network_ = fold_batch_norm(self.network_, example)
-        self._dense_map = find_map(self.network_, example) if self.dense else None
+        self.network_ = fold_batch_norm(self.network_, self._make_noise(patch))
 
     def _describe_input(self):
         return {"input_size": self.input_size, "ceiling": self.pixel_max_}
 
     def _make_noise(self, patch):
-        """Return an input (1, c, h, w) on which no two layers of a network agree by chance."""
+        """Return a random input (1, c, h, w), on which networks are compared."""
         import torch
 
         size = patch.shape[1:3] if self.input_size is None else (self.input_size,) * 2
@@ -213,7 +192,7 @@ class ResNet50PatchFeaturizer(ClassNamePrefixFeaturesOutMixin, PatchTransformer)
         return noise.contiguous(memory_format=torch.channels_last)
 
     def transform(self, X: SpotsLike) -> FloatArray:
-        """Run the network over the patches, batch by batch, or over windows in dense mode.
+        """Run the network over the patches, batch by batch.
 
         Parameters
         ----------
@@ -236,8 +215,7 @@ class ResNet50PatchFeaturizer(ClassNamePrefixFeaturesOutMixin, PatchTransformer)
         def compute():
             network = place_network(self.network_, **how)
             backbone = Backbone(network, self.pixel_mean_, self.pixel_std_)
-            encode = self._encode_windows if self.dense else self._encode_patches
-            return encode(backbone, source, {**how, **self._describe_input()})
+            return self._encode_patches(backbone, source, {**how, **self._describe_input()})
 
         if self.memory is None:
             return compute()
@@ -250,35 +228,18 @@ class ResNet50PatchFeaturizer(ClassNamePrefixFeaturesOutMixin, PatchTransformer)
 
         n = len(source.order)
         features = np.empty((n, self.n_features_out_), dtype=np.float32)
-        with tqdm(total=n, unit="patch", desc=_TITLE, disable=not self.verbose) as bar:
+        with tqdm(total=n, unit="patch", desc="image features", disable=not self.verbose) as bar:
             for batch in gen_batches(n, self.batch_size):
                 rows = source.order[batch]
                 features[rows] = encode_patches(backbone, source.cut(rows), **how)
                 bar.update(len(rows))
         return features
 
-    def _encode_windows(self, backbone, source, how):
-        from ._inference import WINDOW_PATCHES, encode_windows, plan_windows
-
-        size = self.patch_size_
-        windows, members, offsets = plan_windows(source.centres, size)
-        step = max(1, self.batch_size // WINDOW_PATCHES**2)
-        features = np.empty((len(offsets), self.n_features_out_), dtype=np.float32)
-        with tqdm(total=len(offsets), unit="spot", desc=_TITLE, disable=not self.verbose) as bar:
-            for batch in gen_batches(len(windows), step):
-                spots = members[batch]
-                pixels = cut_patches(self.image_, windows[batch], WINDOW_PATCHES * size, self.pad)
-                starts = [offsets[rows] for rows in spots]
-                found = encode_windows(backbone, pixels, starts, self._dense_map, **how)
-                features[np.concatenate(spots)] = np.concatenate(found)
-                bar.update(sum(map(len, spots)))
-        return features
-
     def _describe_run(self, source, how):
         """Return a digest of all that the features depend on."""
         state = {name: value.numpy() for name, value in self.network_.state_dict().items()}
         pixels = source.patches if self.image_ is None else digest_image(self.image_)
-        settings = (self.patch_size_, self.pad, self.input_size, self.pixel_max_, self.dense)
+        settings = (self.patch_size_, self.pad, self.input_size, self.pixel_max_)
         norm = (self.pixel_mean_, self.pixel_std_)
         run = (how["device"].type, str(how["dtype"]), list_versions())
         everything = (pixels, source.centres, settings, norm, run, repr(self.network_), state)

@@ -604,7 +604,7 @@ def test_patches_at_spots_are_tissue(read_section, name):
     assert len(away) > 50 and darker
 
 
-# ---- speed: folding, precision, dense mode, cache --------------------------------------------
+# ---- speed: folding, precision, cache -------------------------------------------------------
 
 
 @quiet
@@ -659,84 +659,6 @@ def test_bfloat16_is_close_and_the_network_stays_float32():
     assert not np.array_equal(features, exact)
     assert np.abs(features - exact).max() < 0.03 * np.abs(exact).max()
     assert all(p.dtype == torch.float32 for p in rounded.network_.parameters())
-
-
-@pytest.mark.parametrize("patch, shape", [(8, (60, 90)), (7, (40, 30))])
-@pytest.mark.parametrize("input_size", [None, 16])
-def test_dense_mode_is_exact_without_context(patch, shape, input_size):
-    # 1 x 1 convolutions see no neighbours, so windows and patches hold the same cells
-    image, coords = make_image(*shape), make_coords(60, *shape, margin=0)
-    net = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 6, 1), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1)
-    )
-    image = np.full_like(image, 90) if input_size else image  # resizing mixes neighbours
-    settings = dict(image=image, patch_size=patch, input_size=input_size)
-    exact = ResNet50PatchFeaturizer(net, **settings).fit_transform(coords)
-    dense = ResNet50PatchFeaturizer(net, dense=True, batch_size=40, **settings)
-    np.testing.assert_allclose(dense.fit_transform(coords), exact, rtol=1e-4, atol=1e-5)
-    order = np.random.default_rng(0).permutation(len(coords))
-    np.testing.assert_allclose(dense.transform(coords[order]), exact[order], rtol=1e-4, atol=1e-5)
-
-
-def test_dense_windows_hold_each_patch():
-    centres = np.random.default_rng(0).integers(0, 500, (300, 2))
-    size = 17
-    windows, members, offsets = _inference.plan_windows(centres, size)
-    side = _inference.WINDOW_PATCHES * size
-    assert sorted(np.concatenate(members)) == list(range(300))
-    for window, rows in zip(windows, members, strict=True):
-        start = window - side // 2
-        np.testing.assert_allclose(start + offsets[rows] * size, centres[rows] - size // 2)
-        assert (offsets[rows] >= 0).all()
-        assert (offsets[rows] <= _inference.WINDOW_PATCHES - 1).all()
-
-
-@quiet
-def test_dense_mode_averages_the_map_of_the_window():
-    image, spot = make_image(300, 300), np.array([[120.0, 100.0]])
-    settings = dict(image=image, patch_size=32, input_size=64, random_state=0, dense=True)
-    featurizer = ResNet50PatchFeaturizer("resnet18", None, **settings).fit(spot)
-    headless = torch.nn.Sequential(*list(featurizer.network_.children())[:-2])
-    window = image[84 : 84 + 6 * 32, 104 : 104 + 6 * 32]  # it starts where the only patch starts
-    x = torch.from_numpy(window.copy()).permute(2, 0, 1)[None].float() / 255
-    x = torch.nn.functional.interpolate(x, (384, 384), mode="bilinear", antialias=True)
-    mean, std = (
-        torch.tensor(v).view(1, 3, 1, 1) for v in (_backbone.IMAGENET_MEAN, _backbone.IMAGENET_STD)
-    )
-    with torch.inference_mode():
-        expected = headless((x - mean) / std)[:, :, :2, :2].mean(dim=(2, 3))
-    np.testing.assert_allclose(featurizer.transform(spot), expected, rtol=1e-3, atol=1e-4)
-
-
-@quiet
-@pytest.mark.parametrize(
-    "name, found",
-    [("densenet121", ("features", True)), ("efficientnet_b0", ("features", False))],
-)
-def test_dense_mode_finds_the_map_of_other_families(name, found):
-    settings = dict(image=make_image(), patch_size=32, input_size=64, random_state=0)
-    featurizer = ResNet50PatchFeaturizer(name, None, dense=True, **settings).fit(make_coords(2))
-    assert featurizer._dense_map == found
-
-
-def test_dense_mode_with_a_shared_activation():
-    relu = torch.nn.ReLU()
-    layers = torch.nn.Conv2d(3, 6, 1), relu, torch.nn.Conv2d(6, 5, 1), relu
-    net = torch.nn.Sequential(*layers, torch.nn.AdaptiveAvgPool2d(1))
-    settings = dict(image=make_image(), patch_size=8, input_size=None)
-    exact = ResNet50PatchFeaturizer(net, **settings).fit_transform(make_coords())
-    dense = ResNet50PatchFeaturizer(net, dense=True, **settings).fit_transform(make_coords())
-    np.testing.assert_allclose(dense, exact, rtol=1e-4, atol=1e-5)
-
-
-@quiet
-def test_dense_mode_refuses_what_it_cannot_serve():
-    settings = dict(image=make_image(), patch_size=16, dense=True)
-    for name, size in (("alexnet", 64), ("resnet18", 32)):  # no average; a map of one cell
-        with pytest.raises(ValueError, match="dense=True needs a network that ends in the average"):
-            ResNet50PatchFeaturizer(name, None, input_size=size, **settings).fit(make_coords())
-    with pytest.raises(ValueError, match="pass image="):
-        ResNet50PatchFeaturizer(make_net(), dense=True).fit(np.zeros((2, 8, 8, 3)))
 
 
 def test_features_are_kept_by_content(tmp_path, monkeypatch):
