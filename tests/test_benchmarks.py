@@ -263,3 +263,16 @@ def test_gradients_of_a_training_are_measured_and_nothing_changes():
     assert twice["contrast"] == pytest.approx(2 * once["contrast"])
     assert twice["transport"] == once["transport"] > 0
     assert once["total"] <= sum(once.values()) - once["total"]
+
+
+def test_a_call_map_has_the_functions_files_and_deepest_stack_of_a_call():
+    trace = importlib.import_module("benchmarks.call_map").trace
+    called, deepest = trace(make_small_tissue)
+    assert called["datasets/_make_tissue.py"] >= {"make_tissue"}
+    assert deepest[0].endswith(" make_tissue")
+    assert 1 < len(deepest) <= sum(map(len, called.values()))
+    assert sys.getprofile() is None
+
+
+def make_small_tissue():
+    return make_tissue(60, 2, n_genes=20, image=False, return_arrays=True, random_state=0)
