@@ -35,7 +35,7 @@ def count_mixture(n_spots, width, depth, n_components, resample):
     """Count a mixture in the leading directions (depth) of an embedding (n, width)."""
     rows = min(n_spots, _LEARNED_ROWS)
     ward = count_ward(min(rows, _WARD_ROWS) if resample else rows)
-    fit = rows * 8 * (2 * width + depth) + max(ward, 8 * rows * 3 * n_components)
+    fit = rows * (16 * width + 12 * depth) + max(ward, 8 * rows * 3 * n_components)
     return max(fit, 4 * n_spots * (width + 3 * n_components))
 
 

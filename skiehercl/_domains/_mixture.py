@@ -206,11 +206,11 @@ class TiedMixture:
 
     def fit(self, Y, labels, tol=1e-3):
         """Fit to spots Y (n, d) from the labels (n,) 0 .. m - 1 of the components, none empty."""
-        squares = Y.T @ Y / len(Y)
-        self._maximise(Y, np.eye(labels.max() + 1)[labels], squares, _START_FLOOR)
+        squares, single = Y.T @ Y / len(Y), Y.astype(np.float32)
+        self._maximise(Y, np.eye(labels.max() + 1)[:, labels], squares, _START_FLOOR)
         reached = -np.inf
         for self.n_iter_ in range(1, _MAX_ITER + 1):
-            posterior, likelihood = self._expect(Y, squares)
+            posterior, likelihood = self._expect(single, squares)
             self._maximise(Y, posterior, squares, _FLOOR)
             if abs(likelihood - reached) < tol:
                 break
@@ -223,34 +223,35 @@ class TiedMixture:
 
     def discriminant(self):
         """Return loadings (d, m) and offsets (m,) of the components' log-odds, linear in Y."""
-        loadings = linalg.cho_solve((self._root(), True), self.means_.T)
+        return self._discriminate(np.linalg.cholesky(self.covariances_))
+
+    def _discriminate(self, root):
+        loadings = linalg.cho_solve((root, True), self.means_.T)
         return loadings, np.log(self.weights_) - 0.5 * (self.means_.T * loadings).sum(axis=0)
 
     def _expect(self, Y, squares):
-        """Return the posterior (n, m) and the mean log-likelihood of Y; squares are Y.T @ Y / n."""
-        loadings, offsets = self.discriminant()
-        scores = Y @ loadings
-        scores += offsets
-        highest = scores.max(axis=1, keepdims=True)
+        """Return the posterior (m, n) and the mean log-likelihood of Y; squares are Y.T @ Y / n."""
+        root = np.linalg.cholesky(self.covariances_)
+        loadings, offsets = self._discriminate(root)
+        # A row for each component: sums over short rows would take most of the time.
+        scores = loadings.T.astype(Y.dtype) @ Y.T
+        scores += offsets[:, None].astype(Y.dtype)
+        highest = scores.max(axis=0)
         scores -= highest
-        posterior = np.exp(scores, out=scores)
-        total = posterior.sum(axis=1, keepdims=True)
+        posterior = np.exp(scores, out=scores).astype(np.float64)
+        total = posterior.sum(axis=0)
         posterior /= total
-        root = self._root()
         # What all components have in common, and so doesn't move the posterior.
         own = np.trace(linalg.cho_solve((root, True), squares)) + len(root) * np.log(2 * np.pi)
         own = own / 2 + np.log(np.diag(root)).sum()
         return posterior, float((highest + np.log(total)).mean() - own)
 
     def _maximise(self, Y, posterior, squares, floor):
-        counts = posterior.sum(axis=0) + 10 * np.finfo(np.float64).eps
+        counts = posterior.sum(axis=1) + 10 * np.finfo(np.float64).eps
         self.weights_ = counts / counts.sum()
-        self.means_ = posterior.T @ Y / counts[:, None]
+        self.means_ = posterior @ Y / counts[:, None]
         covariance = squares - (self.means_.T * self.weights_) @ self.means_
         self.covariances_ = covariance + floor * np.eye(Y.shape[1])
-
-    def _root(self):
-        return linalg.cholesky(self.covariances_, lower=True)
 
 
 def _check_untied(mixture, sizes):
