@@ -20,9 +20,9 @@ from ._estimator._base import LaidOutClusterer
 from ._estimator._parameters import CONSTRAINTS
 from ._features._options import INPUTS
 from ._features._transfer import LabelTransfer
+from ._spots._conversion import check_placed
 from ._spots._gather import split_second
-from ._spots._recognition import KnownSpots, make_keys
-from ._spots._settling import check_placed
+from ._spots._rows import KnownSpots, make_keys
 from ._utils._settings import clone_plain, standard_settings
 from ._utils._validation import fit_context
 from ._utils._warnings import warn_user
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
     from typing_extensions import Self
 
-    from ._data._types import (
+    from ._spots._layout import SpotLayout
+    from ._typing import (
         ArrayLike,
         FloatArray,
         IntArray,
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
         RandomState,
         SpotsLike,
     )
-    from ._spots._layout import SpotLayout
 
 __all__ = ["NonSpatialClusterer"]
 

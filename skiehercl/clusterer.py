@@ -13,7 +13,7 @@ from ._domains._head import MixtureHead
 from ._estimator._base import SpatialClusterer
 from ._estimator._parameters import CONSTRAINTS, PRESETS, check_parameters
 from ._estimator._stored import STORED_IEHERCL
-from ._spots._adjacency import name_graphs
+from ._spots._graphs import name_graphs
 from ._training._options import HybridEncoder, LossTerms, Trainer, TrainingPlan
 from ._utils._memory import open_memory
 from ._utils._settings import standard_settings
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from ._data._types import (
+    from ._domains._head import Head
+    from ._features._options import SpotFeatures
+    from ._spots._layout import SpotLayout
+    from ._typing import (
         FloatArray,
         GraphLike,
         MemoryLike,
         PathLike,
         RandomState,
     )
-    from ._domains._head import Head
-    from ._features._options import SpotFeatures
-    from ._spots._layout import SpotLayout
     from .preprocessing import ExpressionPreprocessor
 
 __all__ = ["IEHERCLClusterer"]

@@ -14,18 +14,18 @@ from ._domains._n_clusters import choose_n_clusters, measure_curve
 from ._estimator._base import SpatialClusterer
 from ._estimator._parameters import CONSTRAINTS
 from ._estimator._stored import STORED_MIXTURE
-from ._spots._adjacency import name_graphs
+from ._spots._graphs import name_graphs
 from ._utils._threads import map_small
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ._data._types import (
+    from ._features._options import SpotFeatures
+    from ._spots._layout import SpotLayout
+    from ._typing import (
         GraphLike,
         RandomState,
     )
-    from ._features._options import SpotFeatures
-    from ._spots._layout import SpotLayout
     from .preprocessing import ExpressionPreprocessor
 
 __all__ = ["SmoothedMixture"]

@@ -6,11 +6,11 @@ import numpy as np
 from sklearn.base import clone
 
 from .. import IEHERCLClusterer, io
-from .._data._anndata import find_log_base, unpack_anndata
-from .._spots._checks import check_spots
+from .._spots._anndata import find_log_base, unpack_anndata
+from .._spots._conversion import settle_counts
+from .._spots._gather import check_spots
 from .._spots._layout import IMAGE_KEY
 from .._spots._section_image import find_picture
-from .._spots._settling import settle_counts
 from .._training._checkpoint import make_folder
 from .._utils._atomic import check_target, protected
 from ..image import ResNet50PatchFeaturizer

@@ -14,15 +14,15 @@ from sklearn.base import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from .._data._checks import warn_of_empty
 from .._domains._consensus import order_domains, renumber, warn_of_missing_domains
 from .._domains._n_clusters import list_candidates
 from .._features._options import SpotFeatures
 from .._features._transfer import LabelTransfer, learn_transfer, tell_transfer
+from .._spots._checks import warn_of_empty
+from .._spots._conversion import check_placed
 from .._spots._gather import gather_spots, split_second
 from .._spots._layout import SpotLayout
-from .._spots._recognition import KnownSpots, find_lack, make_keys
-from .._spots._settling import check_placed
+from .._spots._rows import KnownSpots, find_lack, make_keys
 from .._storage._models import StoredEstimator
 from .._utils._display import DocumentedEstimator
 from .._utils._settings import standard_settings
@@ -35,7 +35,7 @@ from ._stored import import_stored
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from .._data._types import (
+    from .._typing import (
         ArrayLike,
         FloatArray,
         IntArray,

@@ -19,7 +19,7 @@ from .._features import _evidence, _transfer
 from .._features._image import _N_COMPONENTS as N_COMPONENTS
 from .._features._neighborhoods import choose_graphs
 from .._features._options import SpotFeatures
-from .._spots import _recognition
+from .._spots import _rows
 from .._training._options import HybridEncoder, Trainer
 from .._utils._free_memory import format_bytes, free_memory
 from .._utils._settings import WAYS_TO_NEED_LESS
@@ -153,7 +153,7 @@ def estimate_fit(estimator, data):
         phases["domains"] = size.n * (size.section + embedding) + one
     if size.n_choices > 1:
         phases["n_clusters"] = size.n * size.section + count_choice(size.n)
-    always = _LIBRARIES + 3 * min(size.n * size.n_entries, _recognition._BLOCK_ENTRIES)
+    always = _LIBRARIES + 3 * min(size.n * size.n_entries, _rows._BLOCK_ENTRIES)
     return {name: int(n_bytes + always) for name, n_bytes in phases.items()}
 
 

@@ -7,7 +7,7 @@ from numbers import Integral
 import numpy as np
 
 from .. import _domains
-from .._spots._settling import STAGES
+from .._spots._conversion import STAGES
 from .._storage._fields import (
     anything,
     are_shares,

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.utils.extmath import randomized_svd, softmax
 
-from .._spots._recognition import find_lack
+from .._spots._rows import find_lack
 from .._storage._fields import array
 from .._storage._registry import stored
 from .._utils._warnings import warn_user

@@ -1,1 +1,1 @@
-"""What the user gives -> one checked record of spots."""
+"""What the user gives (containers, arrays, labels, graphs), checked, as one record of spots."""

@@ -1,139 +1,183 @@
-"""Checks of the blocks that make Spots; the errors of bad input are here."""
+"""Checks that every wing makes: finite values, sections, counts, labels."""
 
 import numpy as np
 import scipy.sparse as sp
 
-from .._data._admission import admit, check_present, validate_numbers
-from .._data._checks import check_all_finite, check_sections, find_first
-from .._data._containers import refuse_graph
 from .._utils._warnings import warn_user
-from ._spots import Spots
+from ._arrays import admit, refuse_container
 
-# Squares of larger values, and their sums over the spots, overflow in single precision.
-_LARGEST_VALUE = 1e15
+__all__ = [
+    "UNLABELLED",
+    "are_whole",
+    "check_all_finite",
+    "check_counts",
+    "check_sections",
+    "encode_labels",
+    "find_first",
+    "warn_of_empty",
+    "warn_of_zeros",
+]
+
+UNLABELLED = ("NA", "N/A", "nan", "NaN", "None", "<NA>", "", -1)
+# Entries that are looked at before it is decided whether to look at more.
+_BLOCK_ENTRIES = 2**24
 
 
-def check_spots(estimator, X, coords, image_features, sections, *, reset, packed=False):
-    """Return the checked Spots of arrays.
+def find_first(X, test):
+    """Return (row, column, value) of the first entry of a dense or CSR X that fails, or None.
 
-    ``estimator`` learns or compares the names of X's columns, unless that is done (``packed``):
-    X is the genes of a packed X, or an AnnData's, matched by name.
+    ``test`` maps the stored values to booleans, True for those that fail.
     """
-    if coords is not None:
-        coords = admit(coords, "coords")
-    if image_features is not None:
-        image_features = admit(image_features, "image_features")
-    X = validate_numbers(
-        X,
-        estimator,
-        reset=None if packed else reset,
-        accept_sparse="csr",
-        dtype=[np.float64, np.float32],
-        ensure_min_samples=2 if reset else 1,
-    )
-    if reset:
-        refuse_graph(X)
-    _check_values(X, "X")
-    n = X.shape[0]
-    if coords is not None:
-        _refuse_graph(coords, "coords")
-        coords = _check_block(coords, "coords", n, np.float64)
-        if coords.shape[1] not in (2, 3):
-            raise ValueError(
-                f"coords has {coords.shape[1]} columns but must have 2, x and y, or 3, x, y and z: "
-                "pass those, and several sections through sections="
-            )
-    if image_features is not None:
-        if sp.issparse(image_features):  # dense ones may have as many columns by chance
-            _refuse_graph(image_features, "image_features")
-        image_features = _check_block(image_features, "image_features", n, np.float32)
-    names = None
-    if sections is not None:
-        found, sections = np.unique(check_sections(sections, n), return_inverse=True)
-        names = [str(name) for name in found]
-    if reset:
-        if coords is not None:
-            _warn_of_duplicates(coords, sections)
-        if _is_constant(X):
-            warn_user(
-                "all spots are alike in X, so it can't tell domains apart: check that it holds the "
-                "expression"
-            )
-    # One layout: rounding and the keys of a cache depend on it.
-    X = _lay_out(X) if sp.issparse(X) else np.ascontiguousarray(X, np.float32)
-    return Spots(X, coords, image_features, sections, names)
+    failed = test(X.data if sp.issparse(X) else X)
+    if not failed.any():
+        return None
+    if not sp.issparse(X):
+        row, column = np.unravel_index(np.argmax(failed), X.shape)
+        return row, column, X[row, column]
+    X, first = X.tocoo(), np.argmax(failed)
+    return X.row[first], X.col[first], X.data[first]
 
 
-def _lay_out(X):
-    """Return a CSR X in float32 whose stored values are its entries: sorted, each of them once."""
-    if not X.has_canonical_format:
-        X = X.copy()
-        X.sum_duplicates()
-    return X.astype(np.float32, copy=False)
-
-
-def _refuse_graph(block, name):
-    """Tell a matrix between spots, maybe sliced by its rows as metadata are, from a block."""
-    shape = getattr(block, "shape", ())
-    if len(shape) == 2 and shape[1] >= shape[0] > 2:
+def check_all_finite(X, name):
+    """Raise a ValueError that names the first NaN or infinite entry of a dense or CSR X."""
+    # A sum is finite only if all of it is, and it allocates nothing.
+    if np.isfinite((X.data if sp.issparse(X) else X).sum(dtype=np.float64)):
+        return
+    found = find_first(X, lambda values: ~np.isfinite(values))
+    if found is not None:
         raise ValueError(
-            f"{name} has shape {tuple(shape)}, which looks like a graph between the spots: pass "
-            f"{name} themselves, one row per spot; the neighbours are found from the coordinates "
-            "by the transformer graph=, such as SpatialKNNGraph()"
+            f"{name} contains NaN or inf: row {found[0]}, column {found[1]} holds {found[2]}. Drop "
+            "or repair those entries first; replacing them silently would change the result."
         )
 
 
-def _check_block(block, name, n_spots, dtype):
-    if sp.issparse(block):
-        block = block.toarray()
-    check_present(block, name)
-    try:
-        block = np.asarray(block)
-        if block.dtype.kind in "OUS":
-            block = block.astype(np.float64)
-        elif block.dtype.kind not in "fiub":
-            raise TypeError(f"they are {block.dtype}")
-    except (TypeError, ValueError, OverflowError) as error:
+def check_sections(sections, n_spots):
+    """Return ``sections`` as a checked 1-D array of ``n_spots`` sortable labels."""
+    if np.ma.isMaskedArray(sections):
+        sections = admit(sections, "sections")
+    refuse_container(sections, "sections")
+    sections = np.asarray(sections)
+    if sections.shape != (n_spots,):
         raise ValueError(
-            f"{name} must be numeric, but can't be read as real numbers: {error}"
-        ) from error
-    if block.ndim != 2 or block.shape[1] == 0:
-        raise ValueError(
-            f"{name} must be 2-dimensional, one row per spot, but has shape {block.shape}"
+            f"sections has shape {sections.shape} but there are {n_spots} spots: pass one label "
+            "per spot in a 1-D array."
         )
-    if len(block) != n_spots:
-        turned = block.shape[1] == n_spots
-        why = f"transpose it, numpy.transpose({name})" if turned else "did you filter one of them?"
+    if sections.dtype == object:  # pandas strings and categories; mixed types don't sort
+        sections = sections.astype(str)
+    if sections.dtype.kind == "U":  # a list of texts and NaN is one of texts to numpy
+        missing = np.isin(sections, ["nan", "None", "<NA>", "NaT"])
+    else:
+        missing = sections != sections
+    if missing.any():
         raise ValueError(
-            f"{name} has {len(block)} rows but X has {n_spots}: pass one row per spot ({why})"
+            f"sections has no label (NaN or None) for {missing.sum()} spots, first in row "
+            f"{np.argmax(missing)}: give every spot its section, or drop those spots."
         )
-    _check_values(block, name)
-    return np.ascontiguousarray(block, dtype)
+    return sections
 
 
-def _check_values(X, name):
-    check_all_finite(X, name)
-    values = X.data if sp.issparse(X) else X
-    if max(float(values.max(initial=0)), -float(values.min(initial=0))) > _LARGEST_VALUE:
-        row, column, value = find_first(X, lambda v: np.abs(v) > _LARGEST_VALUE)
+def are_whole(X):
+    """Whether all values of a dense or sparse X are integers, of whatever dtype."""
+    values = X.data if sp.issparse(X) else np.asarray(X).ravel(order="K")
+    parts = (values[i : i + _BLOCK_ENTRIES] for i in range(0, len(values), _BLOCK_ENTRIES))
+    return all((part == np.floor(part)).all() for part in parts)
+
+
+def check_counts(X, cure="", *, whole, gene_names=None):
+    """Raise a ValueError that names the first value of a dense or CSR X that is no count.
+
+    Parameters
+    ----------
+    X : ndarray or csr_matrix of shape (n, d)
+    cure : str, default=""
+        What else than raw counts may be passed.
+    whole : bool
+        Whether counts must be integers, and not only 0 or more.
+    gene_names : array-like of shape (d,), default=None
+        Names of the columns.
+    """
+    problem, found = "Negative values in data", find_first(X, lambda values: values < 0)
+    if found is None and whole:
+        problem = "Fractions in data"
+        found = find_first(X, lambda values: values != np.floor(values))
+    if found is not None:
+        row, column, value = found
+        gene = "" if gene_names is None else f" ({gene_names[column]})"
         raise ValueError(
-            f"{name} must stay within {_LARGEST_VALUE:g}, beyond which computation overflows, but "
-            f"row {row}, column {column} holds {value:g}: repair that entry, or rescale"
+            f"{problem} that must be counts: row {row}, column {column}{gene} of X holds "
+            f"{value:g}. Pass raw counts{cure}; ready-made features such as principal components "
+            "go to SpotFeatures(input='features')"
         )
 
 
-def _warn_of_duplicates(coords, sections):
-    keys = [*coords.T] if sections is None else [*coords.T, sections]
-    order = np.lexsort(keys)
-    same = np.logical_and.reduce([key[order][1:] == key[order][:-1] for key in keys])
-    if same.any():
+def warn_of_empty(counts, axes=((1, "spots"), (0, "genes"))):
+    """Warn of spots and genes without any counts, naming how many there are."""
+    for axis, name in axes:
+        warn_of_zeros(np.asarray(counts.sum(axis=axis)).ravel(), name)
+
+
+def warn_of_zeros(totals, name, *, columns=None):
+    """Warn of the spots or genes (``name``) whose total count is 0.
+
+    ``columns`` says which columns of X the totals are of, if not of all rows or columns.
+    """
+    empty = np.flatnonzero(totals == 0)
+    if empty.size:
+        first = empty[0] if columns is None else columns[empty[0]]
         warn_user(
-            f"{int(same.sum())} of {len(coords)} spots lie exactly where another spot of their "
-            "section lies, and count as its neighbours: if these are several sections, name each "
-            "spot's (sections)"
+            f"{empty.size} of {len(totals)} {name} have no counts at all, the first is "
+            f"{'row' if name == 'spots' else 'column'} {first}: they are kept, but carry nothing; "
+            "better filter them out beforehand"
         )
 
 
-def _is_constant(X):
-    # Two spots nearly always settle it, without a pass over X.
-    return all((rows.max(axis=0) != rows.min(axis=0)).sum() == 0 for rows in (X[:2], X))
+def encode_labels(labels, name, ignore=()):
+    """Turn labels of any kind into numbers.
+
+    Parameters
+    ----------
+    labels : array-like of shape (n_spots,)
+        Numbers, strings, objects, pandas Series or Categorical.
+    name : str
+        What to call them in errors.
+    ignore : sequence
+        Values to treat as missing; NaN, None and `pandas.NA` always are.
+
+    Returns
+    -------
+    codes : ndarray of shape (n_spots,), int
+        Index into `names`, -1 where missing or ignored.
+    names : ndarray of shape (n_names,), object
+        Distinct values in order of appearance, ignored ones included.
+
+    Raises
+    ------
+    ValueError
+        If `labels` is not one-dimensional.
+    """
+    import pandas as pd
+
+    if not hasattr(labels, "dtype"):
+        # As objects: numpy would turn [None, "L1"] or [nan, "L1"] into strings.
+        listed = list(labels)
+        labels = np.empty(len(listed), dtype=object)
+        labels[:] = listed
+    if len(getattr(labels, "shape", (0,))) != 1:
+        raise ValueError(
+            f"{name} must be one label per spot, shape (n_spots,), but has shape {labels.shape}"
+        )
+    if not isinstance(labels, pd.Series | pd.Index | pd.api.extensions.ExtensionArray):
+        labels = np.asarray(labels)
+    codes, uniques = pd.factorize(labels)
+    uniques = np.asarray(uniques, dtype=object)
+    left_out = np.array([_is_ignored(label, ignore) for label in uniques], dtype=bool)
+    codes = np.where((codes >= 0) & np.append(left_out, False)[codes], -1, codes)
+    return codes, uniques
+
+
+def _is_ignored(label, ignore):
+    if isinstance(label, bytes):
+        label = label.decode(errors="replace")
+    if isinstance(label, str):
+        return label.strip() in {mark for mark in ignore if isinstance(mark, str)}
+    return any(not isinstance(mark, str) and bool(label == mark) for mark in ignore)

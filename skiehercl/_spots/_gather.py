@@ -4,11 +4,9 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.utils.validation import check_array, validate_data
 
-from .._data._admission import admit
-from .._data._anndata import (
+from .._utils._warnings import warn_user
+from ._anndata import (
     align_rows,
-    digest_names,
-    digest_places,
     find_genes,
     find_kept_genes,
     find_labels,
@@ -16,18 +14,21 @@ from .._data._anndata import (
     is_anndata,
     match_columns,
     match_genes,
+    take_coords,
+    take_expression,
 )
-from .._data._containers import refuse_container
-from .._data._sections import find_places, warn_of_space
-from .._utils._warnings import warn_user
-from ._adjacency import check_graphs, gather_adjacencies
-from ._checks import check_spots
-from ._layout import IMAGE_KEY, unpack_by_keys
-from ._packed import PARAMETERS, find_blocks, take_block
-from ._settling import find_asked, settle_spots
-from ._sources import warn_of_better_source
+from ._arrays import admit, check_present, refuse_container, validate_numbers
+from ._checks import check_all_finite, check_sections, find_first
+from ._conversion import find_asked, settle_spots, warn_of_better_source
+from ._graphs import check_graphs, gather_adjacencies, refuse_graph, refuse_sliced_graph
+from ._layout import IMAGE_KEY, PARAMETERS, find_blocks, take_block, unpack_by_keys
+from ._rows import Spots, digest_names, digest_places
+from ._sections import find_places, warn_of_space
 
-__all__ = ["gather_spots", "split_second"]
+__all__ = ["check_spots", "gather_counts", "gather_spots", "split_second"]
+
+# Squares of larger values, and their sums over the spots, overflow in single precision.
+_LARGEST_VALUE = 1e15
 
 _CURE = "tell sections apart by layout=SpotLayout(section_key={column!r}), or sections="
 
@@ -180,3 +181,153 @@ def _unpack_columns(estimator, X, selections, given, reset):
         column = parts["sections"]
         parts["sections"] = (column.toarray() if sp.issparse(column) else np.asarray(column))[:, 0]
     return parts.pop("genes"), {**given, **parts}
+
+
+def check_spots(estimator, X, coords, image_features, sections, *, reset, packed=False):
+    """Return the checked Spots of arrays.
+
+    ``estimator`` learns or compares the names of X's columns, unless that is done (``packed``):
+    X is the genes of a packed X, or an AnnData's, matched by name.
+    """
+    if coords is not None:
+        coords = admit(coords, "coords")
+    if image_features is not None:
+        image_features = admit(image_features, "image_features")
+    X = validate_numbers(
+        X,
+        estimator,
+        reset=None if packed else reset,
+        accept_sparse="csr",
+        dtype=[np.float64, np.float32],
+        ensure_min_samples=2 if reset else 1,
+    )
+    if reset:
+        refuse_graph(X)
+    _check_values(X, "X")
+    n = X.shape[0]
+    if coords is not None:
+        refuse_sliced_graph(coords, "coords")
+        coords = _check_block(coords, "coords", n, np.float64)
+        if coords.shape[1] not in (2, 3):
+            raise ValueError(
+                f"coords has {coords.shape[1]} columns but must have 2, x and y, or 3, x, y and z: "
+                "pass those, and several sections through sections="
+            )
+    if image_features is not None:
+        if sp.issparse(image_features):  # dense ones may have as many columns by chance
+            refuse_sliced_graph(image_features, "image_features")
+        image_features = _check_block(image_features, "image_features", n, np.float32)
+    names = None
+    if sections is not None:
+        found, sections = np.unique(check_sections(sections, n), return_inverse=True)
+        names = [str(name) for name in found]
+    if reset:
+        if coords is not None:
+            _warn_of_duplicates(coords, sections)
+        if _is_constant(X):
+            warn_user(
+                "all spots are alike in X, so it can't tell domains apart: check that it holds the "
+                "expression"
+            )
+    # One layout: rounding and the keys of a cache depend on it.
+    X = _lay_out(X) if sp.issparse(X) else np.ascontiguousarray(X, np.float32)
+    return Spots(X, coords, image_features, sections, names)
+
+
+def _lay_out(X):
+    """Return a CSR X in float32 whose stored values are its entries: sorted, each of them once."""
+    if not X.has_canonical_format:
+        X = X.copy()
+        X.sum_duplicates()
+    return X.astype(np.float32, copy=False)
+
+
+def _check_block(block, name, n_spots, dtype):
+    if sp.issparse(block):
+        block = block.toarray()
+    check_present(block, name)
+    try:
+        block = np.asarray(block)
+        if block.dtype.kind in "OUS":
+            block = block.astype(np.float64)
+        elif block.dtype.kind not in "fiub":
+            raise TypeError(f"they are {block.dtype}")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"{name} must be numeric, but can't be read as real numbers: {error}"
+        ) from error
+    if block.ndim != 2 or block.shape[1] == 0:
+        raise ValueError(
+            f"{name} must be 2-dimensional, one row per spot, but has shape {block.shape}"
+        )
+    if len(block) != n_spots:
+        turned = block.shape[1] == n_spots
+        why = f"transpose it, numpy.transpose({name})" if turned else "did you filter one of them?"
+        raise ValueError(
+            f"{name} has {len(block)} rows but X has {n_spots}: pass one row per spot ({why})"
+        )
+    _check_values(block, name)
+    return np.ascontiguousarray(block, dtype)
+
+
+def _check_values(X, name):
+    check_all_finite(X, name)
+    values = X.data if sp.issparse(X) else X
+    if max(float(values.max(initial=0)), -float(values.min(initial=0))) > _LARGEST_VALUE:
+        row, column, value = find_first(X, lambda v: np.abs(v) > _LARGEST_VALUE)
+        raise ValueError(
+            f"{name} must stay within {_LARGEST_VALUE:g}, beyond which computation overflows, but "
+            f"row {row}, column {column} holds {value:g}: repair that entry, or rescale"
+        )
+
+
+def _warn_of_duplicates(coords, sections):
+    keys = [*coords.T] if sections is None else [*coords.T, sections]
+    order = np.lexsort(keys)
+    same = np.logical_and.reduce([key[order][1:] == key[order][:-1] for key in keys])
+    if same.any():
+        warn_user(
+            f"{int(same.sum())} of {len(coords)} spots lie exactly where another spot of their "
+            "section lies, and count as its neighbours: if these are several sections, name each "
+            "spot's (sections)"
+        )
+
+
+def _is_constant(X):
+    # Two spots nearly always settle it, without a pass over X.
+    return all((rows.max(axis=0) != rows.min(axis=0)).sum() == 0 for rows in (X[:2], X))
+
+
+def gather_counts(preprocessor, X, coords, sections, *, reset):
+    """Return X, coordinates, sections and the logarithm's base for the ExpressionPreprocessor.
+
+    It learns the names of an AnnData's genes if ``reset``, by which those of others are found.
+    """
+    labels, names, base = find_labels(X), None, find_log_base(X)
+    coords, sections = (
+        align_rows(coords, "coords", labels),
+        align_rows(sections, "sections", labels),
+    )
+    coords = coords if coords is None else admit(coords, "coords")
+    pool, adata = preprocessor.pool, X if is_anndata(X) else None
+    searches = pool is not None and not sp.issparse(pool) and pool != 0
+    if adata is not None:
+        X, names = take_expression(adata, preprocessor.layer), find_genes(adata, preprocessor.layer)
+        if coords is None and searches:
+            coords = take_coords(adata, f"pool={pool!r}")
+    else:
+        X = admit(X, "X")
+    cure = "pass sections=adata.obs[{column!r}]"
+    warn_of_space(coords if searches else None, sections, cure, adata)
+    if reset:
+        refuse_graph(X)
+        preprocessor._anndata_genes = names
+    elif names is not None:
+        fitted = getattr(preprocessor, "_anndata_genes", None)
+        if fitted is None:
+            fitted = getattr(preprocessor, "feature_names_in_", None)
+        kept = find_kept_genes(preprocessor)
+        X = X if fitted is None else match_genes(X, names, fitted, kept=kept)
+    else:
+        X = match_columns(X, preprocessor)[0]
+    return X, coords, sections, base

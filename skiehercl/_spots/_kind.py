@@ -3,8 +3,8 @@
 import numpy as np
 import scipy.sparse as sp
 
-from .._data._checks import are_whole, check_counts, find_first
 from .._utils._warnings import warn_user
+from ._checks import are_whole, check_counts, find_first
 
 __all__ = ["RESTORED", "judge_section", "recognise_input", "restore_counts"]
 

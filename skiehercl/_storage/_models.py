@@ -15,7 +15,7 @@ from ._registry import Stored, check_object
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from .._data._types import PathLike
+    from .._typing import PathLike
 
 __all__ = ["StoredEstimator"]
 

@@ -14,7 +14,7 @@ from .._utils._validation import validate_params
 from ._anatomy import Anatomy, draw_looks, label_pixels, place_spots, stain
 
 if TYPE_CHECKING:
-    from .._data._types import RandomState
+    from .._typing import RandomState
 
 __all__ = ["make_tissue"]
 

@@ -17,10 +17,10 @@ from sklearn.base import (
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .._data._admission import admit
-from .._data._anndata import is_anndata, take_coords
-from .._data._checks import check_all_finite, check_sections
-from .._data._sections import warn_of_space
+from .._spots._anndata import is_anndata, take_coords
+from .._spots._arrays import admit
+from .._spots._checks import check_all_finite, check_sections
+from .._spots._sections import warn_of_space
 from .._storage._fields import anything, array, optional, require, size, texts
 from .._storage._registry import stored
 from .._utils._display import DocumentedEstimator
@@ -31,7 +31,7 @@ from ._search import symmetrise
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from .._data._types import Labels, SpotsLike
+    from .._typing import Labels, SpotsLike
 
 __all__ = ["SpatialGraph", "stored_graph"]
 

@@ -7,58 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from .._data._admission import check_sparse
-from .._data._checks import check_all_finite
+from .._spots._graphs import check_graph
 
 if TYPE_CHECKING:
-    from .._data._types import Array, FloatArray, SparseMatrix
-
-
-def check_graph(graph: SparseMatrix, n_spots: int) -> sp.csr_matrix:
-    """Check a graph that the user supplies.
-
-    Parameters
-    ----------
-    graph : sparse matrix or array of shape (n_spots, n_spots)
-        Edge weights, non-negative and finite.
-    n_spots : int
-        Number of spots it has to match.
-
-    Returns
-    -------
-    graph : scipy.sparse.csr_matrix of shape (n_spots, n_spots), float32 or float64
-        The same graph with sorted indices and duplicates summed; the input is not changed.
-
-    Raises
-    ------
-    TypeError
-        If it isn't sparse: a dense graph takes N x N memory.
-    ValueError
-        If its shape is wrong, or a weight is negative, NaN or infinite.
-    """
-    if not sp.issparse(graph):
-        raise TypeError(
-            f"graph must be a scipy sparse matrix but is a {type(graph).__name__}: dense graphs "
-            "take N x N memory; convert it with scipy.sparse.csr_matrix(graph)."
-        )
-    check_sparse(graph, "graph")
-    if graph.shape != (n_spots, n_spots):
-        raise ValueError(
-            f"graph has shape {graph.shape} but there are {n_spots} spots: pass a square graph "
-            "with one row and one column per spot, in the order of the spots."
-        )
-    dtype = graph.dtype if graph.dtype in (np.float32, np.float64) else np.float64
-    graph = sp.csr_matrix(graph, dtype=dtype)
-    if not graph.has_canonical_format:
-        graph = graph.copy()
-        graph.sum_duplicates()
-    check_all_finite(graph, "graph")
-    if graph.nnz and graph.data.min() < 0:
-        raise ValueError(
-            f"graph has {(graph.data < 0).sum()} negative weights, the lowest is "
-            f"{graph.data.min()}: weights are affinities and must be 0 or more."
-        )
-    return graph
+    from .._typing import Array, FloatArray, SparseMatrix
 
 
 def neighbor_mean_matrix(graph: SparseMatrix, include_self: bool = False) -> sp.csr_matrix:

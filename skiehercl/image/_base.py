@@ -16,8 +16,8 @@ from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .._data._admission import admit
-from .._data._anndata import is_anndata, take_coords
+from .._spots._anndata import is_anndata, take_coords
+from .._spots._arrays import admit
 from .._utils._display import ImageEstimator
 from .._utils._validation import fit_context
 from .._utils._warnings import warn_user
@@ -27,7 +27,7 @@ from ._files import open_image, pixel_ceiling
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from .._data._types import SpotsLike
+    from .._typing import SpotsLike
 
 _CORNER = 0.35  # spots that end before this share of both sides of the image are suspicious
 _PROBES = 256  # spots whose patches tell the brightness of an image that is read by region

@@ -13,7 +13,7 @@ from ._cutting import _BATCH_PIXELS
 from ._files import scale_pixels
 
 if TYPE_CHECKING:
-    from .._data._types import Array, ImageLike, SpotsLike
+    from .._typing import Array, ImageLike, SpotsLike
 
 __all__ = ["PatchExtractor"]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import joblib
 import numpy as np
 
-from .._data._containers import refuse_container
+from .._spots._arrays import refuse_container
 from .._utils._atomic import check_regular
 from ._region_image import (
     RegionImage,
@@ -24,7 +24,7 @@ from ._region_image import (
 )
 
 if TYPE_CHECKING:
-    from .._data._types import Array, ImageLike
+    from .._typing import Array, ImageLike
 
 WHOLE_BYTES = 2**28  # images up to this size are read into memory
 # Pillow's others are rarely tried, and of EPS it has Ghostscript make pixels.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from .._data._types import FloatArray, ImageLike, MemoryLike, PathLike, RandomState, SpotsLike
+    from .._typing import FloatArray, ImageLike, MemoryLike, PathLike, RandomState, SpotsLike
 
 __all__ = ["ResNet50PatchFeaturizer"]
 

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 import numpy as np
 
-from .._data._untrusted import check_store
+from .._storage._untrusted import check_store
 
 # Most that known codecs make of a byte (deflate 1,032, LZW some 2,700); a header may claim more.
 _MOST_FROM_A_BYTE = 4000

@@ -13,7 +13,7 @@ from ._cutting import _BATCH_PIXELS
 from ._files import scale_pixels
 
 if TYPE_CHECKING:
-    from .._data._types import Array, FloatArray, ImageLike, SpotsLike
+    from .._typing import Array, FloatArray, ImageLike, SpotsLike
 
 # Absorption of haematoxylin, eosin and DAB in red, green, blue (Ruifrok & Johnston 2001).
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])

@@ -13,8 +13,7 @@ import pandas as pd
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from .._data._anndata import digest_names, digest_places
-from .._spots._recognition import make_keys, match_keys
+from .._spots._rows import digest_names, digest_places, make_keys, match_keys
 from .._utils._version import __version__
 from ..plotting._drawing import name_colours, sort_labels
 from ._h5ad import check_key
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from sklearn.base import BaseEstimator
 
-    from .._data._types import ArrayLike, Labels
+    from .._typing import ArrayLike, Labels
 
 __all__ = ["add_domains", "annotate", "check_domain_key"]
 

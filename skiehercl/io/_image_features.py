@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from sklearn.base import TransformerMixin
 
-    from .._data._types import FloatArray
+    from .._typing import FloatArray
 
 # Default patch side in spot diameters: the spot and its neighbours (benchmarks/decisions.md).
 _PATCH_PER_SPOT = 2.75

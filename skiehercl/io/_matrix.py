@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import sparse
 from scipy.io import mmread
 
-from .._data._admission import check_sparse
+from .._spots._arrays import check_sparse
 from .._utils._atomic import check_regular, open_regular
 from ._hdf5 import check_hdf5, naming
 

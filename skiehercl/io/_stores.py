@@ -10,8 +10,8 @@ import zipfile
 import pandas as pd
 from scipy import sparse
 
-from .._data._admission import check_sparse
-from .._data._untrusted import check_store
+from .._spots._arrays import check_sparse
+from .._storage._untrusted import check_store
 from .._utils._warnings import warn_user
 from ..image._region_image import is_zarr
 from ._hdf5 import check_hdf5

@@ -19,7 +19,7 @@ from ._matrix import MATRIX, find_file, find_matrix, list_names, read_counts, un
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from .._data._types import PathLike
+    from .._typing import PathLike
 
 POSITION_COLUMNS = [
     "barcode",

@@ -11,13 +11,12 @@ from sklearn.metrics import silhouette_score
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array, check_random_state
 
-from .._data._admission import admit, check_sparse
-from .._data._checks import check_sections
-from .._data._labels import encode_labels
+from .._spots._arrays import admit, check_sparse
+from .._spots._checks import check_sections, encode_labels
 from .._utils._settings import standard_settings
 
 if TYPE_CHECKING:
-    from .._data._types import ArrayLike, Labels, MatrixLike, RandomState, SparseMatrix
+    from .._typing import ArrayLike, Labels, MatrixLike, RandomState, SparseMatrix
 
 
 def _check_spots(labels, coords, name="coords", **checks):

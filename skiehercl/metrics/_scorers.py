@@ -9,11 +9,10 @@ from scipy import sparse
 from sklearn.utils.metadata_routing import MetadataRequest
 from sklearn.utils.validation import _num_samples
 
-from .._data._admission import admit
-from .._data._anndata import align_rows, find_labels, is_anndata
-from .._data._labels import UNLABELLED
-from .._spots._layout import SpotLayout
-from .._spots._packed import find_columns, take_block
+from .._spots._anndata import align_rows, find_labels, is_anndata
+from .._spots._arrays import admit
+from .._spots._checks import UNLABELLED
+from .._spots._layout import SpotLayout, find_columns, take_block
 from .._utils._settings import standard_settings
 from .._utils._warnings import warn_user
 from ..graph import SpatialKNNGraph
@@ -23,7 +22,7 @@ from ._truth import SCORES, label_pair
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .._data._types import Columns
+    from .._typing import Columns
 
 __all__ = ["BLIND", "make_domain_scorer", "take_coords"]
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from sklearn import metrics as _sk
 
-from .._data._labels import UNLABELLED, encode_labels
+from .._spots._checks import UNLABELLED, encode_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .._data._types import BoolArray, Labels
+    from .._typing import BoolArray, Labels
 
 __all__ = ["domain_scores", "labelled_mask"]
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from sklearn.base import BaseEstimator
 
-    from .._data._types import RandomState
+    from .._typing import RandomState
 
 __all__ = ["compare_choices", "n_clusters_curve"]
 

@@ -9,13 +9,13 @@ from sklearn.model_selection import BaseCrossValidator
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import _num_samples
 
-from .._data._admission import admit
+from .._spots._arrays import admit
 from ..metrics._scorers import take_coords
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .._data._types import ArrayLike, Columns, IntArray, RandomState, SpotsLike
+    from .._typing import ArrayLike, Columns, IntArray, RandomState, SpotsLike
 
 __all__ = ["SpatialBlockSplit", "WholeSectionSplit"]
 

@@ -6,8 +6,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
-from .._data._admission import admit
-from .._data._labels import UNLABELLED, encode_labels
+from .._spots._arrays import admit
+from .._spots._checks import UNLABELLED, encode_labels
 from .._spots._section_image import find_picture
 from ..image._files import drop_opacity, pixel_ceiling, scale_pixels
 

@@ -25,7 +25,7 @@ from ._drawing import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .._data._types import ArrayLike, ImageLike, Labels
+    from .._typing import ArrayLike, ImageLike, Labels
     from ..report import ImageReport
 
 _OVERVIEW = 1200  # longer side of the picture of the whole image, in pixels

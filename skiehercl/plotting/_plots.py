@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-    from .._data._types import ArrayLike, ImageLike, Labels, PathLike, SpotsLike
+    from .._typing import ArrayLike, ImageLike, Labels, PathLike, SpotsLike
 
 __all__ = ["plot_attention", "plot_domains", "plot_loss_history", "save_figure"]
 

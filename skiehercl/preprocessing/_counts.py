@@ -13,12 +13,12 @@ import scipy.sparse as sp
 from sklearn.utils import gen_batches
 from sklearn.utils.sparsefuncs import incr_mean_variance_axis
 
-from .._data._admission import admit
-from .._data._checks import are_whole
+from .._spots._arrays import admit
+from .._spots._checks import are_whole
 from ..graph._means import neighbor_sum
 
 if TYPE_CHECKING:
-    from .._data._types import Array, BoolArray, FloatArray, MatrixLike, SparseMatrix
+    from .._typing import Array, BoolArray, FloatArray, MatrixLike, SparseMatrix
 
 # Entries of the blocks of spots that are worked on at once: 128 MB in float64.
 _BLOCK_ENTRIES = 2**24

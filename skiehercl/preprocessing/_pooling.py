@@ -5,9 +5,9 @@ from numbers import Integral
 import numpy as np
 import scipy.sparse as sp
 
+from .._spots._graphs import check_graph
 from .._utils._settings import clone_plain, standard_settings
 from ..graph import SpatialKNNGraph
-from ..graph._means import check_graph
 from ..graph._tiles import cut_tiles as cut_spots
 from ._counts import to_dense
 

@@ -12,11 +12,11 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
-from .._data._admission import validate_numbers
-from .._data._anndata import unpack_counts
-from .._data._checks import check_all_finite, warn_of_zeros
-from .._spots._recognition import make_keys, match_keys
-from .._spots._settling import settle_abundances
+from .._spots._arrays import validate_numbers
+from .._spots._checks import check_all_finite, warn_of_zeros
+from .._spots._conversion import settle_abundances
+from .._spots._gather import gather_counts
+from .._spots._rows import make_keys, match_keys
 from .._utils._display import DocumentedEstimator
 from ._components import principal_components, sample_features
 from ._counts import (
@@ -38,7 +38,7 @@ from ._pooling import build_pool, cut_tiles, pool_tile
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from .._data._types import (
+    from .._typing import (
         Array,
         ArrayLike,
         FloatArray,
@@ -246,7 +246,7 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         features, as from ``fit_transform``
         """
         check_is_fitted(self)
-        X, coords, sections, base = unpack_counts(self, X, coords, sections, reset=False)
+        X, coords, sections, base = gather_counts(self, X, coords, sections, reset=False)
         X = self._check_counts(X, sections, base, reset=False, settled=False)
         keys, graph = (coords is None and getattr(self, "_pooled", None)) or (None, None)
         if graph is None or not match_keys(make_keys(X), keys):
@@ -279,7 +279,7 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
 
     @_fit_context(prefer_skip_nested_validation=False)
     def _fit(self, X, coords, sections, warn=True):
-        X, coords, sections, base = unpack_counts(self, X, coords, sections, reset=True)
+        X, coords, sections, base = gather_counts(self, X, coords, sections, reset=True)
         X = self._check_counts(X, sections, base, reset=True, settled=not warn)
         graph = build_pool(self.pool, X.shape[0], coords, sections)
         self._pooled = None if graph is None else (make_keys(X), graph)  # scorers bring X alone

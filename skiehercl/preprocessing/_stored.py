@@ -2,7 +2,7 @@
 
 import scipy.sparse as sp
 
-from .._spots._settling import STAGES
+from .._spots._conversion import STAGES
 from .._storage._fields import (
     anything,
     array,

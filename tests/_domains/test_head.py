@@ -14,7 +14,7 @@ from skiehercl._domains._consensus import DomainConsensus, refine_probabilities
 from skiehercl._domains._head import MixtureHead, MixtureVote, smooth_over_neighbors
 from skiehercl._domains._mixture import DomainMixture, TiedMixture, fit_mixtures, sample_rows
 from skiehercl._domains._ward import ward_labels
-from skiehercl._spots._spots import Spots
+from skiehercl._spots._rows import Spots
 from skiehercl.datasets import make_tissue
 from skiehercl.graph import neighbor_mean_matrix
 

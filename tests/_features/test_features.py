@@ -8,7 +8,7 @@ from sklearn.decomposition import PCA
 
 from skiehercl import SpatialKNNGraph, SpatialRadiusGraph
 from skiehercl._features._features import NeighborhoodFeatures
-from skiehercl._spots._spots import Spots
+from skiehercl._spots._rows import Spots
 from skiehercl.graph import neighbor_mean_matrix
 from skiehercl.preprocessing import ExpressionPreprocessor
 

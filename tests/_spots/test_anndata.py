@@ -18,7 +18,7 @@ from skiehercl import (
     SpatialKNNGraph,
     SpatialRadiusGraph,
 )
-from skiehercl._data._anndata import align_rows, match_genes
+from skiehercl._spots._anndata import align_rows, match_genes
 from skiehercl.datasets import make_tissue
 from skiehercl.image import ColorTextureFeaturizer
 from skiehercl.preprocessing import ExpressionPreprocessor

@@ -7,8 +7,8 @@ import pytest
 import scipy.sparse as sp
 
 from skiehercl import IEHERCLClusterer
-from skiehercl._data._anndata import is_anndata, unpack_anndata
-from skiehercl._spots._checks import check_spots
+from skiehercl._spots._anndata import is_anndata, unpack_anndata
+from skiehercl._spots._gather import check_spots
 from skiehercl._spots._kind import recognise_input, restore_counts
 
 N, D = 12, 5

@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
 from skiehercl import IEHERCLClusterer, SpatialKNNGraph
-from skiehercl._spots._spots import Spots
+from skiehercl._spots._rows import Spots
 from skiehercl._training import _terms
 from skiehercl._utils._memory import NO_MEMORY, digest_of, open_memory, recall
 from skiehercl.datasets import make_tissue

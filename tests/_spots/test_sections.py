@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from skiehercl import IEHERCLClusterer, NonSpatialClusterer, SmoothedMixture, SpotLayout
-from skiehercl._data._sections import find_places, warn_of_space
+from skiehercl._spots._sections import find_places, warn_of_space
 from skiehercl.datasets import make_tissue
 from skiehercl.graph import SpatialKNNGraph
 from skiehercl.preprocessing import ExpressionPreprocessor

@@ -17,7 +17,7 @@ from skiehercl import (
     image,
     metrics,
 )
-from skiehercl._data._admission import admit, check_sparse
+from skiehercl._spots._arrays import admit, check_sparse
 from skiehercl.graph import SpatialKNNGraph, neighbor_mean
 from skiehercl.preprocessing import ExpressionPreprocessor, looks_like_counts, normalize_log
 

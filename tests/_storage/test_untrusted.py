@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from skiehercl import io
-from skiehercl._data._untrusted import check_store
+from skiehercl._storage._untrusted import check_store
 from skiehercl.datasets import make_tissue
 from skiehercl.image._files import open_image, read_image
 

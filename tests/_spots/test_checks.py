@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 from skiehercl import SmoothedMixture
-from skiehercl._data._checks import are_whole, check_counts, warn_of_empty, warn_of_zeros
+from skiehercl._spots._checks import are_whole, check_counts, warn_of_empty, warn_of_zeros
 from skiehercl._spots._kind import recognise_input
 from skiehercl.preprocessing import ExpressionPreprocessor
 

@@ -4,7 +4,7 @@ import pytest
 import scipy.sparse as sp
 from sklearn.compose import make_column_selector
 
-from skiehercl._spots._packed import find_blocks, take_block
+from skiehercl._spots._layout import find_blocks, take_block
 
 ARRAY = np.arange(42.0).reshape(6, 7)
 FRAME = pd.DataFrame(ARRAY, columns=["g0", "g1", "x", "y", "img0", "img1", "slide"])

@@ -1,20 +1,15 @@
 """AnnData -> arrays: parts by key, genes by name, rows by label. anndata itself isn't imported."""
 
-import hashlib
 from collections.abc import Mapping
 
 import numpy as np
 import scipy.sparse as sp
 
 from .._utils._warnings import warn_user
-from ._admission import admit, check_sparse
-from ._containers import refuse_graph
-from ._sections import warn_of_space
+from ._arrays import admit, check_sparse
 
 __all__ = [
     "align_rows",
-    "digest_names",
-    "digest_places",
     "find_genes",
     "find_kept_genes",
     "find_labels",
@@ -26,7 +21,6 @@ __all__ = [
     "take_coords",
     "take_expression",
     "unpack_anndata",
-    "unpack_counts",
 ]
 
 
@@ -165,41 +159,6 @@ def take_coords(adata, taker):
     return np.asarray(load_part(adata, lambda one: one.obsm["spatial"], "adata.obsm['spatial']"))
 
 
-def unpack_counts(preprocessor, X, coords, sections, *, reset):
-    """Return X, coordinates, sections and the logarithm's base for the ExpressionPreprocessor.
-
-    It learns the names of an AnnData's genes if ``reset``, by which those of others are found.
-    """
-    labels, names, base = find_labels(X), None, find_log_base(X)
-    coords, sections = (
-        align_rows(coords, "coords", labels),
-        align_rows(sections, "sections", labels),
-    )
-    coords = coords if coords is None else admit(coords, "coords")
-    pool, adata = preprocessor.pool, X if is_anndata(X) else None
-    searches = pool is not None and not sp.issparse(pool) and pool != 0
-    if adata is not None:
-        X, names = take_expression(adata, preprocessor.layer), find_genes(adata, preprocessor.layer)
-        if coords is None and searches:
-            coords = take_coords(adata, f"pool={pool!r}")
-    else:
-        X = admit(X, "X")
-    cure = "pass sections=adata.obs[{column!r}]"
-    warn_of_space(coords if searches else None, sections, cure, adata)
-    if reset:
-        refuse_graph(X)
-        preprocessor._anndata_genes = names
-    elif names is not None:
-        fitted = getattr(preprocessor, "_anndata_genes", None)
-        if fitted is None:
-            fitted = getattr(preprocessor, "feature_names_in_", None)
-        kept = find_kept_genes(preprocessor)
-        X = X if fitted is None else match_genes(X, names, fitted, kept=kept)
-    else:
-        X = match_columns(X, preprocessor)[0]
-    return X, coords, sections, base
-
-
 def match_columns(X, estimator):
     """Return a DataFrame's columns as the genes of the AnnData of ``fit``, and whether X is one.
 
@@ -281,18 +240,6 @@ def find_labels(X):
     if is_anndata(X):
         return X.obs_names
     return X.index if hasattr(X, "reindex") else None
-
-
-def digest_names(names):
-    """Return a digest of the names of spots, by which an AnnData is known again."""
-    return hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest()
-
-
-def digest_places(coords):
-    """Return a digest of the coordinates (n, 2 or 3) of spots, or None if there are none."""
-    if coords is None:
-        return None
-    return hashlib.sha256(np.asarray(coords, dtype=np.float32).tobytes()).hexdigest()
 
 
 def align_rows(block, name, labels):

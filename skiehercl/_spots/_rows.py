@@ -1,10 +1,22 @@
-"""Training spots known again by their rows of X alone, as scikit-learn's scorers bring them."""
+"""Spots, and the rows of their X: in blocks, and known again."""
+
+import hashlib
+from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 from scipy.spatial import cKDTree
 from sklearn.utils import gen_batches
 
-__all__ = ["KnownSpots", "find_lack", "make_keys", "match_keys"]
+__all__ = [
+    "KnownSpots",
+    "Spots",
+    "digest_names",
+    "digest_places",
+    "find_lack",
+    "make_keys",
+    "match_keys",
+]
 
 # Random projections that stand for a row: that many coincidences make two rows one.
 _N_KEYS = 4
@@ -16,6 +28,69 @@ _ALIKE = 1e-3
 # Below this share they differ by the rounding of the keys themselves.
 _EXACT = 1e-12
 _BLOCK_ENTRIES = 2**22
+
+
+@dataclass
+class Spots:
+    """Checked input, one row per spot.
+
+    Attributes
+    ----------
+    genes : ndarray or csr_matrix of shape (n, d), float32
+    coords : ndarray of shape (n, 2 or 3), float64, or None
+    image : ndarray of shape (n, d_image), float32, or None
+    sections : ndarray of shape (n,), int, or None
+        Codes 0, 1, ... of the sections.
+    section_names : list of str, or None
+        Name of each code; None: the code itself.
+    graphs : list of csr_matrix or None, or None
+        Adjacency (n, n) of each graph that the user brings, None for those to be built; None
+        instead of a list: all are to be built.
+    """
+
+    genes: object
+    coords: np.ndarray | None
+    image: np.ndarray | None
+    sections: np.ndarray | None
+    section_names: list | None = None
+    graphs: list | None = None
+
+    def __post_init__(self):
+        if self.sections is not None and self.section_names is None:
+            self.section_names = [str(code) for code in range(self.sections.max(initial=-1) + 1)]
+
+    def __len__(self):
+        return self.genes.shape[0]
+
+    def take(self, rows):
+        """Return the genes and sections of some of the spots, by their positions."""
+        sections = None if self.sections is None else self.sections[rows]
+        return Spots(self.genes[rows], None, None, sections, self.section_names)
+
+    def __getstate__(self):
+        # Caches are keyed on this: without the notes that scipy makes in a matrix as it is used.
+        state = {**vars(self), "genes": _strip_notes(self.genes)}
+        if self.graphs is not None:
+            state["graphs"] = [_strip_notes(graph) for graph in self.graphs]
+        return state
+
+
+def _strip_notes(X):
+    if not sp.issparse(X):
+        return X
+    return type(X)((X.data, X.indices, X.indptr), shape=X.shape)
+
+
+def digest_names(names):
+    """Return a digest of the names of spots, by which an AnnData is known again."""
+    return hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest()
+
+
+def digest_places(coords):
+    """Return a digest of the coordinates (n, 2 or 3) of spots, or None if there are none."""
+    if coords is None:
+        return None
+    return hashlib.sha256(np.asarray(coords, dtype=np.float32).tobytes()).hexdigest()
 
 
 def make_keys(X):

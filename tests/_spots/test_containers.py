@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 from skiehercl import IEHERCLClusterer, NonSpatialClusterer, SmoothedMixture, SpotLayout
-from skiehercl._data._containers import refuse_graph
+from skiehercl._spots._graphs import refuse_graph
 from skiehercl.graph import SpatialDelaunayGraph, SpatialKNNGraph
 from skiehercl.image import ColorTextureFeaturizer
 from skiehercl.metrics import pas_score

@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 
 from skiehercl import NonSpatialClusterer, SmoothedMixture, io
-from skiehercl._data._anndata import find_kept_genes
+from skiehercl._spots._anndata import find_kept_genes
 from skiehercl.datasets import make_tissue
 from skiehercl.preprocessing import ExpressionPreprocessor
 

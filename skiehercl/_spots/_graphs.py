@@ -1,15 +1,124 @@
 """Graphs between spots that the user brings: an adjacency, or the key of one in an AnnData."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import scipy.sparse as sp
 
-from .._data._anndata import load_part
-from ..graph._means import check_graph
-from ._recognition import make_keys, match_keys
+from ._anndata import load_part
+from ._arrays import check_sparse
+from ._checks import check_all_finite
+from ._rows import make_keys, match_keys
 
-__all__ = ["check_graphs", "gather_adjacencies", "name_graphs"]
+if TYPE_CHECKING:
+    from .._typing import SparseMatrix
 
+__all__ = [
+    "check_graph",
+    "check_graphs",
+    "gather_adjacencies",
+    "name_graphs",
+    "refuse_graph",
+    "refuse_sliced_graph",
+]
+
+_SMALLEST_GRAPH = 10  # of fewer spots, expression may look like one
 _PRECOMPUTED = "precomputed"
+
+
+def check_graph(graph: SparseMatrix, n_spots: int) -> sp.csr_matrix:
+    """Check a graph that the user supplies.
+
+    Parameters
+    ----------
+    graph : sparse matrix or array of shape (n_spots, n_spots)
+        Edge weights, non-negative and finite.
+    n_spots : int
+        Number of spots it has to match.
+
+    Returns
+    -------
+    graph : scipy.sparse.csr_matrix of shape (n_spots, n_spots), float32 or float64
+        The same graph with sorted indices and duplicates summed; the input is not changed.
+
+    Raises
+    ------
+    TypeError
+        If it isn't sparse: a dense graph takes N x N memory.
+    ValueError
+        If its shape is wrong, or a weight is negative, NaN or infinite.
+    """
+    if not sp.issparse(graph):
+        raise TypeError(
+            f"graph must be a scipy sparse matrix but is a {type(graph).__name__}: dense graphs "
+            "take N x N memory; convert it with scipy.sparse.csr_matrix(graph)."
+        )
+    check_sparse(graph, "graph")
+    if graph.shape != (n_spots, n_spots):
+        raise ValueError(
+            f"graph has shape {graph.shape} but there are {n_spots} spots: pass a square graph "
+            "with one row and one column per spot, in the order of the spots."
+        )
+    dtype = graph.dtype if graph.dtype in (np.float32, np.float64) else np.float64
+    graph = sp.csr_matrix(graph, dtype=dtype)
+    if not graph.has_canonical_format:
+        graph = graph.copy()
+        graph.sum_duplicates()
+    check_all_finite(graph, "graph")
+    if graph.nnz and graph.data.min() < 0:
+        raise ValueError(
+            f"graph has {(graph.data < 0).sum()} negative weights, the lowest is "
+            f"{graph.data.min()}: weights are affinities and must be 0 or more."
+        )
+    return graph
+
+
+def refuse_graph(X):
+    """Tell an X that is a graph between the spots, as a step before may have built it.
+
+    Raises
+    ------
+    ValueError
+        If it is square, with the diagonal and edges of one.
+    """
+    shape = getattr(X, "shape", ())
+    n = shape[0] if len(shape) == 2 else 0
+    if n < _SMALLEST_GRAPH or shape[1] != n:
+        return
+    dense = isinstance(X, np.ndarray)
+    if not (dense or sp.issparse(X)):
+        return
+    diagonal = X.diagonal()
+    if not (diagonal == diagonal[0]).all():
+        return
+    full = dense and np.count_nonzero(X) > n * n // 2  # of distances, if it is a graph
+    if full and (diagonal[0] or not np.array_equal(X, X.T)):
+        return
+    X = sp.csr_matrix(X)
+    if not X.nnz:
+        return
+    there = (X != 0).astype(np.int8)
+    degrees = np.asarray(there.sum(axis=1)).ravel()
+    regular = (degrees == degrees[0]).all() or np.allclose(np.asarray(X.sum(axis=1)), 1)
+    if regular or (there != there.T).nnz == 0:
+        raise ValueError(
+            f"X has shape {X.shape}, and looks like a graph between the spots: pass the "
+            "expression as X, the coordinates as coords=, and the graph as a parameter of the "
+            "clusterer, graph=SpatialKNNGraph(6) or the matrix, not as a step before it"
+        )
+
+
+def refuse_sliced_graph(block, name):
+    """Tell a matrix between spots, maybe sliced by its rows as metadata are, from a block."""
+    shape = getattr(block, "shape", ())
+    if len(shape) == 2 and shape[1] >= shape[0] > 2:
+        raise ValueError(
+            f"{name} has shape {tuple(shape)}, which looks like a graph between the spots: pass "
+            f"{name} themselves, one row per spot; the neighbours are found from the coordinates "
+            "by the transformer graph=, such as SpatialKNNGraph()"
+        )
 
 
 def check_graphs(graph):

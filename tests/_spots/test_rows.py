@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from sklearn.decomposition import PCA
 
 from skiehercl import IEHERCLClusterer, SmoothedMixture, SpotFeatures
-from skiehercl._spots._recognition import KnownSpots, make_keys
+from skiehercl._spots._rows import KnownSpots, make_keys
 from skiehercl.datasets import make_tissue
 
 K = 3

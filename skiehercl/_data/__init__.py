@@ -1,1 +1,0 @@
-"""What the user brings, checked: containers, numbers, labels."""
