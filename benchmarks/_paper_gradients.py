@@ -11,7 +11,7 @@ def measure_gradients(trainer):
 
     Parameters
     ----------
-    trainer : Trainer
+    trainer : Training
         At work, as its callbacks see it.
 
     Returns

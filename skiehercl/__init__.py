@@ -10,7 +10,7 @@ __all__ = [
     "Checkpoint",
     "HybridEncoder",
     "IEHERCLClusterer",
-    "LossTerms",
+    "LossOptions",
     "MixtureHead",
     "NonSpatialClusterer",
     "PatchExtractor",
@@ -37,7 +37,7 @@ _HOMES = {
     "_spots._layout": ("SpotLayout",),
     "_training._callbacks": ("Callback",),
     "_training._checkpoint": ("Checkpoint",),
-    "_training._options": ("HybridEncoder", "LossTerms", "Trainer"),
+    "_training._options": ("HybridEncoder", "LossOptions", "LossTerms", "Trainer"),
     "baseline": ("NonSpatialClusterer",),
     "clusterer": ("IEHERCLClusterer",),
     "graph": ("SpatialDelaunayGraph", "SpatialKNNGraph", "SpatialRadiusGraph"),
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from ._spots._layout import SpotLayout
     from ._training._callbacks import Callback
     from ._training._checkpoint import Checkpoint
-    from ._training._options import HybridEncoder, LossTerms, Trainer
+    from ._training._options import HybridEncoder, LossOptions, Trainer
     from .baseline import NonSpatialClusterer
     from .clusterer import IEHERCLClusterer
     from .graph import SpatialDelaunayGraph, SpatialKNNGraph, SpatialRadiusGraph

@@ -14,7 +14,7 @@ from ._estimator._base import SpatialClusterer
 from ._estimator._parameters import CONSTRAINTS, PRESETS, check_parameters
 from ._estimator._stored import STORED_IEHERCL
 from ._spots._graphs import name_graphs
-from ._training._options import HybridEncoder, LossTerms, Trainer, TrainingPlan
+from ._training._options import HybridEncoder, LossOptions, Trainer, TrainingPlan
 from ._utils._memory import open_memory
 from ._utils._settings import standard_settings
 
@@ -92,7 +92,7 @@ class IEHERCLClusterer(SpatialClusterer):
         What is made of genes and image before the network sees them.
     network : HybridEncoder or None, default=None
         Views, sizes and start of the network.
-    terms : LossTerms or None, default=None
+    terms : LossOptions or None, default=None
         Constants of the losses.
     trainer : Trainer or None, default=None
         Optimiser, batches and early stop.
@@ -204,7 +204,7 @@ class IEHERCLClusterer(SpatialClusterer):
     _parts: dict = {  # noqa: RUF012
         **SpatialClusterer._parts,
         "network": HybridEncoder,
-        "terms": LossTerms,
+        "terms": LossOptions,
         "trainer": Trainer,
         "head": MixtureHead,
     }
@@ -221,7 +221,7 @@ class IEHERCLClusterer(SpatialClusterer):
         preprocessor: ExpressionPreprocessor | None = None,
         features: SpotFeatures | None = None,
         network: HybridEncoder | None = None,
-        terms: LossTerms | None = None,
+        terms: LossOptions | None = None,
         trainer: Trainer | None = None,
         head: Head | None = None,
         layout: SpotLayout | None = None,

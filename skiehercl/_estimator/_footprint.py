@@ -261,7 +261,7 @@ def _count_image(size):
 def _count_training(size, estimator):
     """Count the walk and a batch, encoding, and the domains of all trainings."""
     from .._objective import _anchors, _walk
-    from .._training._encoding import _CHUNK
+    from .._training._batches import CHUNK
     from .._training._loop import _PAIR_LIMIT
 
     n, d, scales = size.n, size.d, len(size.neighbors)
@@ -285,7 +285,7 @@ def _count_training(size, estimator):
     batch += 32 * min(b, _PAIR_LIMIT) ** 2 + 4 * weights
     batch *= estimator.max_iter > 0
     chunk = d * (1 + scales) + modalities * (hidden + 6 * latent)
-    encode = 8 * min(n, _CHUNK) * chunk + 2 * weights
+    encode = 8 * min(n, CHUNK) * chunk + 2 * weights
     transform = _count_transform(size)
     kept = max(min(transform, _KEPT_MOST), min(batch, _KEPT_MOST))
     # What a training is done with, the next one can't take: its trainer is there until then.

@@ -1,7 +1,6 @@
 """The fitted pipeline behind the estimator: features, trained networks, head."""
 
 import numpy as np
-from sklearn.base import clone
 
 from .._domains._head import Head, MixtureVote, smooth_over_neighbors
 from .._features._features import NeighborhoodFeatures
@@ -10,6 +9,8 @@ from .._storage._registry import stored
 from .._training._callbacks import ProgressBar
 from .._training._checkpoint import Checkpoint
 from .._training._encoding import encode, reconstruct
+from .._training._fusion import weigh_genes_alone
+from .._training._loop import Training
 from .._utils._device import choose_device
 from .._utils._memory import NO_MEMORY, recall
 
@@ -69,16 +70,12 @@ class DomainModel:
         if self._starts_alike:
             size = self.plan.network.latent_size
             section.directions = self.features.find_directions(section.target, size)
-            if "image" in section.inputs:
-                section.image_loadings = self.features.image_.loadings_
-        image_prior = self.features.image_.prior_ if "image" in section.inputs else 0.5
         self.trained_ = []
         with ProgressBar(len(seeds), disable=not self.plan.verbose) as bar:
             callbacks = [bar] if checkpoint is None else [bar, Checkpoint(checkpoint)]
-            options = {"callbacks": callbacks, "memory": memory, "image_prior": image_prior}
             for seed in map(int, seeds):
-                trainer = clone(self.plan.trainer).fit(section, self.plan, seed, device, **options)
-                self.trained_.append(trainer.trained_)
+                training = Training(section, self.plan, seed, device, memory)
+                self.trained_.append(training.run(callbacks))
         latents, attention = self._encode(section, device)
         voters, n_pooled = self._voters(latents, section), self.features.n_pooled_
         probabilities = self.head.fit(voters, spots, candidates, n_pooled, int(seeds[0]))
@@ -125,7 +122,7 @@ class DomainModel:
         attention = {name: np.mean([a[name] for _, a in results], axis=0) for name in names}
         if self.features.image_ is not None and "image" not in section.inputs:
             # Left out for want of evidence: all attention is on the genes.
-            attention["modality"] = np.tile(np.float32([1.0, 0.0]), (len(section), 1))
+            attention["modality"] = weigh_genes_alone(len(section))
         return latents, attention
 
 

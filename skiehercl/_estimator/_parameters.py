@@ -11,7 +11,7 @@ from .._domains._head import Head, MixtureHead
 from .._features._options import SpotFeatures
 from .._spots._layout import SpotLayout
 from .._training._checkpoint import make_folder
-from .._training._options import HybridEncoder, LossTerms, Trainer
+from .._training._options import HybridEncoder, LossOptions, Trainer
 from ..graph import SpatialRadiusGraph
 from ..preprocessing import ExpressionPreprocessor
 
@@ -72,7 +72,7 @@ CONSTRAINTS = {
     "preprocessor": [ExpressionPreprocessor, None],
     "features": [SpotFeatures, None],
     "network": [HybridEncoder, None],
-    "terms": [LossTerms, None],
+    "terms": [LossOptions, None],
     "trainer": [Trainer, None],
     "head": [Head, None],
     "layout": [SpotLayout, None],

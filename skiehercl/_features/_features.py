@@ -16,7 +16,7 @@ from ._alignment import find_shift
 from ._axes import find_axes_of_product, scale_to_unit_rows
 from ._image import ImageComponents
 from ._neighborhoods import build_graphs, choose_graphs, find_widest
-from ._section import SectionTensors
+from ._section import SectionArrays
 from ._stored import stored_features
 
 __all__ = ["NeighborhoodFeatures"]
@@ -86,7 +86,7 @@ class NeighborhoodFeatures:
         return self
 
     def fit_transform(self, spots):
-        """Learn the neighbourhoods' sizes, genes, axes and scales; return the SectionTensors."""
+        """Learn the neighbourhoods' sizes, genes, axes and scales; return the SectionArrays."""
         self._with_coords = spots.coords is not None
         has_graph = self._with_coords or spots.graphs is not None
         self.graphs_ = choose_graphs(self.graph, spots) if has_graph else []
@@ -140,7 +140,7 @@ class NeighborhoodFeatures:
         return self._make_section(spots, adjacency, own, pooled)
 
     def transform(self, spots):
-        """Return the SectionTensors of Spots."""
+        """Return the SectionArrays of Spots."""
         adjacency = self.link(spots)
         own, pooled = self._align(*self._describe_genes(spots, adjacency), spots)
         return self._make_section(spots, adjacency, own, pooled)
@@ -149,14 +149,15 @@ class NeighborhoodFeatures:
         own = self._standardise(own)
         pooled = [self._standardise(part) for part in pooled]
         target = np.mean(pooled, axis=0, dtype=np.float32) if self.smooth_target else own
-        inputs = {"gene": (own, np.hstack(pooled))}
+        inputs, image = {"gene": (own, np.hstack(pooled))}, {}
         if self.image_ is not None and self.image_.prior_ > 0:
             inputs["image"] = self.image_.transform(spots.image, find_widest(adjacency))
+            image = {"image_prior": self.image_.prior_, "image_loadings": self.image_.loadings_}
         sections = spots.sections
         if sections is None:
             sections = np.zeros(len(spots), dtype=np.intp)
         mean = neighbor_mean_matrix(adjacency[0]).astype(np.float32)
-        return SectionTensors(inputs, target, mean, spots.coords, sections)
+        return SectionArrays(inputs, target, mean, spots.coords, sections, **image)
 
     def describe_own(self, spots):
         """Return the components (n, d) of the spots' own expression, whatever is around them."""

@@ -1,4 +1,4 @@
-"""SectionTensors: what the network sees of the spots."""
+"""SectionArrays: what the network sees of the spots."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 @dataclass
-class SectionTensors:
+class SectionArrays:
     """What the network sees of the spots, as float32 arrays.
 
     Attributes
@@ -23,9 +23,10 @@ class SectionTensors:
     directions : ndarray of shape (k, d) or None
         Unit vectors of the genes that a network with ``init="pca"`` starts at, best first; None:
         the leading columns.
+    image_prior : float
+        Attention that the image starts with; 0 without one.
     image_loadings : ndarray of shape (d, k_image) or None
-        Genes that the image's features predict, where such a network's image encoders start; at
-        the end of the training they are fitted anew to its latent.
+        Genes that the image's features predict.
     """
 
     inputs: dict
@@ -34,6 +35,7 @@ class SectionTensors:
     coords: np.ndarray | None
     sections: np.ndarray
     directions: np.ndarray | None = None
+    image_prior: float = 0.0
     image_loadings: np.ndarray | None = None
 
     def __len__(self):

@@ -13,7 +13,6 @@ import torch
 
 __all__ = [
     "contrastive_loss",
-    "linear_reconstruction_loss",
     "objective",
     "reconstruction_loss",
     "soft_assignment",
@@ -59,72 +58,6 @@ def reconstruction_loss(x, x_hat):
             "the decoder must end in as many units as its target has columns"
         )
     return (x - x_hat).square().mean()
-
-
-def linear_reconstruction_loss(x, hidden, weight, bias):
-    r"""Mean squared error of a reconstruction by a linear layer, which is never formed.
-
-    The same number as ``reconstruction_loss(x, hidden @ weight.T + bias)``, up to rounding. With
-    H the hidden units, W the weight and :math:`\hat X = H W^T`,
-
-    .. math:: \lVert X - \hat X \rVert^2 = \lVert X \rVert^2 - 2 \langle X^T H, W \rangle
-        + \langle H^T H, W^T W \rangle
-
-    (and the like with a bias): for thousands of genes in a quarter to half of the time, since no
-    matrix of the size of x is made, neither here nor for the gradient.
-
-    Parameters
-    ----------
-    x : Tensor of shape (B, d)
-        What was to be reconstructed; a constant.
-    hidden : Tensor of shape (B, h)
-        Input of the layer. Worth while where h is less than half of both B and d.
-    weight : Tensor of shape (d, h)
-    bias : Tensor of shape (d,)
-
-    Returns
-    -------
-    Tensor, scalar
-
-    Notes
-    -----
-    The error of rounding is relative to the mean square of x, not to that of the residual.
-
-    Examples
-    --------
-    >>> import torch
-    >>> x, hidden, weight = torch.zeros(2, 3), torch.ones(2, 1), torch.full((3, 1), 3.0)
-    >>> linear_reconstruction_loss(x, hidden, weight, torch.zeros(3))
-    tensor(9.)
-    """
-    return _LinearReconstruction.apply(x, hidden, weight, bias)
-
-
-class _LinearReconstruction(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, hidden, weight, bias):
-        cross, gram = x.T @ hidden, hidden.T @ hidden  # (d, h), (h, h)
-        total, sums = x.sum(dim=0), hidden.sum(dim=0)  # (d,), (h,)
-        spread = weight.T @ weight  # (h, h)
-        ctx.save_for_backward(x, hidden, weight, bias, cross, gram, total, sums, spread)
-        shifted = bias @ (2.0 * (weight @ sums - total) + len(x) * bias)
-        squares = torch.linalg.vector_norm(x, dim=1).square().sum()
-        value = squares + (gram * spread).sum() - 2.0 * (cross * weight).sum() + shifted
-        return (value / x.numel()).clamp(min=0.0)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient):
-        x, hidden, weight, bias, cross, gram, total, sums, spread = ctx.saved_tensors
-        scale = 2.0 * gradient / x.numel()
-        by_hidden = by_weight = by_bias = None
-        if ctx.needs_input_grad[1]:
-            by_hidden = (hidden @ spread - x @ weight + bias @ weight).mul_(scale)
-        if ctx.needs_input_grad[2]:
-            by_weight = (weight @ gram - cross).addr_(bias, sums).mul_(scale)
-        if ctx.needs_input_grad[3]:
-            by_bias = (weight @ sums + len(x) * bias - total).mul_(scale)
-        return None, by_hidden, by_weight, by_bias
 
 
 def total_reconstruction_loss(parts):

@@ -4,7 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Batch", "cut_batch", "draw_tiles"]
+__all__ = ["CHUNK", "Batch", "cut_batch", "cut_chunks", "draw_tiles"]
+
+# What needs no gradient, such as encoding, runs in chunks of this many spots.
+CHUNK = 16384
 
 # Tiles that make up one batch: enough to see several regions of the tissue at once.
 _TILES_PER_BATCH = 8
@@ -88,3 +91,8 @@ def cut_batch(spots, neighbor_mean):
     position = order[np.searchsorted(members, rows.indices, sorter=order)]
     local = type(rows)((rows.data, position, rows.indptr), shape=(len(spots), len(members)))
     return Batch(members, len(spots), local)
+
+
+def cut_chunks(n_spots):
+    """Return all spots in order, as slices of at most ``CHUNK``."""
+    return [slice(start, start + CHUNK) for start in range(0, n_spots, CHUNK)]

@@ -13,7 +13,7 @@ from .._utils._options import Options
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ._trainer import Trainer
+    from ._loop import Training
 
 __all__ = ["Callback", "EarlyStopping", "ProgressBar"]
 
@@ -21,9 +21,9 @@ __all__ = ["Callback", "EarlyStopping", "ProgressBar"]
 class Callback(Options):
     """Base of what a training calls: override what you need.
 
-    Each method gets the :class:`~skiehercl.Trainer` at work, whose attributes tell where it is:
-    ``epoch_``, ``n_iter_`` (steps taken), ``max_iter_``, ``history_`` (a list per loss),
-    ``network_``; ``stop()`` ends the training after this epoch.
+    Each method gets the training at work, whose attributes tell where it is: ``epoch_``,
+    ``n_iter_`` (steps taken), ``max_iter_``, ``history_`` (a list per loss), ``network_``;
+    ``stop()`` ends it after this epoch.
 
     A subclass whose decisions depend on earlier epochs says so by ``state_dict`` and
     ``load_state_dict``, so that a training that was interrupted goes on as if it hadn't been.
@@ -46,16 +46,16 @@ class Callback(Options):
         super().__init_subclass__(**kwargs)
         stored()(cls)  # a saved model has its trainer's callbacks
 
-    def on_train_begin(self, trainer: Trainer) -> None:
+    def on_train_begin(self, trainer: Training) -> None:
         """Before the first epoch."""
 
-    def on_epoch_begin(self, trainer: Trainer) -> None:
+    def on_epoch_begin(self, trainer: Training) -> None:
         """Before each epoch."""
 
-    def on_epoch_end(self, trainer: Trainer) -> None:
+    def on_epoch_end(self, trainer: Training) -> None:
         """After each epoch; its losses are the last of ``trainer.history_``."""
 
-    def on_train_end(self, trainer: Trainer) -> None:
+    def on_train_end(self, trainer: Training) -> None:
         """After the last epoch."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -85,10 +85,10 @@ class EarlyStopping(Callback):
         self.tol = tol
         self.n_iter_no_change = n_iter_no_change
 
-    def on_train_begin(self, trainer: Trainer) -> None:
+    def on_train_begin(self, trainer: Training) -> None:
         self.best_, self.stale_ = np.inf, 0
 
-    def on_epoch_end(self, trainer: Trainer) -> None:
+    def on_epoch_end(self, trainer: Training) -> None:
         loss = trainer.history_["total"][-1]
         self.stale_ = 0 if loss < self.best_ * (1 - self.tol) else self.stale_ + 1
         self.best_ = min(self.best_, loss)
@@ -127,18 +127,18 @@ class ProgressBar(Callback):
         if self._bar is not None:
             self._bar.close()
 
-    def on_train_begin(self, trainer: Trainer) -> None:
+    def on_train_begin(self, trainer: Training) -> None:
         if self._bar is None:
             total = self.n_trainings * trainer.max_iter_
             self._bar = tqdm(total=total, desc="training", unit="step", disable=self.disable)
         self._round, self._seen = self._round + 1, 0
         self._bar.set_description(f"training {self._round}/{self.n_trainings}")
 
-    def on_epoch_end(self, trainer: Trainer) -> None:
+    def on_epoch_end(self, trainer: Training) -> None:
         self._advance(trainer.n_iter_)
         self._bar.set_postfix(loss=f"{trainer.history_['total'][-1]:.4g}")
 
-    def on_train_end(self, trainer: Trainer) -> None:
+    def on_train_end(self, trainer: Training) -> None:
         self._advance(trainer.max_iter_)
 
     def _advance(self, n_steps):

@@ -178,13 +178,12 @@ def read_state(path):
 
 def _identify(trainer):
     """Return all that decides on a training, as plain values by name."""
-    plan, parts = trainer.plan_, (trainer.plan_.network, trainer.plan_.terms, trainer)
+    plan = trainer.plan_
     names = ("n_clusters", "lambda_rec", "lambda_contrast", "lambda_ot", "walk_length", "max_iter")
     parameters = {name: getattr(plan, name) for name in names}
-    for part in parts:
+    for part in (plan.network, plan.terms, plan.trainer):
         parameters.update(part.get_params(deep=False))
-    parameters["callbacks"] = [_name(callback) for callback in trainer.callbacks or ()]
-    parameters["image_prior"] = trainer.image_prior_
+    parameters["callbacks"] = [_name(callback) for callback in plan.trainer.callbacks or ()]
     return {
         "data": _digest_section(trainer.section_),
         "seed": int(trainer.seed_),

@@ -6,13 +6,11 @@ import numpy as np
 import torch
 
 from .._utils._device import isolated_random_state
-from .._utils._settings import standard_settings
+from ._batches import cut_chunks
 
-# Encoding runs in chunks of this many spots.
-_CHUNK = 16384
+__all__ = ["encode", "reconstruct"]
 
 
-@standard_settings()
 def encode(network, section, device):
     """Return the embedding (n, k) of all spots and the attention weights (n, V) by name.
 
@@ -23,9 +21,12 @@ def encode(network, section, device):
     network = _copy(network).to(device, dtype).eval()
     latents, weights = [], []
     with torch.inference_mode():
-        for start in range(0, len(section), _CHUNK):
-            spots = np.arange(start, min(start + _CHUNK, len(section)))
-            z, *_, attention = network(_to_device(section, spots, device, dtype))
+        for spots in cut_chunks(len(section)):
+            inputs = {
+                name: tuple(torch.tensor(x[spots], device=device, dtype=dtype) for x in parts)
+                for name, parts in section.inputs.items()
+            }
+            z, *_, attention = network(inputs)
             latents.append(z.cpu().numpy())
             weights.append({name: w.float().cpu().numpy() for name, w in attention.items()})
     joined = {name: np.concatenate([w[name] for w in weights]) for name in weights[0]}
@@ -38,7 +39,6 @@ def _copy(network):
         return copy.deepcopy(network)
 
 
-@standard_settings()
 def reconstruct(network, z, neighbor_mean, device):
     """Return the decoder's genes (n, d) for the embedding z (n, k), equation (7)."""
     network = _copy(network).to(device, torch.float32).eval()
@@ -46,15 +46,7 @@ def reconstruct(network, z, neighbor_mean, device):
     mean = neighbor_mean @ z
     parts = []
     with torch.inference_mode():
-        for start in range(0, len(z), _CHUNK):
-            rows = slice(start, start + _CHUNK)
+        for rows in cut_chunks(len(z)):
             own, around = (torch.from_numpy(a[rows]).to(device) for a in (z, mean))
             parts.append(network.reconstruct(own, around).cpu().numpy())
     return np.concatenate(parts)
-
-
-def _to_device(section, spots, device, dtype):
-    return {
-        name: tuple(torch.from_numpy(part[spots]).to(device, dtype) for part in (x, pooled))
-        for name, (x, pooled) in section.inputs.items()
-    }

@@ -11,12 +11,10 @@ from torch_geometric.nn import SAGEConv
 
 from .._storage._foreign import check_count
 from .._storage._registry import stored
+from ._fusion import ModalityAttention, ViewAttention
 
-__all__ = ["AutoEncoder", "IEHERCLNetwork", "MeanSAGE", "ViewAttention"]
+__all__ = ["AutoEncoder", "IEHERCLNetwork", "MeanSAGE"]
 
-# An image component in its own latent unit, before the attention: with the largest default prior,
-# 0.3, a quarter of the mean unit of the genes (benchmarks/decisions.md).
-_OWN_UNIT = 0.25 / 0.3
 _ACTIVATIONS = {"linear": nn.Identity, "relu": nn.ReLU, "elu": nn.ELU}
 
 
@@ -51,20 +49,6 @@ class AutoEncoder(nn.Module):
         x = self.decoder(z)
         return x if self.decoder_shortcut is None else x + self.decoder_shortcut(z)
 
-    @property
-    def read_out_size(self):
-        """Columns of the input of the last layer of `decode`."""
-        last, shortcut = self.decoder[-1], self.decoder_shortcut
-        return last.in_features + (0 if shortcut is None else shortcut.in_features)
-
-    def read_out(self, z):
-        """Return input (B, h), weight (d, h) and bias (d,) of the last layer of `decode`."""
-        hidden, last = self.decoder[:-1](z), self.decoder[-1]
-        if self.decoder_shortcut is None:
-            return hidden, last.weight, last.bias
-        weight = torch.cat([last.weight, self.decoder_shortcut.weight], dim=1)
-        return torch.cat([hidden, z], dim=1), weight, last.bias
-
     def start_at(self, directions, bias=0.0):
         """Start as the map ``directions`` (k, d), plus a bias (k,), and its inverse, if any."""
         inverse = _invert(directions)
@@ -95,16 +79,6 @@ class MeanSAGE(SAGEConv):
         """Return (B, out) for x (B, d) and the mean over its neighbours (B, d_neighbor)."""
         return self.lin_l(neighbor_mean) + self.lin_r(x)
 
-    @property
-    def read_out_size(self):
-        """Columns of the input of the layer as one linear map."""
-        return self.lin_l.in_channels + self.lin_r.in_channels
-
-    def read_out(self, x, neighbor_mean):
-        """Return the layer as one linear map: its input (B, h), weight (out, h), bias (out,)."""
-        weight = torch.cat([self.lin_l.weight, self.lin_r.weight], dim=1)
-        return torch.cat([neighbor_mean, x], dim=1), weight, self.lin_l.bias
-
     def start_at(self, neighbor_weight, own_weight, bias=0.0):
         """Start as the given linear map, plus a bias (out,)."""
         with torch.no_grad():
@@ -113,50 +87,23 @@ class MeanSAGE(SAGEConv):
             self.lin_l.bias.zero_().add_(bias)
 
 
-class ViewAttention(nn.Module):
-    """Attention over the views of a spot, (4)-(6): softmax of q^T tanh(W z + b) + prior.
-
-    ``query`` starts at zero, so training starts at the weights of ``prior`` for every spot.
-    With ``learned=False`` those weights stay (the ablation without attention).
-    """
-
-    def __init__(self, latent_size, prior, learned=True):
-        super().__init__()
-        self.register_buffer("log_prior", torch.log(torch.tensor(prior, dtype=torch.float32)))
-        self.learned = learned
-        if learned:
-            self.project = nn.Linear(latent_size, latent_size)
-            self.query = nn.Linear(latent_size, 1, bias=False)
-            nn.init.zeros_(self.query.weight)
-
-    def forward(self, views):
-        """Return the fused latents (B, k) and the weights (B, V) of a list of views (B, k)."""
-        stacked = torch.stack(views, dim=1)  # (B, V, k)
-        scores = self.log_prior.expand(stacked.shape[:2])
-        if self.learned:
-            scores = scores + self.query(torch.tanh(self.project(stacked))).squeeze(-1)
-        weights = torch.softmax(scores, dim=1)
-        return (weights.unsqueeze(-1) * stacked).sum(dim=1), weights
-
-
 class ModalityEncoder(nn.Module):
     """One modality's autoencoder and GraphSAGE views and the attention between them, (1)-(5)."""
 
-    def __init__(self, n_features, n_pooled, *, views, ae_prior, options):
+    def __init__(self, n_features, n_pooled, options):
         super().__init__()
-        latent = options["latent_size"]
-        from_start = options["init"] == "pca"
+        views, latent, prior = options["views"], options["latent_size"], options["ae_prior"]
         self.autoencoder = self.sage = None
-        if "ae" in views:
+        if views in ("both", "ae"):
             self.autoencoder = AutoEncoder(
-                n_features, options["hidden_size"], latent, shortcut=from_start
+                n_features, options["hidden_size"], latent, shortcut=options["init"] == "pca"
             )
-        if "sage" in views:
+        if views in ("both", "sage"):
             self.sage = MeanSAGE((n_pooled, n_features), latent)
         self.activation = _ACTIVATIONS[options["activation"]]()
         self.normalize = options["normalize_views"]
-        prior = (ae_prior, 1.0 - ae_prior) if len(views) == 2 else (1.0,)
-        self.attention = ViewAttention(latent, prior, options["attention"])
+        priors = (prior, 1.0 - prior) if views == "both" else (1.0,)
+        self.attention = ViewAttention(latent, priors, options["attention"])
 
     def forward(self, x, pooled):
         """Return fused latent, views {"ae", "sage"} and attention (B, V)."""
@@ -215,44 +162,21 @@ class IEHERCLNetwork(nn.Module):
     ----------
     modalities : dict of str to (int, int)
         Columns of the features and of their neighbour means, for "gene" and maybe "image".
-    hidden_size, latent_size : int
-        Units of the autoencoder's hidden layer and of every latent.
-    views : tuple of {"ae", "sage"}
-        Views of each modality; one of the two is the paper's ablation.
-    attention : bool
-        Whether attention weights are learned, or stay at their prior.
-    activation : {"linear", "relu", "elu"}
-        Activation of the GraphSAGE encoder.
-    normalize_views : bool
-        Whether latents are scaled to unit length before the attention.
-    init : {"pca", "random"}
-        Whether the linear parts start as projections on the genes' leading columns; `start_at`
-        names other directions, and where the image starts.
-    ae_prior : float
-        Attention that the autoencoder's view starts with.
     image_prior : float
-        Attention that the image starts with, in (0, 1).
+        Attention that the image starts with, in (0, 1); not read without an image.
+    **options
+        The parameters of HybridEncoder.
     """
 
-    def __init__(self, modalities, *, views, ae_prior, image_prior=0.5, **options):
+    def __init__(self, modalities, *, image_prior=0.0, **options):
         super().__init__()
         # What a stored network is rebuilt with.
-        self.arguments = {
-            "modalities": modalities,
-            "views": views,
-            "ae_prior": ae_prior,
-            "image_prior": image_prior,
-            **options,
-        }
+        self.arguments = {"modalities": modalities, "image_prior": image_prior, **options}
         latent = options["latent_size"]
         self.encoders = nn.ModuleDict(
-            {
-                name: ModalityEncoder(d, pooled, views=views, ae_prior=ae_prior, options=options)
-                for name, (d, pooled) in modalities.items()
-            }
+            {name: ModalityEncoder(*sizes, options) for name, sizes in modalities.items()}
         )
-        prior = (1.0 - image_prior, image_prior) if "image" in modalities else (1.0,)
-        self.attention = ViewAttention(latent, prior, options["attention"])
+        self.attention = ModalityAttention(modalities, latent, image_prior, options["attention"])
         self.decoder = MeanSAGE((latent, latent), modalities["gene"][0])
         if options["init"] == "pca":
             self.start_at()
@@ -274,7 +198,7 @@ class IEHERCLNetwork(nn.Module):
         n_genes = modalities["gene"][0]
         if gene_directions is None:
             gene_directions = torch.eye(min(latent, n_genes), n_genes)
-        kept = gene_directions[: latent - self._count_own_units()]
+        kept = gene_directions[: latent - self.attention.n_own_units]
         directions = torch.zeros(latent, n_genes)
         directions[: len(kept)] = kept
         self.encoders["gene"].start_at(directions)
@@ -282,28 +206,7 @@ class IEHERCLNetwork(nn.Module):
         if "image" in modalities:
             if image_loadings is None:
                 image_loadings = torch.zeros(n_genes, modalities["image"][0])
-            self.start_image_at(directions @ image_loadings)
-
-    def start_image_at(self, loadings, bias=0.0):
-        """Start the image's encoders where they predict the genes' latent.
-
-        The image's leading columns also keep latent units of their own, the last ones, for what
-        they know beyond the genes.
-
-        Parameters
-        ----------
-        loadings : Tensor (k, k_image)
-            Latent of the genes that the image predicts.
-        bias : Tensor (k,) or 0.0
-        """
-        loadings, n_own = loadings.clone(), self._count_own_units()
-        columns = torch.arange(n_own)
-        loadings[len(loadings) - n_own + columns, columns] += _OWN_UNIT
-        self.encoders["image"].start_at(loadings, bias)
-
-    def _count_own_units(self):
-        n_image = self.arguments["modalities"].get("image", (0,))[0]
-        return min(n_image, self.arguments["latent_size"] // 4)
+            self.attention.start_image(self.encoders["image"], directions @ image_loadings)
 
     def forward(self, inputs):
         """Encode spots.

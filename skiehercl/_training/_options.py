@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._storage._fields import instance
 from .._storage._registry import stored
 from .._utils._options import Options
-from ._trainer import Trainer
+from ._callbacks import Callback
 
-__all__ = ["HybridEncoder", "LossTerms", "Trainer", "TrainingPlan"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from typing_extensions import Self
+
+__all__ = ["HybridEncoder", "LossOptions", "LossTerms", "Trainer", "TrainingPlan"]
 
 
 @stored()
@@ -81,20 +86,12 @@ class HybridEncoder(Options):
         self.ae_prior = ae_prior
         self.normalize_views = normalize_views
 
-    def build(self, sizes, image_prior=0.5):
-        """Return the untrained network for modalities of these sizes, {name: (own, pooled)}."""
-        from ._network import IEHERCLNetwork
-
-        arguments = self.get_params(deep=False)
-        arguments["views"] = ("ae", "sage") if self.views == "both" else (self.views,)
-        return IEHERCLNetwork(sizes, image_prior=image_prior, **arguments)
-
 
 @stored()
-class LossTerms(Options):
+class LossOptions(Options):
     """Constants of the losses: the walk (10)-(12), the contrast (13), the transport (14)-(17).
 
-    A parameter of :class:`~skiehercl.IEHERCLClusterer`, ``terms=LossTerms(...)``; the terms'
+    A parameter of :class:`~skiehercl.IEHERCLClusterer`, ``terms=LossOptions(...)``; the terms'
     weights are its ``lambda_rec``, ``lambda_contrast`` and ``lambda_ot``.
 
     Parameters
@@ -135,10 +132,78 @@ class LossTerms(Options):
         self.ot_warmup = ot_warmup
 
 
+LossTerms = LossOptions  # its first name
+
+
+@stored()
+class Trainer(Options):
+    """The training: optimiser, batches, early stop.
+
+    A parameter of :class:`~skiehercl.IEHERCLClusterer`, ``trainer=Trainer(...)``; the number of
+    steps is its ``max_iter``.
+
+    Parameters
+    ----------
+    learning_rate : float, default=1e-3
+        Adam's learning rate.
+    weight_decay : float, default=1e-4
+        Adam's weight decay.
+    batch_size : int or None, default=1024
+        Most spots in a batch, made of random tiles of the tissue; None: the full section.
+    tol : float, default=1e-3
+        Least relative improvement of the loss that counts.
+    n_iter_no_change : int, default=10
+        Passes over the spots without such an improvement that end a training.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Precision of the training; "auto": bfloat16 on CUDA devices that have it.
+    callbacks : list of Callback or None, default=None
+        Called around the epochs; each training has its own copies.
+    """
+
+    _parameter_constraints: dict = {  # noqa: RUF012
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [Interval(Integral, 2, None, closed="left"), None],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "precision": [StrOptions({"auto", "float32", "bfloat16"})],
+        "callbacks": [list, tuple, None],
+    }
+
+    def __init__(
+        self,
+        learning_rate: float = 1e-3,
+        *,
+        weight_decay: float = 1e-4,
+        batch_size: int | None = 1024,
+        tol: float = 1e-3,
+        n_iter_no_change: int = 10,
+        precision: Literal["auto", "float32", "bfloat16"] = "auto",
+        callbacks: Sequence[Callback] | None = None,
+    ) -> None:
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.tol = tol
+        self.n_iter_no_change = n_iter_no_change
+        self.precision = precision
+        self.callbacks = callbacks
+
+    def check(self) -> Self:
+        """Validate the parameters; the error names the parameter, the rule and the value."""
+        super().check()
+        for callback in self.callbacks or ():
+            if not isinstance(callback, Callback):
+                raise ValueError(
+                    f"callbacks holds {callback!r}: pass instances of subclasses of Callback"
+                )
+        return self
+
+
 @stored(
     {
         "network": instance("HybridEncoder"),
-        "terms": instance("LossTerms"),
+        "terms": instance("LossOptions"),
         "trainer": instance("Trainer"),
     }
 )
@@ -156,6 +221,6 @@ class TrainingPlan:
     walk_length: int
     max_iter: int
     network: HybridEncoder
-    terms: LossTerms
+    terms: LossOptions
     trainer: Trainer
     verbose: bool = False

@@ -44,7 +44,7 @@ class PlacedSection:
 
     Parameters
     ----------
-    section : SectionTensors
+    section : SectionArrays
     device : torch.device
     """
 

@@ -56,7 +56,7 @@ class LossTerm:
     name : str
         Its name in the history.
     weight : str
-        Its lambda: a parameter of ``LossTerms``, or one of IEHERCLClusterer that the plan holds.
+        Its lambda: a parameter of ``LossOptions``, or one of IEHERCLClusterer that the plan holds.
     always : bool
         Whether it is computed at weight 0 too, to be recorded.
     first_step : int

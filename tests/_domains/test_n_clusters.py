@@ -6,8 +6,9 @@ from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 
-from skiehercl import IEHERCLClusterer, SmoothedMixture, Trainer
+from skiehercl import IEHERCLClusterer, SmoothedMixture
 from skiehercl._domains._n_clusters import choose_n_clusters, list_candidates, measure_curve
+from skiehercl._training._loop import Training
 from skiehercl.datasets import make_tissue
 from skiehercl.model_selection import n_clusters_curve
 
@@ -127,8 +128,8 @@ def test_the_chosen_number_gives_the_same_domains_when_it_is_given(fitted):
 
 
 def test_networks_are_trained_once_for_all_numbers(monkeypatch):
-    calls, fit = [], Trainer.fit
-    monkeypatch.setattr(Trainer, "fit", lambda *a, **given: calls.append(1) or fit(*a, **given))
+    calls, run = [], Training.run
+    monkeypatch.setattr(Training, "run", lambda *a, **given: calls.append(1) or run(*a, **given))
     make_quick(range(2, 9)).fit(TISSUE.X, TISSUE.coords)
     assert len(calls) == 2  # n_init
 

@@ -7,7 +7,7 @@ from sklearn.model_selection import GridSearchCV
 from skiehercl import (
     HybridEncoder,
     IEHERCLClusterer,
-    LossTerms,
+    LossOptions,
     MixtureHead,
     NonSpatialClusterer,
     SmoothedMixture,
@@ -21,7 +21,7 @@ from skiehercl.model_selection import WholeSectionSplit
 PARTS = {
     "features": SpotFeatures,
     "network": HybridEncoder,
-    "terms": LossTerms,
+    "terms": LossOptions,
     "trainer": Trainer,
     "head": MixtureHead,
     "layout": SpotLayout,
@@ -70,7 +70,7 @@ def test_clones_share_no_part():
     [
         (IEHERCLClusterer, {"head__n_starts": 0}, "'n_starts' parameter of MixtureHead"),
         (IEHERCLClusterer, {"network__views": "all"}, "'views' parameter of HybridEncoder"),
-        (IEHERCLClusterer, {"terms__sigma": 0.0}, "'sigma' parameter of LossTerms"),
+        (IEHERCLClusterer, {"terms__sigma": 0.0}, "'sigma' parameter of LossOptions"),
         (IEHERCLClusterer, {"trainer__batch_size": 1}, "'batch_size' parameter of Trainer"),
         (IEHERCLClusterer, {"head": 3}, "'head' parameter of IEHERCLClusterer"),
         (SmoothedMixture, {"features__pooling": 1}, "'pooling' parameter of SpotFeatures"),

@@ -8,7 +8,6 @@ from torch.testing import assert_close
 
 from skiehercl._objective._losses import (
     contrastive_loss,
-    linear_reconstruction_loss,
     objective,
     reconstruction_loss,
     soft_assignment,
@@ -55,35 +54,6 @@ def test_reconstruction_is_the_mean_over_entries():
 def test_reconstruction_refuses_to_broadcast():
     with pytest.raises(ValueError, match=r"x_hat has shape \(4, 1\) but x has \(4, 3\)"):
         reconstruction_loss(torch.zeros(4, 3), torch.zeros(4, 1))
-
-
-def make_layer(dtype=torch.float64):
-    generator = torch.Generator().manual_seed(0)
-    shapes = (30, 20), (30, 4), (20, 4), (20,)  # x, hidden, weight, bias
-    return [torch.randn(s, generator=generator, dtype=dtype, requires_grad=True) for s in shapes]
-
-
-@pytest.mark.parametrize("learned", [(1, 2, 3), (1,), (2,), (3,)])
-def test_linear_reconstruction_is_that_of_the_formed_matrix(learned):
-    x, hidden, weight, bias = make_layer()
-    inputs = [make_layer()[i] for i in learned]
-    layer = [x.detach(), hidden.detach(), weight.detach(), bias.detach()]
-    for i, tensor in zip(learned, inputs, strict=True):
-        layer[i] = tensor
-    unformed = linear_reconstruction_loss(*layer)
-    formed = reconstruction_loss(layer[0], torch.nn.functional.linear(*layer[1:]))
-    assert_close(unformed, formed)
-    gradients = [torch.autograd.grad(3.0 * loss, inputs) for loss in (unformed, formed)]
-    assert_close(*gradients)
-
-
-@pytest.mark.parametrize("offset", [0.0, 10.0])
-def test_linear_reconstruction_in_float32_errs_by_the_size_of_x_only(offset):
-    _, hidden, weight, bias = (tensor.detach() for tensor in make_layer(torch.float32))
-    x = torch.nn.functional.linear(hidden, weight, bias) + offset
-    loss = linear_reconstruction_loss(x, hidden, weight, bias)
-    assert loss >= 0
-    assert_close(loss, torch.tensor(offset**2), rtol=1e-5, atol=1e-5 * float(x.square().mean()))
 
 
 @pytest.mark.parametrize("as_dict", [False, True])

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from skiehercl import SpatialKNNGraph
-from skiehercl._features._section import SectionTensors
-from skiehercl._training._options import HybridEncoder, LossTerms, Trainer, TrainingPlan
+from skiehercl._features._section import SectionArrays
+from skiehercl._training._options import HybridEncoder, LossOptions, Trainer, TrainingPlan
 from skiehercl.graph import neighbor_mean_matrix
 
 
 @pytest.fixture
 def make_section():
-    """Function -> SectionTensors of four square domains, whose image may know them too."""
+    """Function -> SectionArrays of four square domains, whose image may know them too."""
 
     def make(image=False, n=90, seed=0):
         rng = np.random.RandomState(seed)
@@ -20,12 +20,13 @@ def make_section():
         x = rng.normal(size=(4, 8))[domain] + 0.7 * rng.normal(size=(n, 8))
         x = (x - x.mean(axis=0)).astype(np.float32)
         mean = neighbor_mean_matrix(SpatialKNNGraph(5).fit_transform(coords)).astype(np.float32)
-        inputs, loadings = {"gene": (x, mean @ x)}, None
+        inputs, start = {"gene": (x, mean @ x)}, {}
         if image:
             y = (rng.normal(size=(n, 3)) + np.eye(4, 3)[domain]).astype(np.float32)
-            inputs["image"], loadings = (y, mean @ y), np.eye(8, 3, dtype=np.float32)
+            inputs["image"] = y, mean @ y
+            start = {"image_prior": 0.3, "image_loadings": np.eye(8, 3, dtype=np.float32)}
         sections = np.zeros(n, dtype=np.intp)
-        return SectionTensors(inputs, mean @ x, mean, coords, sections, image_loadings=loadings)
+        return SectionArrays(inputs, mean @ x, mean, coords, sections, **start)
 
     return make
 
@@ -37,7 +38,7 @@ def make_plan():
     def make(**changes):
         parts = {
             "network": HybridEncoder(hidden_size=16, latent_size=8),
-            "terms": LossTerms(),
+            "terms": LossOptions(),
             "trainer": Trainer(batch_size=30, precision="float32"),
         }
         top = {

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from skiehercl._training._callbacks import Callback, EarlyStopping, ProgressBar
+from skiehercl._training._loop import Training
 
 CPU = torch.device("cpu")
 
@@ -46,8 +47,8 @@ def test_progress_bar_counts_the_steps_of_all_trainings(make_section, make_plan)
     text = io.StringIO()
     with redirect_stderr(text), ProgressBar(2) as bar:
         for seed in (0, 1):
-            plan.trainer.fit(make_section(), plan, seed, CPU, callbacks=[bar])
-            assert plan.trainer.n_iter_ < plan.max_iter  # what is left out is counted, too
+            trained = Training(make_section(), plan, seed, CPU).run([bar])
+            assert trained.n_iter < plan.max_iter  # what is left out is counted, too
         counted = bar._bar.n
     assert counted == 2 * plan.max_iter
     assert "training 1/2" in text.getvalue() and "training 2/2" in text.getvalue()
@@ -61,13 +62,13 @@ def test_progress_bar_closes_when_a_training_fails(make_section, make_plan):
 
     plan = make_plan()
     with redirect_stderr(io.StringIO()), pytest.raises(RuntimeError), ProgressBar() as bar:
-        plan.trainer.fit(make_section(), plan, 0, CPU, callbacks=[bar, Fail()])
+        Training(make_section(), plan, 0, CPU).run([bar, Fail()])
     assert bar._bar.disable  # as tqdm marks a closed one
 
 
 def test_a_disabled_bar_writes_nothing(make_section, make_plan):
     plan, text = make_plan(max_iter=4), io.StringIO()
     with redirect_stderr(text), ProgressBar(disable=True) as bar:
-        trained = plan.trainer.fit(make_section(), plan, 0, CPU, callbacks=[bar]).trained_
+        trained = Training(make_section(), plan, 0, CPU).run([bar])
     assert text.getvalue() == ""
     assert np.isfinite(trained.loss_history["total"]).all()

@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save, save_file
-from sklearn.base import clone
 
 from skiehercl._training import _checkpoint
 from skiehercl._training._callbacks import Callback
 from skiehercl._training._checkpoint import Checkpoint, read_state, write_state
+from skiehercl._training._loop import Training
 from skiehercl._utils import _atomic
 
 CPU = torch.device("cpu")
@@ -41,9 +41,8 @@ class Interrupt(Callback):
             raise Interrupted
 
 
-def train(section, plan, callbacks=(), seed=0, **kwargs):
-    kwargs = {"image_prior": 0.3, **kwargs}
-    return clone(plan.trainer).fit(section, plan, seed, CPU, callbacks=callbacks, **kwargs).trained_
+def train(section, plan, callbacks=(), seed=0):
+    return Training(section, plan, seed, CPU).run(callbacks)
 
 
 def assert_same_training(a, b):
@@ -294,7 +293,8 @@ def test_other_data_are_refused(make_section, make_plan, tmp_path):
         changed,
         replace(section, coords=section.coords + 1),
         replace(section, neighbor_mean=section.neighbor_mean * 0.5),
-        replace(section, image_loadings=None),
+        replace(section, image_prior=0.4),
+        replace(section, image_loadings=section.image_loadings + 1),
     ]
     for other in others:
         with pytest.raises(ValueError, match="training of other data"):
@@ -302,11 +302,9 @@ def test_other_data_are_refused(make_section, make_plan, tmp_path):
     train(make_section(image=True), plan, [Checkpoint(tmp_path)])
 
 
-def test_other_versions_and_priors_are_refused(make_section, make_plan, tmp_path, monkeypatch):
+def test_other_versions_are_refused(make_section, make_plan, tmp_path, monkeypatch):
     section, plan = make_section(), make_plan(max_iter=3)
     train(section, plan, [Checkpoint(tmp_path)])
-    with pytest.raises(ValueError, match=r"image_prior=0\.3, not 0\.4"):
-        train(section, plan, [Checkpoint(tmp_path)], image_prior=0.4)
     monkeypatch.setattr(_checkpoint, "list_versions", lambda: {"torch": "0.1"})
     with pytest.raises(ValueError, match="torch's version="):
         train(section, plan, [Checkpoint(tmp_path)])
@@ -405,19 +403,20 @@ KILLED = """
 import json, os, random, signal, sys, time
 import numpy as np, scipy.sparse as sp, torch
 import skiehercl._training._loop
-from skiehercl._features._section import SectionTensors
+from skiehercl._features._section import SectionArrays
 from skiehercl._training._checkpoint import Checkpoint, read_state, write_state
-from skiehercl._training._options import HybridEncoder, LossTerms, Trainer, TrainingPlan
+from skiehercl._training._loop import Training
+from skiehercl._training._options import HybridEncoder, LossOptions, Trainer, TrainingPlan
 
 folder = sys.argv[1]
 rng = np.random.RandomState(0)
 x = rng.normal(size=(200, 10)).astype(np.float32)
 mean = sp.random(200, 200, 0.02, "csr", np.float32, random_state=rng)
-section = SectionTensors(
+section = SectionArrays(
     {"gene": (x, mean @ x)}, x, mean, rng.uniform(size=(200, 2)), np.zeros(200, dtype=int)
 )
 trainer = Trainer(batch_size=50, tol=0.0, n_iter_no_change=1000)
-plan = TrainingPlan(4, 1.0, 0.1, 1.0, 3, 100, HybridEncoder(), LossTerms(), trainer)
+plan = TrainingPlan(4, 1.0, 0.1, 1.0, 3, 100, HybridEncoder(), LossOptions(), trainer)
 
 
 def start(folder, result):
@@ -427,9 +426,9 @@ def start(folder, result):
     callbacks = [] if folder is None else [Checkpoint(folder, 1)]
     found = []
     for seed in (0, 1):
-        trainer.fit(section, plan, seed, torch.device("cpu"), callbacks=callbacks)
-        total = sum(p.double().sum() for p in trainer.network_.parameters())
-        found.append([trainer.history_["total"], float(total)])
+        trained = Training(section, plan, seed, torch.device("cpu")).run(callbacks)
+        total = sum(p.double().sum() for p in trained.network.parameters())
+        found.append([trained.loss_history["total"], float(total)])
     with open(result, "w") as file:
         json.dump(found, file)
     os._exit(0)

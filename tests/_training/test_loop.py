@@ -9,14 +9,14 @@ from sklearn.metrics import adjusted_rand_score
 
 from skiehercl import SpatialKNNGraph
 from skiehercl._domains._ward import ward_labels
-from skiehercl._features._section import SectionTensors
-from skiehercl._objective._losses import contrastive_loss, reconstruction_loss
-from skiehercl._training import _loop
+from skiehercl._features._section import SectionArrays
+from skiehercl._objective._losses import contrastive_loss
 from skiehercl._training._batches import cut_batch, draw_tiles
 from skiehercl._training._callbacks import Callback
 from skiehercl._training._encoding import encode, reconstruct
-from skiehercl._training._loop import Trained, forward
-from skiehercl._training._options import HybridEncoder, LossTerms, Trainer, TrainingPlan
+from skiehercl._training._loop import Trained, Training, forward
+from skiehercl._training._network import IEHERCLNetwork
+from skiehercl._training._options import HybridEncoder, LossOptions, Trainer, TrainingPlan
 from skiehercl._training._placement import PlacedSection
 from skiehercl.graph import neighbor_mean_matrix
 
@@ -39,7 +39,7 @@ def make_section(image=False, sections=None, coords=COORDS):
     if image:
         y = rng.normal(size=(N, 3)).astype(np.float32)
         inputs["image"] = (y, mean @ y)
-    return SectionTensors(inputs, mean @ x, mean, coords, sections)
+    return SectionArrays(inputs, mean @ x, mean, coords, sections, image_prior=0.3)
 
 
 SECTION = make_section()
@@ -47,7 +47,7 @@ SECTION = make_section()
 
 def make_plan(network=(), **changes):
     net = {"hidden_size": 16, "latent_size": 8, "activation": "elu", "init": "random"}
-    parts = {"terms": LossTerms(), "trainer": Trainer(batch_size=None, precision="float32")}
+    parts = {"terms": LossOptions(), "trainer": Trainer(batch_size=None, precision="float32")}
     for name in list(changes):
         for part in parts.values():
             if name in part.get_params():
@@ -65,8 +65,8 @@ def make_plan(network=(), **changes):
     return TrainingPlan(**{**options, **changes}, network=encoder, **parts)
 
 
-def train(section, plan, seed=0, **kwargs):
-    return plan.trainer.fit(section, plan, seed, CPU, **kwargs).trained_
+def train(section, plan, seed=0, callbacks=()):
+    return Training(section, plan, seed, CPU).run(callbacks)
 
 
 def fit(section=SECTION, seed=0, network=(), **changes):
@@ -274,28 +274,6 @@ def test_early_stop_waits_for_the_transport_term():
     assert np.isfinite(trained.loss_history["transport"][-1])
 
 
-@pytest.mark.parametrize("init", ["random", "pca"])
-def test_wide_features_train_alike_without_their_reconstruction(init, monkeypatch):
-    network = {"init": init, "hidden_size": 1, "latent_size": 1}  # D is more than twice their sum
-    formed = []
-
-    def form(x, hidden, weight, bias):
-        formed.append(True)
-        return reconstruction_loss(x, torch.nn.functional.linear(hidden, weight, bias))
-
-    unformed = fit(network=network)
-    monkeypatch.setattr(_loop, "linear_reconstruction_loss", form)
-    reference = fit(network=network)
-    assert formed
-    for name, values in reference.loss_history.items():
-        np.testing.assert_allclose(unformed.loss_history[name], values, rtol=1e-4)
-
-
-def test_bfloat16_forms_the_reconstruction_of_wide_features(monkeypatch):
-    monkeypatch.setattr(_loop, "linear_reconstruction_loss", None)  # needs full precision
-    fit(network={"hidden_size": 1, "latent_size": 1}, precision="bfloat16", max_iter=1)
-
-
 def test_divergence_is_an_error_and_not_a_result():
     with pytest.raises(ValueError, match=r"diverged.*learning_rate"):
         fit(learning_rate=1e30, max_iter=5)
@@ -350,7 +328,7 @@ def test_encode_gives_all_spots_and_attention_rows_that_sum_to_one(image, monkey
     assert set(attention) == ({"gene", "image", "modality"} if image else {"gene", "modality"})
     for weights in attention.values():
         np.testing.assert_allclose(weights.sum(axis=1), 1.0, rtol=1e-5)
-    monkeypatch.setattr("skiehercl._training._encoding._CHUNK", 37)
+    monkeypatch.setattr("skiehercl._training._batches.CHUNK", 37)
     in_chunks, weights_in_chunks = encode(network, section, CPU)
     np.testing.assert_allclose(in_chunks, z, rtol=1e-10)
     np.testing.assert_allclose(weights_in_chunks["gene"], attention["gene"], rtol=1e-5)
@@ -364,7 +342,7 @@ def test_encoding_does_not_depend_on_the_other_spots():
     network = fit().network
     z, _ = encode(network, SECTION, CPU)
     order = np.random.RandomState(0).permutation(N)[:60]
-    part = SectionTensors(
+    part = SectionArrays(
         {name: tuple(a[order] for a in parts) for name, parts in SECTION.inputs.items()},
         SECTION.target[order],
         SECTION.neighbor_mean[order][:, order],
@@ -384,7 +362,7 @@ def test_reconstruct_is_the_decoder_of_the_training(monkeypatch):
         batch = cut_batch(np.arange(N), SECTION.neighbor_mean)
         parts = forward(network, place(SECTION, batch)).parts
     assert loss == pytest.approx(float(parts["decoder"]), rel=1e-4)
-    monkeypatch.setattr("skiehercl._training._encoding._CHUNK", 37)
+    monkeypatch.setattr("skiehercl._training._batches.CHUNK", 37)
     np.testing.assert_allclose(
         reconstruct(network, z, SECTION.neighbor_mean, CPU), decoded, rtol=1e-4, atol=1e-6
     )
@@ -449,7 +427,7 @@ def test_image_encoders_end_as_the_best_prediction_of_the_trained_genes():
     section.inputs["image"] = (informative, section.neighbor_mean @ informative)
     section.image_loadings = np.eye(D, 3, dtype=np.float32)
     network = {"init": "pca", "activation": "linear"}
-    trained = train(section, make_plan(network, max_iter=30), image_prior=0.3)
+    trained = train(section, make_plan(network, max_iter=30))
     batch = cut_batch(np.arange(N), section.neighbor_mean)
     with torch.no_grad():
         views = forward(trained.network, place(section, batch)).views
@@ -466,10 +444,12 @@ def test_image_encoders_end_as_the_best_prediction_of_the_trained_genes():
 def test_image_encoders_that_start_at_random_stay_as_trained():
     section = make_section(image=True)
     plan = make_plan({"init": "random"}, max_iter=2)
-    first, second = (train(section, plan, image_prior=0.3).network.state_dict() for _ in range(2))
+    first, second = (train(section, plan).network.state_dict() for _ in range(2))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        fresh = plan.network.build({"gene": (D, D), "image": (3, 3)}, 0.3).state_dict()
+        fresh = IEHERCLNetwork(
+            {"gene": (D, D), "image": (3, 3)}, **plan.network.get_params()
+        ).state_dict()
     for name, weight in first.items():
         torch.testing.assert_close(weight, second[name])
     name = "encoders.image.sage.lin_l.weight"

@@ -3,11 +3,13 @@ import pytest
 import torch
 from torch_geometric.nn import SAGEConv
 
-from skiehercl._training._network import AutoEncoder, IEHERCLNetwork, MeanSAGE, ViewAttention
+from skiehercl._training._fusion import ViewAttention
+from skiehercl._training._network import AutoEncoder, IEHERCLNetwork, MeanSAGE
 
 OPTIONS = {
-    "views": ("ae", "sage"),
+    "views": "both",
     "ae_prior": 0.1,
+    "image_prior": 0.5,
     "attention": True,
     "hidden_size": 16,
     "latent_size": 8,
@@ -91,20 +93,6 @@ def test_attention_rows_sum_to_one(image, changes):
         assert (weights >= 0).all()
         torch.testing.assert_close(weights.sum(dim=1), torch.ones(N))
     assert attention["gene"].std(dim=0).min() > 0.01  # per spot, not one for all
-
-
-@pytest.mark.parametrize("shortcut", [False, True])
-def test_read_out_is_the_last_layer_of_the_decoder(shortcut):
-    torch.manual_seed(0)
-    autoencoder, sage = AutoEncoder(D, 5, 4, shortcut=shortcut), MeanSAGE((4, 4), D)
-    z, mean = torch.randn(N, 4), torch.randn(N, 4)
-    for module, latents, decoded in (
-        (autoencoder, (z,), autoencoder.decode(z)),
-        (sage, (z, mean), sage(z, mean)),
-    ):
-        layer = module.read_out(*latents)
-        assert layer[0].shape[1] == module.read_out_size
-        torch.testing.assert_close(torch.nn.functional.linear(*layer), decoded)
 
 
 def test_attention_starts_at_its_prior_and_fuses_by_it():
@@ -239,7 +227,7 @@ def test_narrowest_latents_start_with_the_first_components(latent_size):
 @pytest.mark.parametrize("view", ["ae", "sage"])
 @pytest.mark.parametrize("init", ["pca", "random"])
 def test_one_view_is_the_fused_latent(view, init):
-    network = make_network(views=(view,), init=init)
+    network = make_network(views=view, init=init)
     z, fused, views, attention = encode(network, make_inputs())
     assert set(views) == {("gene", view)}
     torch.testing.assert_close(fused["gene"], views["gene", view])
@@ -271,7 +259,7 @@ def test_random_start_is_random_and_reproducible():
 
 
 def test_normalised_views_have_unit_length_before_the_attention():
-    network = make_network(normalize_views=True, views=("sage",))
+    network = make_network(normalize_views=True, views="sage")
     z, *_ = encode(network, make_inputs())
     torch.testing.assert_close(z.norm(dim=1), torch.ones(N))
 

@@ -9,7 +9,7 @@ import torch
 
 from skiehercl._training import _loop, _placement
 from skiehercl._training._batches import draw_tiles
-from skiehercl._training._loop import cut_batches
+from skiehercl._training._loop import Training, cut_batches
 from skiehercl._training._placement import PlacedSection, fits, multiply
 
 CPU = torch.device("cpu")
@@ -56,11 +56,11 @@ def test_trainings_on_a_device_are_those_on_the_host(
     batch_size, make_section, make_plan, monkeypatch
 ):
     plan, section = make_plan(batch_size=batch_size), make_section(image=True)
-    host = plan.trainer.fit(section, plan, 0, CPU).trained_
+    host = Training(section, plan, 0, CPU).run()
     monkeypatch.setattr(_placement, "_HOSTS", ())
-    device = plan.trainer.fit(section, plan, 0, CPU).trained_
-    assert plan.trainer.placed_.resident
-    np.testing.assert_equal(device.loss_history, host.loss_history)
+    training = Training(section, plan, 0, CPU)
+    assert training.placed_.resident
+    np.testing.assert_equal(training.run().loss_history, host.loss_history)
 
 
 def test_a_section_too_large_for_the_device_stays_on_the_host(make_section, make_plan, monkeypatch):
@@ -68,9 +68,9 @@ def test_a_section_too_large_for_the_device_stays_on_the_host(make_section, make
     monkeypatch.setattr(_placement, "_FREE_IF_UNKNOWN", 100)
     assert not fits(51, CPU) and fits(50, CPU)
     plan = make_plan()
-    trainer = plan.trainer.fit(make_section(), plan, 0, CPU)
-    assert not trainer.placed_.resident
-    assert np.isfinite(trainer.history_["total"]).all()
+    training = Training(make_section(), plan, 0, CPU)
+    assert not training.placed_.resident
+    assert np.isfinite(training.run().loss_history["total"]).all()
 
 
 def test_the_whole_section_is_read_where_it_lies(make_section):
@@ -89,6 +89,6 @@ def test_read_only_sections_train_in_silence(make_section, make_plan):
         plan = make_plan(batch_size=batch_size)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            still = plan.trainer.fit(section, plan, 0, CPU).trained_
-        plain = plan.trainer.fit(replace(make_section(image=True)), plan, 0, CPU).trained_
+            still = Training(section, plan, 0, CPU).run()
+        plain = Training(replace(make_section(image=True)), plan, 0, CPU).run()
         np.testing.assert_equal(still.loss_history, plain.loss_history)

@@ -8,6 +8,8 @@ import torch
 from numpy.testing import assert_array_equal
 
 from skiehercl._training._encoding import encode, reconstruct
+from skiehercl._training._loop import Training
+from skiehercl._utils._settings import standard_settings
 
 CPU = torch.device("cpu")
 
@@ -43,9 +45,10 @@ SETTINGS = {
 
 
 def describe(section, plan):
-    trained = plan.trainer.fit(section, plan, 0, CPU, image_prior=0.3).trained_
-    z, attention = encode(trained.network, section, CPU)
-    decoded = reconstruct(trained.network, z, section.neighbor_mean, CPU)
+    with standard_settings():
+        trained = Training(section, plan, 0, CPU).run()
+        z, attention = encode(trained.network, section, CPU)
+        decoded = reconstruct(trained.network, z, section.neighbor_mean, CPU)
     return trained, z, attention, decoded
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from skiehercl._training import _terms
-from skiehercl._training._options import LossTerms
+from skiehercl._training._loop import Training
+from skiehercl._training._options import LossOptions
 from skiehercl._training._terms import TERMS, LossTerm, make_terms, weight_of
 
 CPU = torch.device("cpu")
@@ -20,11 +21,18 @@ class Shrink(LossTerm):
         return step.z.float().square().mean()
 
 
+def train(section, plan):
+    """Return the training at its end."""
+    training = Training(section, plan, 0, CPU)
+    training.run()
+    return training
+
+
 @pytest.fixture
 def with_shrink(monkeypatch):
     monkeypatch.setattr(_terms, "TERMS", (*TERMS, Shrink))
-    monkeypatch.setattr(LossTerms, "lambda_shrink", 0.0, raising=False)
-    return lambda weight: monkeypatch.setattr(LossTerms, "lambda_shrink", weight)
+    monkeypatch.setattr(LossOptions, "lambda_shrink", 0.0, raising=False)
+    return lambda weight: monkeypatch.setattr(LossOptions, "lambda_shrink", weight)
 
 
 def test_names_and_weights_are_unique():
@@ -50,10 +58,10 @@ def test_transport_waits_for_its_share_of_the_steps_unless_it_is_alone(make_plan
 
 def test_a_new_term_is_weighed_recorded_and_learned_from(make_section, make_plan, with_shrink):
     plan = make_plan(lambda_ot=0.0, batch_size=None, learning_rate=1e-2)
-    assert "shrink" not in plan.trainer.fit(make_section(), plan, 0, CPU).history_
+    assert "shrink" not in train(make_section(), plan).history_
     with_shrink(5.0)
     assert weight_of(Shrink, plan) == 5.0
-    history = plan.trainer.fit(make_section(), plan, 0, CPU).history_
+    history = train(make_section(), plan).history_
     assert history["shrink"][-1] < history["shrink"][0]
     named = 1.0 * np.array(history["reconstruction"]) + 0.1 * np.array(history["contrast"])
     np.testing.assert_allclose(
@@ -64,7 +72,7 @@ def test_a_new_term_is_weighed_recorded_and_learned_from(make_section, make_plan
 def test_centres_are_the_means_of_their_spots_after_an_epoch(make_section, make_plan):
     section = make_section()
     plan = make_plan(ot_warmup=0.0, batch_size=None, learning_rate=1e-12, max_iter=6)
-    trainer = plan.trainer.fit(section, plan, 0, CPU)
+    trainer = train(section, plan)
     *_, transport = trainer.terms_
     with torch.no_grad():
         inputs = {
@@ -79,7 +87,7 @@ def test_centres_are_the_means_of_their_spots_after_an_epoch(make_section, make_
 
 def test_a_terms_state_is_what_it_can_not_make_again(make_section, make_plan):
     plan = make_plan()
-    trainer = plan.trainer.fit(make_section(), plan, 0, CPU)
+    trainer = train(make_section(), plan)
     state = trainer.state_dict()["terms"]
     assert state["reconstruction"] == state["contrast"] == {}
     assert state["transport"]["centers"].shape == (plan.n_clusters, plan.network.latent_size)

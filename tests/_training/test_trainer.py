@@ -5,10 +5,10 @@ import copy
 import numpy as np
 import pytest
 import torch
-from sklearn.base import clone
 
 from skiehercl._training import _terms
 from skiehercl._training._callbacks import Callback
+from skiehercl._training._loop import Training
 from skiehercl._training._options import Trainer
 
 CPU = torch.device("cpu")
@@ -43,10 +43,7 @@ class LoadState(Callback):
 
 
 def train(section, plan, callbacks=(), seed=0):
-    trainer = clone(plan.trainer).fit(
-        section, plan, seed, CPU, callbacks=callbacks, image_prior=0.3
-    )
-    return trainer.trained_
+    return Training(section, plan, seed, CPU).run(callbacks)
 
 
 def assert_same_training(a, b):
@@ -91,30 +88,26 @@ def test_early_stop_remembers_over_an_interruption(make_section, make_plan):
     assert after_the_end.states == []
 
 
-def test_fit_returns_the_trainer_with_its_state(make_section, make_plan):
+def test_a_training_has_the_state_and_the_trainer_stays_as_it_was(make_section, make_plan):
     plan = make_plan(lambda_ot=0.0)
-    trainer = clone(plan.trainer)
-    assert trainer.fit(make_section(), plan, 0, CPU) is trainer
-    assert trainer.n_iter_ == trainer.trained_.n_iter == plan.max_iter
-    assert trainer.history_ == trainer.trained_.loss_history
-    assert {len(values) for values in trainer.history_.values()} == {trainer.epoch_}
-    assert not vars(plan.trainer).keys() & {"network_", "trained_"}
-
-
-def test_fitting_again_starts_afresh(make_section, make_plan):
-    plan = make_plan()
-    trainer = plan.trainer
-    first = trainer.fit(make_section(), plan, 0, CPU).trained_
-    assert_same_training(trainer.fit(make_section(), plan, 0, CPU).trained_, first)
+    before = dict(vars(plan.trainer))
+    training = Training(make_section(), plan, 0, CPU)
+    trained = training.run()
+    assert training.n_iter_ == trained.n_iter == plan.max_iter
+    assert training.history_ == trained.loss_history
+    assert {len(values) for values in training.history_.values()} == {training.epoch_}
+    assert vars(plan.trainer) == before
+    assert_same_training(Training(make_section(), plan, 0, CPU).run(), trained)
 
 
 def test_each_training_has_its_own_copies_of_the_callbacks(make_section, make_plan):
     states = States()
     plan = make_plan(callbacks=[states], max_iter=4)
-    trainer = clone(plan.trainer).fit(make_section(), plan, 0, CPU)
+    training = Training(make_section(), plan, 0, CPU)
+    training.run()
     assert not hasattr(states, "states")
-    own = trainer.callbacks_[-1]
-    assert isinstance(own, States) and len(own.states) == trainer.epoch_
+    own = training.callbacks_[-1]
+    assert isinstance(own, States) and len(own.states) == training.epoch_
 
 
 def test_a_callbacks_state_belongs_to_the_trainings(make_section, make_plan):

@@ -10,7 +10,7 @@ import skiehercl
 from skiehercl import (
     HybridEncoder,
     IEHERCLClusterer,
-    LossTerms,
+    LossOptions,
     MixtureHead,
     NonSpatialClusterer,
     SmoothedMixture,
@@ -92,7 +92,7 @@ def clusterers(folder: Path) -> None:
         graph=[SpatialKNNGraph(6), "spatial_connectivities"],
         features=SpotFeatures(input="log1p", n_components=30),
         network=HybridEncoder("sage", latent_size=32),
-        terms=LossTerms(sigma=0.2),
+        terms=LossOptions(sigma=0.2),
         trainer=Trainer(batch_size=None),
         head=MixtureHead((10, 20), refine_neighbors=None),
         layout=SpotLayout(section_key="sample", coords_columns=["x", "y"]),
