@@ -94,12 +94,12 @@ def search(section, clusters, full, method):
     import sklearn
     from sklearn.model_selection import GridSearchCV
 
-    from skiehercl._spots._kind import recognise_input
+    from skiehercl._spots._kind import infer_input
     from skiehercl.metrics import make_domain_scorer
     from skiehercl.model_selection import WholeSectionSplit
 
     adata = harness.load(section)
-    models = list_models(recognise_input(adata.X, "auto"), list(clusters), full)
+    models = list_models(infer_input(adata.X, "auto"), list(clusters), full)
     model, grid = models[method]
     scorer = make_domain_scorer(["ari", "nmi", "blind_neg_pas", "blind_morans_i"])
     truth = adata.obs[harness.find_section(section).label]

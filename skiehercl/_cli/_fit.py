@@ -7,7 +7,7 @@ from sklearn.base import clone
 
 from .. import IEHERCLClusterer, io
 from .._spots._anndata import find_log_base, unpack_anndata
-from .._spots._conversion import settle_counts
+from .._spots._conversion import convert_counts
 from .._spots._gather import check_spots
 from .._spots._layout import IMAGE_KEY
 from .._spots._section_image import find_picture
@@ -165,7 +165,7 @@ def _judge_genes(adata, sections, estimator, args):
         warnings.simplefilter("ignore", UserWarning)  # fit will tell them
         spots = check_spots(clone(estimator), X, coords, None, sections, reset=True)
         held = spots.genes, args.input, spots.sections, spots.section_names, find_log_base(adata)
-        kind = settle_counts(*held).kind
+        kind = convert_counts(*held).kind
     return kind, X.shape[1]
 
 

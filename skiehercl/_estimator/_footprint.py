@@ -153,7 +153,7 @@ def estimate_fit(estimator, data):
         phases["domains"] = size.n * (size.section + embedding) + one
     if size.n_choices > 1:
         phases["n_clusters"] = size.n * size.section + count_choice(size.n)
-    always = _LIBRARIES + 3 * min(size.n * size.n_entries, _rows._BLOCK_ENTRIES)
+    always = _LIBRARIES + 3 * min(size.n * size.n_entries, _rows._KEY_ENTRIES)
     return {name: int(n_bytes + always) for name, n_bytes in phases.items()}
 
 

@@ -5,6 +5,7 @@ import scipy.sparse as sp
 
 from .._utils._warnings import warn_user
 from ._arrays import admit, refuse_container
+from ._rows import RowBlocks
 
 __all__ = [
     "UNLABELLED",
@@ -19,29 +20,32 @@ __all__ = [
 ]
 
 UNLABELLED = ("NA", "N/A", "nan", "NaN", "None", "<NA>", "", -1)
-# Entries that are looked at before it is decided whether to look at more.
-_BLOCK_ENTRIES = 2**24
 
 
-def find_first(X, test):
-    """Return (row, column, value) of the first entry of a dense or CSR X that fails, or None.
+def find_first(X, test, rows=None):
+    """Return (row, column, value) of the first entry of X, or of some rows, that fails, or None.
 
     ``test`` maps the stored values to booleans, True for those that fail.
     """
-    failed = test(X.data if sp.issparse(X) else X)
-    if not failed.any():
-        return None
-    if not sp.issparse(X):
-        row, column = np.unravel_index(np.argmax(failed), X.shape)
-        return row, column, X[row, column]
-    X, first = X.tocoo(), np.argmax(failed)
-    return X.row[first], X.col[first], X.data[first]
+    for start, _, block in RowBlocks(X).blocks(rows, dense=False):
+        failed = test(block.data if sp.issparse(block) else block)
+        if not failed.any():
+            continue
+        first = np.argmax(failed)
+        if sp.issparse(block):
+            block = block.tocoo()
+            row, column, value = block.row[first], block.col[first], block.data[first]
+        else:
+            row, column = np.unravel_index(first, block.shape)
+            value = block[row, column]
+        return (start + row if rows is None else rows[start + row]), column, value
+    return None
 
 
 def check_all_finite(X, name):
-    """Raise a ValueError that names the first NaN or infinite entry of a dense or CSR X."""
+    """Raise a ValueError that names the first NaN or infinite entry of X (see `RowBlocks`)."""
     # A sum is finite only if all of it is, and it allocates nothing.
-    if np.isfinite((X.data if sp.issparse(X) else X).sum(dtype=np.float64)):
+    if all(np.isfinite(values.sum(dtype=np.float64)) for values in RowBlocks(X).values()):
         return
     found = find_first(X, lambda values: ~np.isfinite(values))
     if found is not None:
@@ -76,11 +80,9 @@ def check_sections(sections, n_spots):
     return sections
 
 
-def are_whole(X):
-    """Whether all values of a dense or sparse X are integers, of whatever dtype."""
-    values = X.data if sp.issparse(X) else np.asarray(X).ravel(order="K")
-    parts = (values[i : i + _BLOCK_ENTRIES] for i in range(0, len(values), _BLOCK_ENTRIES))
-    return all((part == np.floor(part)).all() for part in parts)
+def are_whole(X, rows=None):
+    """Whether all values of X, or of some rows, are integers, of whatever dtype."""
+    return all((values == np.floor(values)).all() for values in RowBlocks(X).values(rows))
 
 
 def check_counts(X, cure="", *, whole, gene_names=None):
@@ -112,8 +114,9 @@ def check_counts(X, cure="", *, whole, gene_names=None):
 
 def warn_of_empty(counts, axes=((1, "spots"), (0, "genes"))):
     """Warn of spots and genes without any counts, naming how many there are."""
+    spots, genes = RowBlocks(counts).totals()
     for axis, name in axes:
-        warn_of_zeros(np.asarray(counts.sum(axis=axis)).ravel(), name)
+        warn_of_zeros(spots if axis else genes, name)
 
 
 def warn_of_zeros(totals, name, *, columns=None):

@@ -9,16 +9,17 @@ import scipy.sparse as sp
 from .._utils._warnings import warn_user
 from ._anndata import load_part
 from ._checks import are_whole, check_counts, check_sections, warn_of_empty
-from ._kind import RESTORED, judge_section, recognise_input, restore_counts
+from ._kind import RESTORED, infer_depth, infer_input, infer_stage, restore_counts
+from ._rows import RowBlocks
 
 __all__ = [
     "STAGES",
-    "Settled",
+    "Converted",
     "check_placed",
-    "find_asked",
-    "settle_abundances",
-    "settle_counts",
-    "settle_spots",
+    "convert_abundances",
+    "convert_counts",
+    "convert_spots",
+    "get_input",
     "warn_of_better_source",
 ]
 
@@ -40,7 +41,7 @@ _FEW = 20
 
 
 @dataclass
-class Settled:
+class Converted:
     """Genes as the engine takes them, and what they were.
 
     Attributes
@@ -61,23 +62,23 @@ class Settled:
     depth: float | None = None
 
 
-def find_asked(estimator):
+def get_input(estimator):
     """Return what an estimator's user says that X holds, ``input``."""
     asked = getattr(estimator, "input", None)
     return asked or getattr(getattr(estimator, "features", None), "input", "auto")
 
 
-def settle_spots(spots, estimator, base, *, reset):
+def convert_spots(spots, estimator, base, *, reset):
     """Turn the genes of Spots into what the estimator's fit had, or learn that (``reset``).
 
     ``base`` is of the logarithm, as an AnnData tells it, or None.
     """
-    asked = find_asked(estimator)
+    asked = get_input(estimator)
     fitted = depth = None
     if not reset:
         fitted = getattr(estimator, "_stage", estimator.input_)
         depth = getattr(estimator, "_depth", None)
-    found = settle_counts(
+    found = convert_counts(
         spots.genes, asked, spots.sections, spots.section_names, base, fitted, depth
     )
     spots.genes = found.genes
@@ -85,14 +86,14 @@ def settle_spots(spots, estimator, base, *, reset):
         estimator.input_, estimator._stage, estimator._depth = found.kind, found.stage, found.depth
 
 
-def settle_counts(X, asked, sections=None, names=None, base=None, fitted=None, depth=None):
-    """Return the Settled counts, or ready features, that each section of X holds.
+def convert_counts(X, asked, sections=None, names=None, base=None, fitted=None, depth=None):
+    """Return the Converted counts, or ready features, that each section of X holds.
 
     Parameters
     ----------
     X : ndarray or csr_matrix of shape (n, d)
     asked : {"auto", "counts", "log1p", "features", "abundances"}
-        As in `recognise_input`; "abundances" takes what it doesn't recognise for counts.
+        As in `infer_input`; "abundances" takes what it doesn't recognise for counts.
     sections : ndarray of shape (n,), int, or None
         Codes of the sections, each of which is recognised for itself.
     names : list of str or None
@@ -109,17 +110,16 @@ def settle_counts(X, asked, sections=None, names=None, base=None, fitted=None, d
     ValueError
         If a section is of another kind than the others, or than those of ``fit``.
     """
-    parts = _cut_sections(X, sections)
+    parts = _cut_sections(sections)
     alone = len(parts) == 1 and fitted in ("counts", *RESTORED) and not are_whole(X)
     if alone:
         parts = _cut_whole_rows(X)
     if asked == "features" or (not fitted and asked == "counts"):
-        stage = kind = recognise_input(X, asked)
-        return Settled(X, stage, kind)
-    stages, prior, first = {}, fitted, max(parts, key=lambda code: _count_rows(parts[code], X))
+        stage = kind = infer_input(X, asked)
+        return Converted(X, stage, kind)
+    stages, prior, first = {}, fitted, max(parts, key=lambda code: np.size(parts[code]))
     for code in [first, *(code for code in parts if code != first)]:
-        part = _take(X, parts[code])
-        stages[code] = judge_section(part, parts[code], asked, base, prior, fitted)
+        stages[code] = infer_stage(X, parts[code], asked, base, prior, fitted)
         prior = prior or stages[code][0]
     if alone and stages[0][0] == "normalised":  # to whole numbers, some of them
         stages[1] = stages[0]
@@ -130,10 +130,10 @@ def settle_counts(X, asked, sections=None, names=None, base=None, fitted=None, d
     kind = stage if found == {stage} and stage in ("log1p", "features") else "counts"
     if found & set(RESTORED):
         X, depth = _restore_sections(X, parts, stages, fitted or stage, depth)
-    return Settled(X, stage, kind, depth)
+    return Converted(X, stage, kind, depth)
 
 
-def settle_abundances(X, preprocessor, sections, base, *, reset):
+def convert_abundances(X, preprocessor, sections, base, *, reset):
     """Return X (n, d) with counts for their logarithms, of its own type, for a preprocessor.
 
     It learns what X held if ``reset``. What isn't recognised is returned as it is.
@@ -152,7 +152,7 @@ def settle_abundances(X, preprocessor, sections, base, *, reset):
     if not reset:
         fitted = getattr(preprocessor, "_stage", "fractions")
         depth = getattr(preprocessor, "_depth", None)
-    found = settle_counts(X, "abundances", codes, names, base, fitted, depth)
+    found = convert_counts(X, "abundances", codes, names, base, fitted, depth)
     if reset:
         preprocessor._stage, preprocessor._depth = found.stage, found.depth
     if found.genes is X:
@@ -163,21 +163,35 @@ def settle_abundances(X, preprocessor, sections, base, *, reset):
 
 def _restore_sections(X, parts, stages, known, depth):
     """Return the counts (n, d) of all sections, and the depth of those of the ``known`` stage."""
-    counts = []
+    codes, depths = np.zeros(X.shape[0], dtype=np.intp), {known: depth}
+    for place, code in enumerate(stages):
+        codes[slice(None) if parts[code] is None else parts[code]] = place
+
+    def restore(block, rows):
+        counts, places = [], []
+        for place, (code, (stage, base)) in enumerate(stages.items()):
+            own = np.flatnonzero(codes[rows] == place)
+            part = block if len(own) == block.shape[0] else block[own]
+            if stage in RESTORED and len(own):
+                key = stage if stage == known else code
+                part, depths[key] = restore_counts(part, base, depths.get(key))
+            counts.append(part)
+            places.append(own)
+        if len(stages) == 1:
+            return counts[0]
+        joined = sp.vstack([sp.csr_matrix(part, dtype=np.float32) for part in counts], "csr")
+        return joined[np.argsort(np.concatenate(places), kind="stable")]
+
+    if not isinstance(X, RowBlocks):
+        return restore(X, slice(None)), depths[known]
     for code, (stage, base) in stages.items():
-        counts.append(_take(X, parts[code]))
-        if stage in RESTORED:
-            given = depth if stage == known else None
-            counts[-1], own = restore_counts(counts[-1], base, given)
-            depth = own if stage == known else depth
-    if len(parts) == 1:
-        return counts[0], depth
-    joined = sp.vstack([sp.csr_matrix(part, dtype=np.float32) for part in counts], "csr")
-    order = np.argsort(np.concatenate([parts[code] for code in stages]), kind="stable")
-    return joined[order], depth
+        key = stage if stage == known else code
+        if stage in RESTORED and depths.get(key) is None:
+            depths[key] = infer_depth(X, parts[code], base)
+    return X.apply(restore, dtype=np.float32), depths[known]
 
 
-def _cut_sections(X, sections):
+def _cut_sections(sections):
     """Return the rows of each section by its code; None stands for all rows."""
     codes = () if sections is None else np.unique(sections)
     if len(codes) < 2:
@@ -186,21 +200,12 @@ def _cut_sections(X, sections):
 
 
 def _cut_whole_rows(X):
-    """Return the rows of counts, and others, of spots that come without their sections."""
-    values = sp.csr_matrix(X)
-    fractions = sp.csr_matrix(
-        (values.data != np.floor(values.data), values.indices, values.indptr), shape=values.shape
-    )
-    whole = np.asarray(fractions.sum(axis=1)).ravel() == 0
+    """Return the rows with fractions, and those of counts, of spots without their sections."""
+    whole = np.empty(X.shape[0], dtype=bool)
+    for start, stop, block in RowBlocks(X).blocks():
+        fractions = block - block.floor() if sp.issparse(block) else block != np.floor(block)
+        whole[start:stop] = np.asarray((fractions != 0).sum(axis=1)).ravel() == 0
     return {0: np.flatnonzero(~whole), 1: np.flatnonzero(whole)}
-
-
-def _count_rows(rows, X):
-    return X.shape[0] if rows is None else len(rows)
-
-
-def _take(X, rows):
-    return X if rows is None else X[rows]
 
 
 def _refuse(code, names, stage, prior, other):
@@ -325,4 +330,4 @@ def _holds_counts(adata, find):
         return False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return judge_section(sample, None, "auto", None, None)[0] not in ("features", "fractions")
+        return infer_stage(sample, None, "auto", None, None)[0] not in ("features", "fractions")

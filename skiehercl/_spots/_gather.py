@@ -19,7 +19,7 @@ from ._anndata import (
 )
 from ._arrays import admit, check_present, refuse_container, validate_numbers
 from ._checks import check_all_finite, check_sections, find_first
-from ._conversion import find_asked, settle_spots, warn_of_better_source
+from ._conversion import convert_spots, get_input, warn_of_better_source
 from ._graphs import check_graphs, gather_adjacencies, refuse_graph, refuse_sliced_graph
 from ._layout import IMAGE_KEY, PARAMETERS, find_blocks, take_block, unpack_by_keys
 from ._rows import Spots, digest_names, digest_places
@@ -86,8 +86,8 @@ def gather_spots(estimator, layout, X, coords, image_features, sections, *, rese
     compared = bool(selections) or matched
     spots = check_spots(estimator, X, *given.values(), reset=reset, packed=compared)
     warn_of_space(spots.coords, spots.sections, _CURE, adata)
-    settle_spots(spots, estimator, find_log_base(adata), reset=reset)
-    if reset and find_asked(estimator) == "auto":
+    convert_spots(spots, estimator, find_log_base(adata), reset=reset)
+    if reset and get_input(estimator) == "auto":
         warn_of_better_source(adata, layout, spots.genes, estimator.input_)
     if reset:
         estimator._anndata_genes = genes

@@ -5,8 +5,9 @@ import scipy.sparse as sp
 
 from .._utils._warnings import warn_user
 from ._checks import are_whole, check_counts, find_first
+from ._rows import RowBlocks
 
-__all__ = ["RESTORED", "judge_section", "recognise_input", "restore_counts"]
+__all__ = ["RESTORED", "infer_depth", "infer_input", "infer_stage", "restore_counts"]
 
 # log1p of any count that fits a 64-bit integer is below 45; of real ones, below 20.
 _LARGEST_LOGARITHM = 20.0
@@ -25,7 +26,7 @@ RESTORED = ("log1p", "normalised")
 _STRICT = ("features", "fractions")
 
 
-def recognise_input(X, kind, base=None):
+def infer_input(X, kind, base=None):
     """Return "counts", "log1p" or "features" for X.
 
     Parameters
@@ -50,7 +51,7 @@ def recognise_input(X, kind, base=None):
     if kind == "counts":
         check_counts(X, ", or normalised values and logarithms with input='auto'", whole=True)
         return kind
-    stage = judge_section(X, None, kind, base, None)[0]
+    stage = infer_stage(X, None, kind, base, None)[0]
     return stage if stage in ("log1p", "features") else "counts"
 
 
@@ -78,16 +79,31 @@ def restore_counts(X, base=np.e, depth=None):
     counts = _raise_to(X, base)
     if not counts.nnz:
         return counts.astype(np.float32), depth
-    sizes, least = _find_least(counts)
-    unit, found = _find_units(counts.data, sizes, least)
-    scale = unit / least
-    if depth is None:
-        depth = float(np.median(scale[found]) if found.any() else 1.0 / np.median(least))
+    sizes, scale, found, least = _find_scales(counts)
+    depth = _find_depth(scale, found, least) if depth is None else depth
     scale[~found] = depth
     counts.data *= np.repeat(scale, sizes)
     exact = np.repeat(found, sizes)
     counts.data[exact] = np.rint(counts.data[exact])
     return counts.astype(np.float32), depth
+
+
+def infer_depth(X, rows, base):
+    """Return the depth that `restore_counts` finds for rows (m,) of X, or None; block by block."""
+    parts = (_raise_to(block, base) for *_, block in RowBlocks(X).blocks(rows))
+    parts = [_find_scales(part)[1:] for part in parts if part.nnz]
+    return _find_depth(*map(np.concatenate, zip(*parts, strict=True))) if parts else None
+
+
+def _find_scales(counts):
+    """Return sizes of the rows with any entry, counts in a unit, whether found, least entries."""
+    sizes, least = _find_least(counts)
+    unit, found = _find_units(counts.data, sizes, least)
+    return sizes, unit / least, found, least
+
+
+def _find_depth(scale, found, least):
+    return float(np.median(scale[found]) if found.any() else 1.0 / np.median(least))
 
 
 def _raise_to(X, base):
@@ -130,31 +146,36 @@ def _find_units(values, sizes, least):
     return unit, found
 
 
-def judge_section(X, rows, asked, base, prior, fitted=None):
-    """Return the stage of one section X, some rows of all, and the base of its logarithm or None.
+def infer_stage(X, rows, asked, base, prior, fitted=None):
+    """Return the stage of one section, rows (m,) of X, and the base of its logarithm or None.
 
     Stages are "counts", "log1p", "normalised", "fractions" (counts that were corrected) and
-    "features". ``prior`` is that of the largest section or, in later calls, ``fitted``.
+    "features". ``prior`` is that of the largest section or, in later calls, ``fitted``. ``rows``
+    None: all.
     """
-    values = X.data if sp.issparse(X) else X
-    lowest, highest = (values.min(), values.max()) if values.size else (0.0, 0.0)
+    X = RowBlocks(X)
+    ranges = [(values.min(), values.max()) for values in X.values(rows) if values.size]
+    lowest = min((low for low, _ in ranges), default=0.0)
+    highest = max((high for _, high in ranges), default=0.0)
     if asked == "log1p" and not fitted:
         return "log1p", _find_base(X, lowest, highest, rows, base)
-    whole, strict = are_whole(X), prior in _STRICT
+    whole, strict = are_whole(X, rows), prior in _STRICT
     if lowest < 0:
         if whole and prior is None:
-            row, column, value = find_first(X, lambda v: v < 0)
+            row, column, value = find_first(X, lambda v: v < 0, rows)
             warn_user(
                 f"X holds whole numbers, as counts do, but some are negative: row {row}, column "
                 f"{column} holds {value:g}. It is taken for ready features; pass input='features' "
                 "if it is, else repair it"
             )
         return "features", None
-    if whole and prior == "normalised" and values[values > 0].min(initial=np.inf) > 1:
-        return prior, None
+    if whole and prior == "normalised":
+        least = [values[values > 0].min(initial=np.inf) for values in X.values(rows)]
+        return prior if min(least, default=np.inf) > 1 else "counts", None
     if whole:
-        return "counts" if not strict or np.count_nonzero(values > 1) >= _ENOUGH else prior, None
-    found = _find_multiples(X, highest, base, prior)
+        enough = strict and sum(np.count_nonzero(values > 1) for values in X.values(rows))
+        return "counts" if not strict or enough >= _ENOUGH else prior, None
+    found = _find_multiples(X, rows, highest, base, prior)
     if found is not None:
         return found
     if prior == "fractions" or asked == "abundances":
@@ -175,12 +196,11 @@ def judge_section(X, rows, asked, base, prior, fitted=None):
 def _find_base(X, lowest, highest, rows, base):
     """Return the base of logarithms that the user says X holds."""
     if lowest >= 0:
-        found = _find_multiples(X, highest, base, None)
+        found = _find_multiples(X, rows, highest, base, None)
         if found is not None and found[0] == "log1p":
             return found[1]
     if lowest < 0 or highest > _LARGEST_LOGARITHM:
-        row, column, value = find_first(X, lambda v: (v < 0) | (v > _LARGEST_LOGARITHM))
-        row = row if rows is None else rows[row]
+        row, column, value = find_first(X, lambda v: (v < 0) | (v > _LARGEST_LOGARITHM), rows)
         raise ValueError(
             f"input='log1p' needs values from 0 to {_LARGEST_LOGARITHM:g}, as log(1 + x) of "
             f"normalised counts, but row {row}, column {column} of X holds {value:g}: pass raw "
@@ -189,9 +209,11 @@ def _find_base(X, lowest, highest, rows, base):
     return base or np.e
 
 
-def _find_multiples(X, highest, base, prior):
+def _find_multiples(X, rows, highest, base, prior):
     """Return the stage and base by which each spot's values are multiples of one, or None."""
-    sample = X[np.unique(np.linspace(0, X.shape[0] - 1, _SAMPLE).astype(np.intp))]
+    n_rows = len(X) if rows is None else len(rows)
+    sample = np.unique(np.linspace(0, n_rows - 1, _SAMPLE).astype(np.intp))
+    sample = X[sample if rows is None else rows[sample]]
     bases = dict.fromkeys([base, *_BASES] if base else _BASES)
     stages = [("log1p", one) for one in bases if highest * np.log(one) <= _LARGEST_LOGARITHM]
     # Before the rarer bases, unless that of fit comes first.
@@ -222,4 +244,4 @@ def _find_multiples(X, highest, base, prior):
         return None
     if not telling.any():  # one value a spot: one count, whatever it is
         return known[0] if known else ("normalised", None)
-    return known[0] if known and X.shape[0] < _ENOUGH else None
+    return known[0] if known and n_rows < _ENOUGH else None

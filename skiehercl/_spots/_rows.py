@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 from scipy.spatial import cKDTree
-from sklearn.utils import gen_batches
+
+from ._arrays import admit
 
 __all__ = [
     "KnownSpots",
+    "RowBlocks",
     "Spots",
     "digest_names",
     "digest_places",
@@ -27,7 +29,134 @@ _TOLERANCE = 1e-5
 _ALIKE = 1e-3
 # Below this share they differ by the rounding of the keys themselves.
 _EXACT = 1e-12
-_BLOCK_ENTRIES = 2**22
+# Entries of a block of rows: 64 MB in single precision.
+_BLOCK_ENTRIES = 2**24
+# Entries of a block that stands in double precision beside others.
+_KEY_ENTRIES = 2**22
+# Rows of a file that are read along rather than left out by another call.
+_GAP = 64
+
+
+class RowBlocks:
+    """The one way to X (n, d) for whatever passes over it, block by block of rows.
+
+    ``for start, stop, block in RowBlocks(X).blocks(): ...``
+
+    Parameters
+    ----------
+    X : ndarray, sparse matrix, RowBlocks, or what has a shape and is cut by slices of rows
+        An array in a file (h5py, Zarr, a backed AnnData) or of Dask is never read as a whole.
+    """
+
+    def __init__(self, X):
+        if isinstance(X, RowBlocks):
+            self.__dict__.update(vars(X))
+            return
+        X = X if hasattr(X, "shape") else np.asarray(X)
+        self._X, self._steps = X, ()
+        self.shape, self.dtype = tuple(X.shape), X.dtype
+        self.in_memory = isinstance(X, np.ndarray) or sp.issparse(X)
+
+    def __len__(self):
+        return self.shape[0]
+
+    def apply(self, function, *, dtype=None, n_columns=None):
+        """Return these rows, each block of them changed by ``function(block, rows)`` when read."""
+        changed = RowBlocks(self)
+        changed._steps = (*self._steps, function)
+        changed.dtype = np.dtype(dtype or self.dtype)
+        changed.shape = self.shape[0], n_columns or self.shape[1]
+        return changed
+
+    def take_columns(self, mask):
+        """Return the columns in a mask (d,) of bool, as RowBlocks."""
+        columns = np.flatnonzero(mask)
+        return self.apply(lambda block, _: block[:, columns], n_columns=len(columns))
+
+    def blocks(self, rows=None, *, entries=_BLOCK_ENTRIES, dense=True):
+        """Yield (start, stop, block) for all rows, or for those at sorted positions (m,).
+
+        Parameters
+        ----------
+        rows : ndarray of int, default=None
+            ``rows[start:stop]`` are those of a block.
+        entries : int
+            Of a block, at most (but for a single row).
+        dense : bool
+            Whether zeros that a sparse block doesn't store count too.
+
+        Yields
+        ------
+        start, stop : int
+        block : ndarray or csr_matrix of shape (stop - start, d)
+            X itself, if that is a single block in memory.
+        """
+        n = self.shape[0] if rows is None else len(rows)
+        step = self._count_rows(entries, dense)
+        if n <= step and rows is None and self.in_memory and not self._steps:
+            yield 0, n, self._X
+            return
+        for start in range(0, n, step):
+            stop = min(start + step, n)
+            yield start, stop, self[slice(start, stop) if rows is None else rows[start:stop]]
+
+    def values(self, rows=None):
+        """Yield the stored values of each block, as an array of any shape."""
+        for *_, block in self.blocks(rows, dense=False):
+            yield block.data if sp.issparse(block) else block
+
+    def totals(self):
+        """Return the sums of the rows (n,) and of the columns (d,), in double precision."""
+        rows, columns, ones = np.empty(self.shape[0]), np.zeros(self.shape[1]), np.ones
+        for start, stop, block in self.blocks(dense=False):
+            # A product accumulates in float64, where sparse sums stay in the dtype of X.
+            product = sp.issparse(block)
+            rows[start:stop] = block @ ones(block.shape[1]) if product else block.sum(1, float)
+            columns += np.asarray(block.sum(axis=0, dtype=np.float64)).ravel()
+        return rows, columns
+
+    def __getitem__(self, rows):
+        """Return some rows, by a slice, a mask or positions, as an array or CSR matrix."""
+        block = self._X[rows] if self.in_memory else self._read(rows)
+        if self._steps:
+            positions = np.arange(self.shape[0])[rows]
+            for function in self._steps:
+                block = function(block, positions)
+        return block
+
+    def _count_rows(self, entries, dense):
+        """Return the rows of a block: whole chunks of what is stored in chunks."""
+        width = max(1, self._X.shape[1])
+        if not dense and sp.issparse(self._X):
+            width = max(1, self._X.nnz // max(1, self.shape[0]))
+        step, chunk = max(1, entries // width), 1
+        if not self.in_memory and getattr(self._X, "chunks", None):
+            chunk = int(np.max(self._X.chunks[0]))
+        return max(chunk, step // chunk * chunk)
+
+    def _read(self, rows):
+        if isinstance(rows, slice):
+            return self._load(*rows.indices(self.shape[0])[:2])
+        found, order = np.unique(np.arange(self.shape[0])[rows], return_inverse=True)
+        window = found // self._count_rows(_BLOCK_ENTRIES, dense=True)
+        cuts = np.flatnonzero((np.diff(found) > _GAP) | (np.diff(window) > 0)) + 1
+        runs = [run for run in np.split(found, cuts) if len(run)]
+        parts = [self._load(run[0], run[-1] + 1)[run - run[0]] for run in runs]
+        parts = parts or [self._load(0, 0)]
+        return (sp.vstack(parts, "csr") if sp.issparse(parts[0]) else np.concatenate(parts))[order]
+
+    def _load(self, start, stop):
+        part = self._X[start:stop]
+        for read in ("to_memory", "compute"):
+            if hasattr(part, read):
+                part = getattr(part, read)()
+                break
+        part = admit(part, "X")
+        return sp.csr_matrix(part) if sp.issparse(part) else np.asarray(part)
+
+    def __getstate__(self):
+        # Caches are keyed on this: on the rows, wherever they are.
+        return {"shape": self.shape, "dtype": self.dtype, "keys": make_keys(self)}
 
 
 @dataclass
@@ -97,8 +226,8 @@ def make_keys(X):
     """Return keys (n, 4) of the rows of a dense or CSR X (n, d), alike for like rows."""
     directions = np.random.RandomState(0).standard_normal((X.shape[1], _N_KEYS))
     keys = np.empty((X.shape[0], _N_KEYS))
-    for rows in gen_batches(X.shape[0], max(1, _BLOCK_ENTRIES // X.shape[1])):
-        keys[rows] = X[rows].astype(np.float64) @ directions
+    for start, stop, block in RowBlocks(X).blocks(entries=_KEY_ENTRIES):
+        keys[start:stop] = block.astype(np.float64) @ directions
     return keys
 
 

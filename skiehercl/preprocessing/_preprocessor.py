@@ -14,7 +14,7 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from .._spots._arrays import validate_numbers
 from .._spots._checks import check_all_finite, warn_of_zeros
-from .._spots._conversion import settle_abundances
+from .._spots._conversion import convert_abundances
 from .._spots._gather import gather_counts
 from .._spots._rows import make_keys, match_keys
 from .._utils._display import DocumentedEstimator
@@ -330,7 +330,7 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
             X = X.copy()
             X.sum_duplicates()
         check_all_finite(X, "X")
-        return X if settled else settle_abundances(X, self, sections, base, reset=reset)
+        return X if settled else convert_abundances(X, self, sections, base, reset=reset)
 
     def _finish(self, features):
         """Return normalised counts of the genes kept, scaled and projected."""

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 
 from skiehercl import SmoothedMixture
 from skiehercl._spots._checks import are_whole, check_counts, warn_of_empty, warn_of_zeros
-from skiehercl._spots._kind import recognise_input
+from skiehercl._spots._kind import infer_input
 from skiehercl.preprocessing import ExpressionPreprocessor
 
 COUNTS = np.random.RandomState(0).poisson(2.0, (30, 8)).astype(np.float32)
@@ -30,7 +30,7 @@ def test_every_room_tells_of_a_value_that_is_no_count_in_the_same_words(containe
     told = set()
     for check in (
         lambda: check_counts(bad, whole=True),
-        lambda: recognise_input(bad, "counts"),
+        lambda: infer_input(bad, "counts"),
         lambda: ExpressionPreprocessor(require_counts=True).fit(bad),
     ):
         with pytest.raises(ValueError, match=problem) as caught:

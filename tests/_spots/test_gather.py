@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from skiehercl import IEHERCLClusterer
 from skiehercl._spots._anndata import is_anndata, unpack_anndata
 from skiehercl._spots._gather import check_spots
-from skiehercl._spots._kind import recognise_input, restore_counts
+from skiehercl._spots._kind import infer_input, restore_counts
 
 N, D = 12, 5
 RNG = np.random.RandomState(0)
@@ -287,19 +287,19 @@ def test_feature_names_are_compared():
 @pytest.mark.filterwarnings("ignore:X holds whole numbers:UserWarning")
 @pytest.mark.parametrize("convert", [np.asarray, sp.csr_matrix])
 def test_auto_recognises_counts(X, expected, convert):
-    assert recognise_input(convert(X), "auto") == expected
-    assert recognise_input(convert(X), "features") == "features"
+    assert infer_input(convert(X), "auto") == expected
+    assert infer_input(convert(X), "features") == "features"
 
 
 @pytest.mark.parametrize("convert", [np.asarray, sp.csr_matrix])
 def test_negative_whole_numbers_are_told(convert):
     X = convert(with_entry(COUNTS, 6, 2, -1.0))
     with pytest.warns(UserWarning, match=r"some are negative: row 6, column 2 holds -1"):
-        assert recognise_input(X, "auto") == "features"
+        assert infer_input(X, "auto") == "features"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        recognise_input(X, "features")
-        recognise_input(X + convert(np.full((N, D), 0.5)), "auto")
+        infer_input(X, "features")
+        infer_input(X + convert(np.full((N, D), 0.5)), "auto")
 
 
 @pytest.mark.parametrize("convert", [np.asarray, sp.csr_matrix, sp.coo_array])
@@ -330,11 +330,11 @@ def test_abundances_that_are_no_multiples_keep_their_proportions():
 def test_what_cannot_be_logarithms_of_counts_is_located(value):
     X = with_entry(np.log1p(COUNTS), 6, 2, value)
     with pytest.raises(ValueError, match=rf"input='log1p'.*row 6, column 2 of X holds {value:g}"):
-        recognise_input(X, "log1p")
+        infer_input(X, "log1p")
 
 
 def test_an_empty_sparse_matrix_counts_nothing():
-    assert recognise_input(sp.csr_matrix((N, D)), "auto") == "counts"
+    assert infer_input(sp.csr_matrix((N, D)), "auto") == "counts"
 
 
 @pytest.mark.parametrize("convert", [np.asarray, sp.csr_matrix])
@@ -342,7 +342,7 @@ def test_an_empty_sparse_matrix_counts_nothing():
 def test_what_cannot_be_counts_is_located(value, convert):
     X = convert(with_entry(COUNTS, 6, 2, value))
     with pytest.raises(ValueError, match=rf"row 6, column 2 of X holds {value:g}.*'features'"):
-        recognise_input(X, "counts")
+        infer_input(X, "counts")
 
 
 # -- AnnData ---------------------------------------------------------------------------------
