@@ -52,7 +52,7 @@ class RowBlocks:
         if isinstance(X, RowBlocks):
             self.__dict__.update(vars(X))
             return
-        X = X if hasattr(X, "shape") else np.asarray(X)
+        X = X if hasattr(X, "dtype") else np.asarray(X)
         self._X, self._steps = X, ()
         self.shape, self.dtype = tuple(X.shape), X.dtype
         self.in_memory = isinstance(X, np.ndarray) or sp.issparse(X)
