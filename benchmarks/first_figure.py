@@ -13,7 +13,8 @@ from sklearn.cluster import KMeans
 
 from skiehercl import IEHERCLClusterer, NonSpatialClusterer, SmoothedMixture, SpotLayout
 from skiehercl.plotting import plot_domains, save_figure
-from skiehercl.plotting._drawing import draw_legend, match_panels, measure_spots, sort_labels
+from skiehercl.plotting._colours import match_panels, sort_labels
+from skiehercl.plotting._drawing import draw_legend, measure_spots
 
 from . import _harness as harness
 from ._harness import SECTIONS

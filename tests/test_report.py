@@ -12,7 +12,8 @@ from skiehercl.datasets import make_tissue
 from skiehercl.image import ColorTextureFeaturizer
 from skiehercl.metrics import pas_score
 from skiehercl.plotting import PALETTE, plot_image_report
-from skiehercl.report import _judge, _shuffle, image_report
+from skiehercl.report import image_report
+from skiehercl.report._image_report import _judge, _shuffle
 
 QUICK = IEHERCLClusterer(4, n_init=1, max_iter=2)
 
@@ -171,10 +172,10 @@ def test_figure_lays_sections_side_by_side(pair):
 
     quick = IEHERCLClusterer(3, n_init=1, max_iter=1, layout=SpotLayout(section_key="slide"))
     report = image_report(pair, estimator=quick, seeds=[0])
-    figure = plot_image_report(report)
-    x = figure.axes[0].collections[0].get_offsets()[:, 0]
+    axes = plot_image_report(report)
+    x = axes[0].collections[0].get_offsets()[:, 0]
     assert x[:150].max() < x[150:].min()
-    plt.close(figure)
+    plt.close(axes[0].figure)
 
 
 def test_figure_shows_the_four_runs_and_their_numbers(found):
@@ -183,15 +184,15 @@ def test_figure_shows_the_four_runs_and_their_numbers(found):
 
     tissue, _, report = found
     for truth in (None, tissue.domain):
-        figure = plot_image_report(report, truth=truth)
-        titles = [ax.get_title() for ax in figure.axes]
+        axes = plot_image_report(report, truth=truth)
+        titles = [ax.get_title() for ax in axes]
         assert titles[:4] == ["genes", "image", "fused", "shuffled"]
-        shown = [ax.collections[0].get_facecolor() for ax in figure.axes[:5]]
+        shown = [ax.collections[0].get_facecolor() for ax in axes[:5]]
         own = [to_rgba(PALETTE[label]) for label in report.labels["fused"][0]]
         np.testing.assert_allclose(shown[2], own)  # as they are stored and drawn elsewhere
         if truth is not None:
             assert titles[4] == "truth"
             np.testing.assert_allclose(np.unique(shown[4], axis=0), np.unique(own, axis=0))
-        texts = {text.get_text() for ax in figure.axes for text in ax.texts}
+        texts = {text.get_text() for ax in axes for text in ax.texts}
         assert f"{report.agreement.loc['genes', 'image']:.2f}" in texts
-        plt.close(figure)
+        plt.close(axes[0].figure)

@@ -11,7 +11,8 @@ from .. import IEHERCLClusterer, NonSpatialClusterer, SmoothedMixture, io
 from .._spots._layout import IMAGE_KEY
 from ..datasets import make_tissue
 from ..metrics import domain_scores
-from ..plotting import _drawing, plot_domains, save_figure
+from ..plotting import _colours, _drawing, plot_domains, save_figure
+from ..plotting._section import read_section
 from ._common import choose_voice, format_scores, judge_image, limited_threads
 from ._outputs import check_outputs
 
@@ -89,23 +90,21 @@ def _draw_demo(adata, scores):
     """Draw tissue, truth, baselines and IE-HERCL side by side; return the figure."""
     figure, axes = _drawing.import_pyplot().subplots(1, 5, figsize=(18, 4.1), layout="constrained")
     figure.suptitle("Synthetic section (skiehercl.datasets.make_tissue)")
-    image, scale, _ = io.find_image(adata)
-    coords = adata.obsm["spatial"]
-    spot_size = 0.95 * _drawing.measure_spots(coords)
-    _drawing.draw_tissue(axes[0], coords, spot_size, image, scale)
+    spot_size = 0.95 * _drawing.measure_spots(adata.obsm["spatial"])
+    _drawing.draw_tissue(axes[0], read_section(adata), spot_size)
     axes[0].images[0].set_alpha(1.0)
     axes[0].set_title("tissue image")
     key = _DEMO_COLUMNS["IE-HERCL with image"]
     own, palette = (
-        _drawing.sort_labels(adata.obs[key], key, adata.n_obs),
+        _colours.sort_labels(adata.obs[key], key, adata.n_obs),
         adata.uns[f"{key}_colors"],
     )
     panels = {"truth": "domain"}
     for row in ("K-means on log-PCs", "SmoothedMixture", "IE-HERCL with image"):
         panels[f"{row} (ARI {scores[row]['ARI']:.2f})"] = _DEMO_COLUMNS[row]
     for axis, (title, column) in zip(axes[1:], panels.items(), strict=True):
-        labels = _drawing.sort_labels(adata.obs[column], column, adata.n_obs)
-        _, (codes, names, colours) = _drawing.match_panels(own, labels, palette)
+        labels = _colours.sort_labels(adata.obs[column], column, adata.n_obs)
+        _, (codes, names, colours) = _colours.match_panels(own, labels, palette)
         if column == "domain":
             shown = dict(zip(names, colours, strict=True))
         plot_domains(

@@ -19,6 +19,7 @@ from ..io._h5ad import check_h5ad, measure_h5ad
 from ..io._image_features import is_too_coarse, measure_detail
 from ..metrics import domain_scores, labelled_mask
 from ..plotting import _drawing, plot_domains, save_figure
+from ..plotting._curves import find_figure
 from ._common import choose_voice, format_scores, judge_image, limited_threads
 from ._outputs import check_folder, check_outputs, identify_inputs, list_images
 
@@ -62,10 +63,10 @@ def _find_and_write(args, say):
     if truth is not None:
         print(format_scores({"IE-HERCL": domain_scores(truth, estimator.labels_)}), flush=True)
     if args.plot:
-        figure = _draw(adata, truth, sections, args)
-        save_figure(figure, args.plot)
+        axes = _draw(adata, truth, sections, args)
+        save_figure(axes, args.plot)
         args.written.append(args.plot)
-        _drawing.import_pyplot().close(figure)
+        _drawing.import_pyplot().close(find_figure(axes))
         say(f"wrote {args.plot}")
 
 
@@ -272,13 +273,11 @@ def _count_domains(estimator):
 
 
 def _draw(adata, truth, sections, args):
-    """Return the figure of the domains: on the image, or of several sections side by side."""
-    if sections is not None and sections.nunique() > 1:
-        coords = _drawing.lay_out(np.asarray(adata.obsm["spatial"])[:, :2], sections)
-        palette = adata.uns[f"{args.key}_colors"]
-        return plot_domains(coords, adata.obs[args.key], truth=truth, palette=palette)
+    """Return the Axes of the domains: on the image, or of several sections side by side."""
     place = {}
     if args.library is not None:
         found = find_picture(adata, library=args.library)
         place = {"image": False} if found is None else {"image": found.image, "scale": found.scale}
+    if sections is not None and sections.nunique() > 1:
+        place = {"sections": sections}
     return plot_domains(adata, key=args.key, truth=truth, **place)

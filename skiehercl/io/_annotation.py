@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_matrix
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from .._spots._rows import digest_names, digest_places, make_keys, match_keys
 from .._utils._version import __version__
-from ..plotting._drawing import name_colours, sort_labels
+from ..plotting._colours import name_colours, sort_labels
 from ._h5ad import check_key
 
 if TYPE_CHECKING:
@@ -46,10 +47,12 @@ def annotate(adata: AnnData, estimator: BaseEstimator, key: str = "domain_pred")
 
         * ``obs[key]``: categorical of the labels as strings, ordered by size, the largest first;
         * ``obs[key + "_confidence"]``: the probability of that domain;
-        * ``uns[key + "_colors"]``: a colour for each category, those of
-          :func:`skiehercl.plotting.plot_domains`;
-        * ``uns[key]``: ``"params"``, the estimator's class, the version, and where in ``obsm`` the
-          embedding is;
+        * ``uns[key + "_colors"]``: a colour for each category, up to twelve those of
+          :func:`skiehercl.plotting.plot_domains`; of more, domains that touch look different;
+        * ``uns[key]``: ``"params"``, the estimator's class, the version, where in ``obsm`` the
+          embedding is, and, for figures and the report, ``"loss_history"`` of the first training,
+          ``"n_clusters_curve"``, ``"image_evidence"`` and its error, and ``"spots"``: "fit" or
+          "predict";
         * ``obsm["X_iehercl"]``, ``obsm["X_smoothedmixture"]``: the embedding, by the estimator;
         * ``obsm["X_iehercl_attention_*"]``: the attention, of the section of ``fit`` only.
 
@@ -97,10 +100,50 @@ def annotate(adata: AnnData, estimator: BaseEstimator, key: str = "domain_pred")
     parameters |= {name: value for name, value in decided.items() if value is not None}
     parameters["skiehercl"] = __version__
     add_domains(adata, labels, probabilities, embedding, key, parameters, embedding_key=prefix)
-    adata.uns[key]["estimator"] = type(estimator).__name__
+    contacts = _count_contacts(estimator, probabilities)
+    if contacts is not None:
+        colours = name_colours(len(contacts), contacts)
+        names = adata.obs[key].cat.categories
+        adata.uns[f"{key}_colors"] = [colours[int(name)] for name in names]
+    adata.uns[key] |= {
+        "estimator": type(estimator).__name__,
+        "spots": "fit" if own else "predict",
+        **_record_fit(estimator),
+    }
     for name, weights in (getattr(estimator, "attention_", {}) if own else {}).items():
         adata.obsm[f"{prefix}_attention_{name}"] = np.asarray(weights, dtype=np.float32)
     return adata
+
+
+def _count_contacts(estimator, probabilities):
+    """Return how often the domains of fit touch (K, K), or None where the graph isn't kept.
+
+    Taken from the fit, so that a domain has one colour in all sections.
+    """
+    graph = getattr(estimator, "graph_", None)
+    if graph is None or probabilities is None:
+        return None
+    n_spots, n_domains = len(estimator.labels_), np.shape(probabilities)[1]
+    member = csr_matrix(
+        (np.ones(n_spots), (np.arange(n_spots), estimator.labels_)), (n_spots, n_domains)
+    )
+    return (member.T @ (csr_matrix(graph) @ member)).toarray()
+
+
+def _record_fit(estimator):
+    """Return what the fit found beside the domains, as far as the estimator has it."""
+    record = {
+        name: float(getattr(estimator, f"{name}_"))
+        for name in ("image_evidence", "image_evidence_error")
+        if getattr(estimator, f"{name}_", None) is not None
+    }
+    history = next(iter(getattr(estimator, "loss_history_", None) or []), {})
+    if any(map(len, history.values())):
+        record["loss_history"] = {term: np.asarray(v, float) for term, v in history.items()}
+    curve = getattr(estimator, "n_clusters_curve_", None)
+    if curve is not None:
+        record["n_clusters_curve"] = {name: np.asarray(values) for name, values in curve.items()}
+    return record
 
 
 def _list_parameters(estimator):

@@ -1,24 +1,12 @@
-"""What the pictures are made of: checked input, colours, spots, images, legends."""
-
-import re
+"""What the pictures are made of: axes, images, spots, legends, scale bars."""
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
-from .._spots._arrays import admit
-from .._spots._checks import UNLABELLED, encode_labels
-from .._spots._section_image import find_picture
 from ..image._files import drop_opacity, pixel_ceiling, scale_pixels
+from ._colours import GREY
 
-# Seven colours of Okabe & Ito, then colours chosen one by one to be as far as possible from
-# those before them (CIELAB) for normal, protanopic and deuteranopic vision and from light grey.
-PALETTE = (
-    *("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#B6003D"),
-    *("#55006D", "#92FF92", "#3D3100", "#9E8649", "#49243D", "#9279E7", "#316D6D", "#FF9E6D"),
-    *("#863D0C", "#FFC2FF", "#AADB9E", "#003D92", "#AA3192", "#FF6D86", "#6DB649", "#186131"),
-)
-GREY = "#A6A6A6"
+_MOST_NAMES = 60  # in a legend
 _MANY = 20_000  # from here on spots are stored as pixels in PDF and SVG files
 
 
@@ -31,197 +19,6 @@ def import_pyplot():
             'plotting needs matplotlib, which is not installed: pip install "skiehercl[plot]"'
         ) from error
     return plt
-
-
-# ------------------------------------------------------------------ input
-
-
-def unpack_adata(adata, labels, key, truth, image, scale):
-    """Coordinates, labels, truth, image and scale of an AnnData (arguments given win)."""
-    if "spatial" not in adata.obsm:
-        raise ValueError(
-            "the AnnData has no obsm['spatial']: put the spots' (x, y) there, or pass coordinates"
-        )
-    if (key is None) == (labels is None):
-        raise ValueError("with an AnnData pass either key= (a column of obs) or labels=")
-    if key is not None:
-        labels = _take_column(adata, key, "key")
-    if isinstance(truth, str):
-        truth = _take_column(adata, truth, "truth")
-    if image is None or isinstance(image, str):
-        image, scale, _ = find_picture(adata, image) or (None, scale, None)
-    return adata.obsm["spatial"][:, :2], labels, truth, image, scale
-
-
-def find_palette(adata, key):
-    """Return {domain: colour} of ``uns[key + "_colors"]``, as scanpy stores it, or None."""
-    colours = adata.uns.get(f"{key}_colors")
-    categories = getattr(getattr(adata.obs.get(key), "cat", None), "categories", None)
-    if colours is None or categories is None or len(colours) < len(categories):
-        return None
-    return dict(zip(categories, map(str, colours), strict=False))
-
-
-def _take_column(adata, column, name):
-    if column not in adata.obs:
-        raise ValueError(
-            f"{name}={column!r} is not a column of obs, which has {list(adata.obs.columns)}"
-        )
-    return adata.obs[column]
-
-
-def check_coords(coords):
-    """Coordinates as finite float array (n_spots, 2)."""
-    coords = np.asarray(admit(coords, "coords"), dtype=float)
-    if coords.ndim != 2 or coords.shape[1] != 2 or not len(coords):
-        raise ValueError(f"coords must have the shape (n_spots, 2), got {coords.shape}")
-    if not np.isfinite(coords).all():
-        raise ValueError("coords contains NaN or infinity: leave those spots out of all arrays")
-    return coords
-
-
-def lay_out(coords, sections):
-    """Return coordinates (n, 2) at which the sections lie in a row, the first spot's first."""
-    sections = np.asarray(sections)
-    coords, start = np.array(coords, dtype=float), 0.0
-    names, first = np.unique(sections, return_index=True)
-    for name in names[np.argsort(first)]:
-        own = sections == name
-        coords[own] += [start, 0.0] - coords[own].min(axis=0)
-        start = 1.1 * coords[own, 0].max()
-    return coords
-
-
-def list_views(attention, view_names, n_spots):
-    """Panel title -> weights (n_spots,)."""
-    panels = {}
-    for name, weights in dict(attention).items():
-        columns = getattr(weights, "columns", None)
-        weights = np.asarray(weights, dtype=float)
-        if weights.ndim not in (1, 2) or len(weights) != n_spots:
-            raise ValueError(
-                f"attention[{name!r}] has the shape {weights.shape} but there are {n_spots} "
-                "spots: pass (n_spots,) or (n_spots, n_views)"
-            )
-        if weights.ndim == 1:
-            panels[str(name)] = weights
-            continue
-        views = view_names.get(name, columns)
-        if views is None:
-            views = [f"view {number + 1}" for number in range(weights.shape[1])]
-        if len(views) != weights.shape[1]:
-            raise ValueError(
-                f"view_names[{name!r}] has {len(views)} names for {weights.shape[1]} views"
-            )
-        panels.update({f"{name}: {view}": weights[:, i] for i, view in enumerate(views)})
-    if not panels:
-        raise ValueError("attention is empty: pass a dict of name to weights per spot")
-    return panels
-
-
-# ------------------------------------------------------------------ labels and colours
-
-
-def sort_labels(labels, name, n_spots):
-    """Codes (n_spots,), -1 where unlabelled, into the sorted names; and these names."""
-    codes, names = encode_labels(labels, name, UNLABELLED)
-    if len(codes) != n_spots:
-        raise ValueError(
-            f"{name} has {len(codes)} entries but coords has {n_spots} rows: pass one label per "
-            "spot (did you filter one of them?)"
-        )
-    categories = getattr(getattr(labels, "cat", labels), "categories", None)
-    present = np.unique(codes[codes >= 0])
-    if categories is not None:
-        ordered = sorted(present, key=lambda code: list(categories).index(names[code]))
-    else:
-        ordered = sorted(present, key=lambda code: _natural_key(names[code]))
-    rank = np.full(len(names) + 1, -1)
-    rank[ordered] = np.arange(len(ordered))
-    return rank[codes], [names[code] for code in ordered]
-
-
-def _natural_key(name):
-    """Sort key that puts 2 before 10 and numbers before words."""
-    parts = re.split(r"(\d+)", str(name))
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts if part]
-
-
-def pick_colours(names, palette, n_colours=None):
-    """One colour per name, and further ones up to `n_colours`."""
-    from matplotlib import colormaps
-
-    n_colours = n_colours or len(names)
-    if isinstance(palette, dict):
-        missing = [name for name in names if name not in palette and str(name) not in palette]
-        if missing:
-            raise ValueError(f"palette has no colour for {missing}: add them to the dict")
-        return [palette[name] if name in palette else palette[str(name)] for name in names]
-    if isinstance(palette, str):
-        return list(colormaps[palette](np.linspace(0, 1, n_colours)))
-    if palette is not None:
-        if len(palette) < n_colours:
-            raise ValueError(
-                f"palette has {len(palette)} colours for {n_colours} domains: pass more colours, "
-                "a dict or the name of a colormap"
-            )
-        return list(palette[:n_colours])
-    return [tuple(colour) for colour in _extend_palette(n_colours)]
-
-
-def name_colours(n_colours):
-    """Return the figures' default colours as "#RRGGBB", without matplotlib."""
-    levels = np.rint(255 * _extend_palette(n_colours)).astype(int)
-    return ["#{:02X}{:02X}{:02X}".format(*level) for level in levels]
-
-
-def _extend_palette(n_colours):
-    """Return PALETTE and further colours, mixed from it: (n_colours, 3) in [0, 1]."""
-    rounds = -(-n_colours // len(PALETTE))
-    base = np.array([list(bytes.fromhex(name[1:])) for name in PALETTE]) / 255
-    # Round 1 half-way to white, round 2 half-way to black, and weaker steps after that.
-    mixes = [base] + [base + (r % 2 - base) / (1 + (r + 1) // 2) for r in range(1, rounds)]
-    return np.vstack(mixes)[:n_colours]
-
-
-def match_panels(reference, other, palette):
-    """Colour the reference's domains, and each other domain as the one that it overlaps most."""
-    (own_codes, own_names), (codes, names) = reference, other
-    colours = pick_colours(own_names, palette)
-    if isinstance(palette, dict):
-        return [(*reference, colours), (*other, pick_colours(names, palette))]
-    both = (own_codes >= 0) & (codes >= 0)
-    pairs = codes[both] * len(own_names) + own_codes[both]
-    overlap = np.bincount(pairs, minlength=len(names) * len(own_names))
-    overlap = overlap.reshape(len(names), len(own_names))
-    matched = dict(zip(*linear_sum_assignment(overlap, maximize=True), strict=True))
-    spare = iter(range(len(own_names), len(own_names) + len(names)))
-    colour_of = np.array([matched[i] if i in matched else next(spare) for i in range(len(names))])
-    further = _list_further(colours, palette, len(names))
-    # Legends in the order of the colours, so that matched domains stand side by side.
-    order = np.argsort(colour_of)
-    rank = np.append(np.argsort(order), -1)
-    shades = [[*colours, *further][colour_of[i]] for i in order]
-    return [(own_codes, own_names, colours), (rank[codes], [names[i] for i in order], shades)]
-
-
-def _list_further(colours, palette, n_further):
-    """Return colours beyond those in use: of a list of them the rest, then the default ones."""
-    rest = [] if palette is None or isinstance(palette, str) else list(palette[len(colours) :])
-    used = to_rgba([*colours, *rest]) if len(colours) + len(rest) else np.empty((0, 4))
-    default = to_rgba(name_colours(len(used) + n_further))
-    free = (np.abs(default[:, None] - used).max(axis=2) > 1e-2).all(axis=1)
-    return [*rest, *map(tuple, default[free, :3])]
-
-
-def to_rgba(colours):
-    """Colours of any kind as array (n_colours, 4)."""
-    from matplotlib.colors import to_rgba_array
-
-    return np.vstack([to_rgba_array(colour) for colour in colours])
-
-
-# ------------------------------------------------------------------ drawing
 
 
 def measure_spots(coords):
@@ -240,8 +37,8 @@ def take_axes(plt, ax, n_panels, coords, *, n_columns=None, legend=False):
         axes = list(np.atleast_1d(np.asarray(ax, dtype=object)).ravel())
         if len(axes) != n_panels:
             raise ValueError(
-                f"ax must hold {n_panels} Axes, one per panel, got {len(axes)}: with truth= pass "
-                "two, for the truth and the predicted domains"
+                f"ax must hold {n_panels} Axes, one per panel, got {len(axes)}: pass them all, "
+                "or leave it out for a new figure"
             )
         return axes[0].figure, axes
     n_columns = n_columns or n_panels
@@ -258,32 +55,73 @@ def take_axes(plt, ax, n_panels, coords, *, n_columns=None, legend=False):
     return figure, list(axes.ravel()[:n_panels])
 
 
-def draw_tissue(ax, coords, spot_size, image, scale):
-    """Set up the axes around the spots, y down, with the image below."""
-    if image is not None:
-        image = np.asarray(image)
-        if image.ndim not in (2, 3) or not np.isfinite(scale) or scale <= 0:
-            raise ValueError(
-                f"image must have the shape (height, width[, 3 or 4]) and scale be positive, got "
-                f"shape {image.shape} and scale={scale}"
-            )
-        height, width = image.shape[:2]
-        pixels = drop_opacity(np.atleast_3d(image))
-        shown = as_rgb(pixels, pixel_ceiling(pixels))
-        ax.imshow(
-            shown[..., 0] if pixels.shape[2] == 1 else shown,
-            extent=(0, width / scale, height / scale, 0),
-            cmap="gray",  # of one channel
-            vmin=0,
-            vmax=255 if shown.dtype == np.uint8 else 1,
-            alpha=0.6,  # faded, so that the domains' colours stand out
-            zorder=0,
-        )
+def give_axes(axes):
+    """Return the one Axes, or an array of several, as the public functions do."""
+    return axes[0] if len(axes) == 1 else np.array(axes, dtype=object)
+
+
+def draw_tissue(ax, section, spot_size):
+    """Set up the axes around the spots, y down, with images below, names and a scale bar."""
+    for picture in section.pictures:
+        _draw_picture(ax, *picture)
+    coords = section.coords
     (left, top), (right, bottom) = coords.min(axis=0) - spot_size, coords.max(axis=0) + spot_size
     ax.set_xlim(left, right)
     ax.set_ylim(bottom, top)
     ax.set_aspect("equal")
     ax.set_axis_off()
+    for name, x, y in section.titles:
+        ax.text(x, y - spot_size, name, ha="center", va="bottom", fontsize="small", clip_on=False)
+    if section.microns:
+        draw_scale_bar(ax, section.microns)
+
+
+def _draw_picture(ax, image, scale, origin):
+    image = np.asarray(image)
+    if image.ndim not in (2, 3) or not np.isfinite(scale) or scale <= 0:
+        raise ValueError(
+            f"image must have the shape (height, width[, 3 or 4]) and scale be positive, got "
+            f"shape {image.shape} and scale={scale}"
+        )
+    (height, width), (x, y) = image.shape[:2], origin
+    pixels = drop_opacity(np.atleast_3d(image))
+    shown = as_rgb(pixels, pixel_ceiling(pixels))
+    ax.imshow(
+        shown[..., 0] if pixels.shape[2] == 1 else shown,
+        extent=(x, x + width / scale, y + height / scale, y),
+        cmap="gray",  # of one channel
+        vmin=0,
+        vmax=255 if shown.dtype == np.uint8 else 1,
+        alpha=0.6,  # faded, so that the domains' colours stand out
+        zorder=0,
+    )
+
+
+def draw_scale_bar(ax, microns, *, inside=False):
+    """Draw a bar of a round length, below the tissue; `microns` are micrometres per unit."""
+    from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
+
+    length, text = choose_bar(np.ptp(ax.get_xlim()) * microns)
+    bar = AnchoredSizeBar(
+        ax.transData,
+        length / microns,
+        text,
+        loc="lower left" if inside else "upper left",
+        pad=0.2,
+        borderpad=0.5 if inside else 0,
+        frameon=inside,
+        size_vertical=np.ptp(ax.get_ylim()) / 150,
+        bbox_to_anchor=(0, 0),
+        bbox_transform=ax.transAxes,
+    )
+    ax.add_artist(bar)
+
+
+def choose_bar(width):
+    """Return a round length, about a fifth of a width in micrometres, and its text."""
+    power = 10.0 ** np.floor(np.log10(width / 5))
+    length = power * max(step for step in (1, 2, 5) if step * power <= width / 5 * 1.0001)
+    return length, f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} µm"
 
 
 def as_rgb(pixels, ceiling):
@@ -312,13 +150,44 @@ def draw_spots(ax, coords, spot_size, **kwargs):
     return ax.add_collection(spots, autolim=False)
 
 
+def draw_values(ax, section, spot_size, values, *, label, cmap="viridis", limits=None, alpha=1.0):
+    """Draw numbers on the tissue with a colour bar, whose label tells their range."""
+    from matplotlib import colormaps
+    from matplotlib.colors import Normalize
+
+    finite = values[np.isfinite(values)] if np.isfinite(values).any() else np.zeros(1)
+    least, most = finite.min(), finite.max()
+    low, high = limits or np.percentile(finite, [2, 98])
+    if high - low <= 1e-6 * max(abs(low), abs(high), 1e-6):
+        low, high = low - 0.01, high + 0.01
+    draw_tissue(ax, section, spot_size)
+    shades = colormaps[cmap] if isinstance(cmap, str) else cmap
+    spots = draw_spots(
+        ax,
+        section.coords,
+        spot_size,
+        array=np.ma.masked_invalid(values),
+        cmap=shades.with_extremes(bad=GREY),
+        norm=Normalize(low, high),
+        alpha=alpha,
+    )
+    extend = ("neither", "min", "max", "both")[int(least < low) + 2 * int(most > high)]
+    ends = f"{least:.3g} to {most:.3g}" if most > least else f"{least:.3g} everywhere"
+    bar = ax.figure.colorbar(spots, ax=ax, shrink=0.75, extend=extend)
+    bar.set_label(f"{label}: {ends}")
+
+
 def draw_legend(ax, colours):
     """Name and colour of every domain, outside the axes."""
     from matplotlib.lines import Line2D
 
+    shown = list(colours.items())
+    left_out = len(shown) - _MOST_NAMES
+    if left_out > 1:
+        shown = [*shown[:_MOST_NAMES], (f"and {left_out} more", "none")]
     handles = [
         Line2D([], [], linestyle="", marker="o", markersize=8, color=colour, label=str(name))
-        for name, colour in colours.items()
+        for name, colour in shown
     ]
     ax.legend(
         handles=handles,

@@ -140,20 +140,20 @@ def test_figures_have_the_stored_colours(fitted):
     colour_of = dict(zip(adata.obs["d"].cat.categories, adata.uns["d_colors"], strict=True))
     expected = [to_rgba(colour_of[name]) for name in adata.obs["d"]]
     for arguments in ({"key": "d"}, {"labels": fitted.labels_}):
-        figure = plot_domains(adata, **arguments)
-        np.testing.assert_allclose(figure.axes[0].collections[0].get_facecolor(), expected)
-        plt.close(figure)
+        ax = plot_domains(adata, **arguments)
+        np.testing.assert_allclose(ax.collections[0].get_facecolor(), expected)
+        plt.close(ax.figure)
     adata.uns["d_colors"] = ["black", "#FFFFFF", "red"]  # the user's own
-    figure = plot_domains(adata, key="d")
+    ax = plot_domains(adata, key="d")
     first = (adata.obs["d"] == adata.obs["d"].cat.categories[0]).to_numpy()
-    assert (figure.axes[0].collections[0].get_facecolor()[first] == [0, 0, 0, 1]).all()
-    plt.close(figure)
+    assert (ax.collections[0].get_facecolor()[first] == [0, 0, 0, 1]).all()
+    plt.close(ax.figure)
 
 
 def test_the_colours_of_many_domains_are_those_of_the_figures():
     from matplotlib.colors import to_hex
 
-    from skiehercl.plotting._drawing import name_colours, pick_colours
+    from skiehercl.plotting._colours import name_colours, pick_colours
 
     for n_colours in (1, 24, 60):
         figures = [to_hex(colour).upper() for colour in pick_colours(range(n_colours), None)]

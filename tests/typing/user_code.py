@@ -60,8 +60,8 @@ def sections(folder: Path) -> None:
     if features is not None:
         adata.obsm["X_image"] = features
     model = skiehercl.SmoothedMixture(4, random_state=0).fit(adata)
-    figure = plot_domains(annotate(adata, model), key="domain_pred", image=False)
-    written: Path = save_figure(figure, folder / "domains.png", dpi=300)
+    ax = plot_domains(annotate(adata, model), key="domain_pred", image=False)
+    written: Path = save_figure(ax, folder / "domains.png", dpi=300)
     skiehercl.io.write_labelled(adata, str(written))
     model.save(folder / "model.safetensors")
 

@@ -12,20 +12,20 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from ._spots._anndata import is_anndata
-from ._spots._checks import check_sections
-from ._spots._layout import SpotLayout, unpack_by_keys
-from ._spots._sections import warn_of_space
-from ._utils._settings import standard_settings
-from .graph import SpatialKNNGraph
-from .metrics import chaos_score, domain_scores, morans_i_labels, pas_score
+from .._spots._anndata import is_anndata
+from .._spots._checks import check_sections
+from .._spots._layout import SpotLayout, unpack_by_keys
+from .._spots._sections import warn_of_space
+from .._utils._settings import standard_settings
+from ..graph import SpatialKNNGraph
+from ..metrics import chaos_score, domain_scores, morans_i_labels, pas_score
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sklearn.base import BaseEstimator
 
-    from ._typing import ArrayLike, Labels, SpotsLike
+    from .._typing import ArrayLike, Labels, SpotsLike
 
 __all__ = ["ImageReport", "image_report"]
 
