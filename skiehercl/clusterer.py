@@ -299,6 +299,7 @@ class IEHERCLClusterer(SpatialClusterer):
         # 1 is the least that scikit-learn's convention allows.
         self.n_iter_ = max(1, max(trained.n_iter for trained in model.trained_))
         self._n_features_out = self.embedding_.shape[1]
+        return section
 
     def _build_model(self, candidates, seed, parts):
         # Imported here: a user who only reads or plots a section needn't load torch.

@@ -127,7 +127,8 @@ class SmoothedMixture(SpatialClusterer):
             random_state=seed,
             n_components=self.n_components,
         )
-        self.embedding_ = self.features_.fit_transform(spots).target
+        section = self.features_.fit_transform(spots)
+        self.embedding_ = section.target
         self.n_pooled_ = self.features_.n_pooled_
         self.n_clusters_ = candidates[0]
         if len(candidates) > 1:
@@ -140,6 +141,7 @@ class SmoothedMixture(SpatialClusterer):
         )[0]
         self._number_domains(self.mixture_.predict_proba(self.embedding_))
         self._n_features_out = self.embedding_.shape[1]
+        return section
 
     @property
     def _fitted_features(self):

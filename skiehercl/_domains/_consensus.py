@@ -118,8 +118,8 @@ def order_domains(probabilities):
 
 
 def renumber(probabilities, order):
-    """Return the columns (n, K) in this order; None, of files before 0.2: as they are."""
-    return probabilities if order is None else np.take(probabilities, order, axis=1)
+    """Return the columns (n, K) in this order."""
+    return np.take(probabilities, order, axis=1)
 
 
 def warn_of_missing_domains(labels, n_clusters, cure=""):

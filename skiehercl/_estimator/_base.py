@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from .._domains._consensus import order_domains, renumber, warn_of_missing_domains
 from .._domains._n_clusters import list_candidates
 from .._features._options import SpotFeatures
-from .._features._transfer import LabelTransfer, learn_transfer, tell_transfer
+from .._features._transfer import LabelTransfer, learn_transfer, warn_of_transfer
 from .._spots._checks import warn_of_empty
 from .._spots._conversion import check_placed
 from .._spots._gather import gather_spots, split_second
@@ -113,8 +113,8 @@ class LaidOutClusterer(
 class SpatialClusterer(StoredEstimator, LaidOutClusterer):
     """Base of clusterers that learn from neighbourhoods.
 
-    A subclass learns in ``_learn``, by ``_number_domains``, and describes in ``_describe`` and
-    ``_embed``.
+    A subclass learns in ``_learn``, which calls ``_number_domains`` and returns the section, and
+    describes in ``_describe`` and ``_embed``.
     """
 
     __metadata_request__predict_proba = {  # noqa: RUF012
@@ -191,8 +191,8 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
         fitted.__dict__.pop("n_clusters_curve_", None)  # that of an earlier fit
         needs = foresee(fitted, spots, fitted.input_ != "features")
         with standard_settings(needs):
-            fitted._learn(spots, candidates, parts)
-            found = fitted.labels_, fitted.embedding_
+            section = fitted._learn(spots, candidates, parts)
+            found = section.inputs["gene"][0], fitted.labels_, fitted.embedding_
             fitted._transfer = learn_transfer(fitted._fitted_features, spots, *found)
         self.__dict__ = fitted.__dict__
         return self
@@ -259,7 +259,7 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
                 lambda transfer, rows: transfer.predict_proba(rows, n_domains),
             )
         with standard_settings():
-            return renumber(self._describe(spots), getattr(self, "_domain_order", None))
+            return renumber(self._describe(spots), self._domain_order)
 
     def transform(
         self,
@@ -324,13 +324,12 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
 
     def _recall(self, spots, lack, values, describe):
         """Return the fitted values (n, k) of training spots, and of others by expression alone."""
-        transfer = getattr(self, "_transfer", None)
 
         def describe_others(new):
-            tell_transfer(transfer, lack, new)
+            warn_of_transfer(lack, new)
             others = spots.take(new)
             self._warn_of_empty(others)
-            return describe(transfer, self._fitted_features.describe_own(others))
+            return describe(self._transfer, self._fitted_features.describe_own(others))
 
         known = KnownSpots(getattr(self, "_spot_keys", None), self.labels_)
         with standard_settings():

@@ -16,9 +16,11 @@ from .._domains._footprint import count_choice, count_head, count_mixture, count
 from .._domains._head import MixtureHead
 from .._domains._n_clusters import AUTO_RANGE
 from .._features import _evidence, _transfer
+from .._features._counts import CountFeatures
 from .._features._image import _N_COMPONENTS as N_COMPONENTS
 from .._features._neighborhoods import choose_graphs
 from .._features._options import SpotFeatures
+from .._features._ready import ReadyFeatures
 from .._spots import _rows
 from .._training._options import HybridEncoder, Trainer
 from .._utils._free_memory import format_bytes, free_memory
@@ -28,7 +30,6 @@ from ..graph import SpatialKNNGraph
 from ..graph._search import _QUERY_BLOCK, MOST_TIES
 from ..preprocessing._footprint import count_genes, count_left
 from ..preprocessing._genes import N_SPATIAL_GENES, N_TOP_GENES
-from ..preprocessing._pooling import _TILE_ENTRIES
 
 __all__ = ["DataSize", "estimate_fit", "foresee"]
 
@@ -78,6 +79,7 @@ class _Sizes:
         features = estimator.features or SpotFeatures()
         preprocessor, self.is_network = estimator.preprocessor, hasattr(estimator, "network")
         self.data, self.n, self.is_counts = data, data.n_spots, data.is_counts
+        self.genes = CountFeatures if data.is_counts else ReadyFeatures
         self.neighbors = _list_neighbors(estimator.graph, data)
         kept = data.n_features
         if data.is_counts:
@@ -203,43 +205,23 @@ def _count_links(size):
     return max(candidates + 48 * k * n, n * max(found, cut))
 
 
-def _count_rows(size):
-    """Return bytes of a spot's ready features in double precision, all copies at once."""
-    if size.is_counts:
-        return 0
-    data, n = size.data, size.n
-    few = not size.is_projected or min(n, data.n_features) <= 2 * size.d
-    if data.density is None or few:
-        # Rows, their mean, and PCA's copy unless spots are so many that it takes the covariance.
-        is_copied = size.is_projected and not (n >= 10 * data.n_features <= 10_000)
-        return 8 * data.n_features * (2 + is_copied)
-    return 12 * data.density * data.n_features * (2 if size.is_plain else 3)
-
-
 def _count_features(size):
     """Count components of the spots and neighbourhoods, and what their means and shifts copy."""
     d, scales = size.d, len(size.neighbors)
-    copies = _count_rows(size)
+    copies = size.genes.count_copies(size)
     mean = 3 * 12 * (size.widest + 1)
     described = size.own * d + size.pooled * d * scales
     # The target is the mean of all neighbourhoods, joined for it.
     fit = described + size.pooled * d * (scales + 2)
     if size.data.n_sections > 1 and size.is_counts:
         fit = max(fit, described + 4 * d * (1 + scales))
-    if not size.is_projected and size.is_counts:
-        copies = 4 * size.n_kept * 4  # all genes, pooled as a whole and dense
     transform = max(described + 4 * d * scales + 20 * d, 8 * d * (scales + 2))
     return size.n * (size.edges + max(mean + copies + described, fit, transform))
 
 
 def _count_transfer(size):
     """Count the single spots that labels are learned from for others, beside what is learned."""
-    data, n = size.data, min(size.n, _transfer._MOST_ROWS)
-    if data.is_counts:
-        share = 8 if data.density is not None else 4
-        rows = n * share * size.n_entries + 12 * min(n * size.n_kept, _TILE_ENTRIES)
-    else:  # as they are, in double precision, and at unit length
-        rows = n * size.n_entries * (20 if data.density is None else 32)
+    rows = size.genes.count_single(size, min(size.n, _transfer._MOST_ROWS))
     return size.n * (size.section + 8 * size.n_clusters) + rows
 
 

@@ -42,8 +42,8 @@ _FIELDS = {
     "n_clusters_curve_": optional(mapping(array("iuf", "candidates", finite=False))),
     "_spot_keys": array("f", "spots", None),
     "_spot_places": optional(anything),
-    "_domain_order": optional(array("iu", "domains")),
-    "_transfer": optional(or_none(instance("LabelTransfer"))),
+    "_domain_order": array("iu", "domains"),
+    "_transfer": or_none(instance("LabelTransfer")),
     "_n_features_out": size("latent"),
     "_blocks": optional(mapping(array("iu", None), "genes")),
     "_anndata_genes": or_none(texts(None)),
@@ -66,7 +66,7 @@ def _check_clusterer(value, n_clusters, features):
     require(are_shares(value.probabilities_), "probabilities_ don't sum to 1")
     likeliest = value.probabilities_.argmax(axis=1)
     require(np.array_equal(value.labels_, likeliest), "labels_ aren't the likeliest domains")
-    order = getattr(value, "_domain_order", np.arange(n_domains))
+    order = value._domain_order
     one_to_one = np.array_equal(np.sort(order), np.arange(n_domains))
     require(one_to_one, "_domain_order is no permutation")
     genes = value.n_features_in_
@@ -74,12 +74,8 @@ def _check_clusterer(value, n_clusters, features):
         for columns in value._blocks.values():
             require(columns.min() >= 0 and columns.max() < genes, "_blocks aren't in X")
         genes = len(value._blocks["genes"])
-    if features.kind == "counts":
-        known = {one.n_features_in_ for one in features.preprocessors_}
-    else:
-        known = {len(features.center_ if features.axes_ is None else features.axes_.mean_)}
-    require(known == {genes}, "the features aren't those of X")
-    transfer = getattr(value, "_transfer", None)
+    require(features.genes.shape[0] == genes, "the features aren't those of X")
+    transfer = value._transfer
     if transfer is not None:
         sizes = (len(transfer.center_), len(transfer.mean_))
         require(sizes == (len(features.center_), value._n_features_out), "_transfer doesn't fit")

@@ -3,10 +3,10 @@
 import numpy as np
 
 from .._utils._settings import clone_plain
-from ..graph import SpatialKNNGraph
+from ..graph import SpatialKNNGraph, neighbor_mean_matrix
 from ..graph._nested import is_nested, link_nested
 
-__all__ = ["build_graphs", "choose_graphs", "find_widest"]
+__all__ = ["average", "build_graphs", "choose_graphs", "find_widest", "mean_matrix"]
 
 # Nearest neighbours of the default neighbourhoods, in a section of at least 1,800 spots; a
 # smaller one has proportionally smaller neighbourhoods.
@@ -57,3 +57,16 @@ def _build_graph(graph, spots):
 def find_widest(adjacency):
     """Return the adjacency with the most edges."""
     return max(adjacency, key=lambda graph: graph.nnz)
+
+
+def mean_matrix(graph, include_self=False):
+    """Return the row-stochastic matrix of a graph: float64, or weights wouldn't sum to 1."""
+    return neighbor_mean_matrix(graph.astype(np.float64), include_self)
+
+
+def average(rows, adjacency, include_self):
+    """Yield the neighbours' mean of rows (n, d) in each neighbourhood; the rows without any."""
+    if not adjacency:
+        yield rows
+    for graph in adjacency:
+        yield mean_matrix(graph, include_self) @ rows

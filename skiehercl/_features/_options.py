@@ -100,16 +100,21 @@ class SpotFeatures(Options):
         n_components : int
             What "auto" stands for.
         """
+        from ._counts import CountFeatures
         from ._features import NeighborhoodFeatures
+        from ._ready import ReadyFeatures
 
         kind = "features" if kind == "features" else "counts"
-        given = self.n_components
+        pooling = _choose_pooling(self.pooling, kind)
+        if self.n_components != "auto":
+            n_components = self.n_components
+        if kind == "counts":
+            genes = CountFeatures(pooling, n_components, preprocessor, random_state)
+        else:
+            genes = ReadyFeatures(pooling, n_components, random_state)
         return NeighborhoodFeatures(
-            kind,
+            genes,
             graph=graph,
-            preprocessor=preprocessor,
-            n_components=n_components if given == "auto" else given,
-            pooling=_choose_pooling(self.pooling, kind),
             smooth_target=self.smooth_target,
             align_sections=self.align_sections,
             image_prior=self.image_prior,

@@ -8,7 +8,7 @@ from .._storage._fields import array
 from .._storage._registry import stored
 from .._utils._warnings import warn_user
 
-__all__ = ["LabelTransfer", "learn_transfer", "tell_transfer"]
+__all__ = ["LabelTransfer", "learn_transfer", "warn_of_transfer"]
 
 # Spots that it is learned from, at most.
 _MOST_ROWS = 10_000
@@ -83,42 +83,29 @@ class LabelTransfer:
         return (rows - self.center_) @ self.weights_ + self.bias_
 
 
-def learn_transfer(features, spots, labels, embedding):
+def learn_transfer(features, spots, own, labels, embedding):
     """Return the LabelTransfer of a fit; None if its features use nothing but the spots' own genes.
 
     Parameters
     ----------
     features : NeighborhoodFeatures
     spots : Spots
-    labels, embedding : ndarray of shape (n,) and (n, k)
+    own, labels, embedding : ndarray of shape (n, d), (n,) and (n, k)
+        Components of the single spots, their domains and embedding.
     """
     if not find_lack(spots.take(slice(0)), features):
         return None
     rows = np.random.RandomState(0).permutation(len(spots))[:_MOST_ROWS]
-    own = features.describe_own(spots.take(rows))
-    return LabelTransfer().fit(own, labels[rows], embedding[rows])
+    return LabelTransfer().fit(own[rows], labels[rows], embedding[rows])
 
 
-def tell_transfer(transfer, lack, new):
-    """Warn that ``new`` spots, a mask, are known by expression alone, for lack of something.
-
-    Raises
-    ------
-    ValueError
-        If there is no LabelTransfer.
-    """
-    about = (
-        f"{lack}: {np.sum(new)} of {len(new)} spots weren't fitted (or have doubles in several "
-        f"domains) and come without {lack}"
-    )
-    if transfer is None:
-        raise ValueError(
-            f"{about}, and the estimator is of a version that learned nothing from expression "
-            f"alone: pass {lack} too, or fit again"
-        )
+def warn_of_transfer(lack, new):
+    """Warn that ``new`` spots, a mask, are known by expression alone, for lack of something."""
     warn_user(
-        f"{about}, so their domains are told from expression alone: better pass {lack} too, or, in "
-        f"a search, use cv=WholeSectionSplit() or bring {_CURES[lack]}"
+        f"{lack}: {np.sum(new)} of {len(new)} spots weren't fitted (or have doubles in several "
+        f"domains) and come without {lack}, so their domains are told from expression alone: "
+        f"better pass {lack} too, or, in a search, use cv=WholeSectionSplit() or bring "
+        f"{_CURES[lack]}"
     )
 
 

@@ -178,7 +178,8 @@ def find_kept_genes(estimator):
     """
     steps = getattr(getattr(estimator, "_project", None), "steps", ())
     candidates = [estimator, *(step for _, step in steps)]
-    candidates += getattr(getattr(estimator, "_fitted_features", None), "preprocessors_", [])
+    genes = getattr(getattr(estimator, "_fitted_features", None), "genes", None)
+    candidates += [getattr(genes, "preprocessor_", None)]
     for one in candidates:
         if hasattr(one, "_gene_shares"):
             return one.highly_variable_, one._gene_shares

@@ -133,11 +133,10 @@ def to_dense(X):
     return X.toarray() if sp.issparse(X) else X
 
 
-def library_sizes(X, graph=None):
-    """Return the float64 total count of each spot, pooled over ``graph``."""
+def library_sizes(X):
+    """Return the float64 total count of each spot."""
     # A product accumulates in float64, where sparse sums stay in the dtype of X.
-    library = np.asarray(X @ np.ones(X.shape[1])) if sp.issparse(X) else X.sum(1, dtype=np.float64)
-    return library if graph is None else library + graph @ library
+    return np.asarray(X @ np.ones(X.shape[1])) if sp.issparse(X) else X.sum(1, dtype=np.float64)
 
 
 def share_counts(X):
@@ -332,12 +331,3 @@ def _normalise_dispersions(mean, variance, n_bins=20):
     result = np.full(len(mean), np.nan)
     result[varies] = normalised
     return result
-
-
-def standardise(features, model):
-    """Shift, scale and clip the columns of dense features in place, as a preprocessor learned."""
-    features -= model.scale_mean_.astype(features.dtype)
-    features /= model.scale_std_.astype(features.dtype)
-    if model.max_value is not None:
-        np.clip(features, -model.max_value, model.max_value, out=features)
-    return features

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import scipy.sparse as sp
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
@@ -18,22 +17,9 @@ from .._spots._conversion import convert_abundances
 from .._spots._gather import gather_counts
 from .._spots._rows import make_keys, match_keys
 from .._utils._display import DocumentedEstimator
-from ._components import principal_components, sample_features
-from ._counts import (
-    find_target,
-    gene_moments,
-    keep_columns,
-    library_sizes,
-    multiply_rows,
-    normalise_rows,
-    scale_factors,
-    share_counts,
-    stabilise,
-    standardise,
-    to_dense,
-)
-from ._genes import select_genes
-from ._pooling import build_pool, cut_tiles, pool_tile
+from ._counts import keep_columns, library_sizes, normalise_rows, scale_factors
+from ._learning import describe_counts, finish, learn_counts, pool_library
+from ._pooling import build_pool
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -247,15 +233,12 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         """
         check_is_fitted(self)
         X, coords, sections, base = gather_counts(self, X, coords, sections, reset=False)
-        X = self._check_counts(X, sections, base, reset=False, settled=False)
+        X = self._check_counts(X, sections, base, reset=False)
         keys, graph = (coords is None and getattr(self, "_pooled", None)) or (None, None)
         if graph is None or not match_keys(make_keys(X), keys):
             graph = build_pool(self.pool, X.shape[0], coords, sections)
-        library = library_sizes(X, graph)
-        warn_of_zeros(library, "spots")
-        factors = scale_factors(library, self.target_sum_)
-        X = keep_columns(X, self.highly_variable_)
-        return self._describe(X, graph, factors, coords, sections)
+        warn_of_zeros(pool_library(library_sizes(X), graph), "spots")
+        return self._describe(X, graph, coords, sections)
 
     def get_feature_names_out(self, input_features: object = None) -> Array:
         """Return the names of the kept genes, or pca0, pca1, ... after PCA.
@@ -278,51 +261,27 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         return names[self.highly_variable_]
 
     @_fit_context(prefer_skip_nested_validation=False)
-    def _fit(self, X, coords, sections, warn=True):
+    def _fit(self, X, coords, sections):
         X, coords, sections, base = gather_counts(self, X, coords, sections, reset=True)
-        X = self._check_counts(X, sections, base, reset=True, settled=not warn)
+        X = self._check_counts(X, sections, base, reset=True)
         graph = build_pool(self.pool, X.shape[0], coords, sections)
         self._pooled = None if graph is None else (make_keys(X), graph)  # scorers bring X alone
-        library = library_sizes(X, graph)
-        self.target_sum_ = find_target(library, self.target_sum)
-        self.highly_variable_ = select_genes(self, X, graph, library, coords, sections)
-        self._gene_shares = share_counts(X)
-        X = keep_columns(X, self.highly_variable_)
-        if warn:
-            warn_of_zeros(library, "spots")
-            totals, kept = np.asarray(X.sum(axis=0)).ravel(), self.highly_variable_
-            warn_of_zeros(totals, "genes kept", columns=np.flatnonzero(kept))
-        kept = X, graph, scale_factors(library, self.target_sum_), coords, sections
-        if self.scale or self.n_components is not None:
-            self._learn_axes(sample_features(*kept, self.transformation))
-        return kept
+        library = pool_library(library_sizes(X), graph)
+        learn_counts(self, X, graph, library, coords, sections)
+        warn_of_zeros(library, "spots")
+        kept = np.flatnonzero(self.highly_variable_)
+        warn_of_zeros(self._gene_shares[kept], "genes kept", columns=kept)
+        return X, graph, coords, sections
 
-    def _learn_axes(self, features):
-        if self.scale:
-            features = to_dense(features)
-            self.scale_mean_, variance = gene_moments(features)
-            self.scale_std_ = np.sqrt(np.where(variance > 0, variance, 1.0))
-            features = standardise(features, self)
+    def _describe(self, X, graph, coords, sections):
+        """Return the features of counts X (n, d), pooled over a graph or None."""
         if self.n_components is not None:
-            self.n_components_ = min(self.n_components, *features.shape)
-            rng = check_random_state(self.random_state)
-            self.mean_, self.components_, self.explained_variance_, total = principal_components(
-                features, self.n_components_, rng
-            )
-            self.explained_variance_ratio_ = self.explained_variance_ / (total or 1.0)
+            return describe_counts(self, X, [graph], [self.target_sum_], coords, sections)[0]
+        factors = scale_factors(pool_library(library_sizes(X), graph), self.target_sum_)
+        X = keep_columns(X, self.highly_variable_)
+        return finish(self, normalise_rows(X, graph, factors, self.transformation))
 
-    def _describe(self, X, graph, factors, coords, sections):
-        """Return the features of counts X (n, d) of the genes kept, pooled over a graph or None."""
-        if self.n_components is None:
-            return self._finish(normalise_rows(X, graph, factors, self.transformation))
-        features = np.empty((X.shape[0], self.n_components_), X.dtype)
-        for rows in cut_tiles(X, coords, sections):
-            (pooled,) = pool_tile(X, [graph], rows)
-            pooled = multiply_rows(pooled, factors[rows], copy=False)
-            features[rows] = self._finish(stabilise(pooled, self.transformation))
-        return features
-
-    def _check_counts(self, X, sections, base, reset, settled):
+    def _check_counts(self, X, sections, base, reset):
         # Integers become the first dtype: float32 holds counts up to 2^24 exactly.
         check = {"accept_sparse": "csr", "dtype": [np.float32, np.float64]}
         X = validate_numbers(X, self, reset=reset, ensure_min_samples=2 if reset else 1, **check)
@@ -330,17 +289,7 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
             X = X.copy()
             X.sum_duplicates()
         check_all_finite(X, "X")
-        return X if settled else convert_abundances(X, self, sections, base, reset=reset)
-
-    def _finish(self, features):
-        """Return normalised counts of the genes kept, scaled and projected."""
-        if self.scale:
-            features = standardise(to_dense(features), self)
-        return features if self.n_components is None else self._project(features)
-
-    def _project(self, features):
-        components = self.components_.astype(features.dtype, copy=False)
-        return features @ components.T - self.mean_.astype(features.dtype) @ components.T
+        return convert_abundances(X, self, sections, base, reset=reset)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

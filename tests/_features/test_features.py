@@ -7,7 +7,10 @@ import scipy.sparse as sp
 from sklearn.decomposition import PCA
 
 from skiehercl import SpatialKNNGraph, SpatialRadiusGraph
+from skiehercl._features._counts import CountFeatures
 from skiehercl._features._features import NeighborhoodFeatures
+from skiehercl._features._options import _choose_pooling
+from skiehercl._features._ready import ReadyFeatures
 from skiehercl._spots._rows import Spots
 from skiehercl.graph import neighbor_mean_matrix
 from skiehercl.preprocessing import ExpressionPreprocessor
@@ -33,17 +36,20 @@ def make_spots(kind="counts", coords=COORDS, image=None, sections=None, genes=No
 
 def make_features(kind="counts", **changes):
     options = {
-        "kind": kind,
         "graph": [SpatialKNNGraph(3), SpatialKNNGraph(6)],
-        "preprocessor": None,
-        "n_components": 8,
-        "pooling": "counts" if kind == "counts" else "unit",
         "smooth_target": True,
         "align_sections": True,
         "image_prior": 0.2,
         "random_state": 0,
     }
-    return NeighborhoodFeatures(**{**options, **changes})
+    given = {"pooling": "auto", "n_components": 8, "preprocessor": None}
+    given |= {name: changes.pop(name) for name in given.keys() & changes.keys()}
+    given["pooling"] = _choose_pooling(given["pooling"], kind)
+    if kind == "counts":
+        genes = CountFeatures(**given, random_state=0)
+    else:
+        genes = ReadyFeatures(given["pooling"], given["n_components"], random_state=0)
+    return NeighborhoodFeatures(genes, **{**options, **changes})
 
 
 def flatten(section):

@@ -245,10 +245,10 @@ def test_loading_leaves_the_global_random_state(stored):
 
 
 def test_shared_arrays_are_stored_once(stored, fitted):
-    preprocessors = fitted.model_.features.preprocessors_
-    assert len(preprocessors) > 1  # they share their components
-    names = [name for name in load_file(stored) if name.endswith(".components_")]
-    assert sum("preprocessors_" in name for name in names) == 1
+    mixtures = [one for some in fitted.model_.head.mixtures_ for one in some]
+    distinct = {id(one.axes) for one in mixtures}
+    assert len(distinct) < len(mixtures)
+    assert sum(name.endswith(".axes") for name in load_file(stored)) == len(distinct)
 
 
 def test_random_state_objects_go_on_where_they_were(fitted, tmp_path):

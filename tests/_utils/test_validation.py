@@ -129,7 +129,7 @@ def test_only_the_named_parameter_changes():
         default = clone(plain).fit(X, coords)
         for n_top, alike in ((10, False), (2000, True), ("auto", True)):
             model = clone(plain).set_params(preprocessor__n_top_genes=n_top).fit(X, coords)
-            kept = [m.features_.preprocessors_[0].highly_variable_ for m in (model, default)]
+            kept = [m.features_.genes.preprocessor_.highly_variable_ for m in (model, default)]
             assert np.array_equal(*kept) == alike
             assert kept[0].all() == alike
             assert np.array_equal(model.embedding_, default.embedding_) == alike
