@@ -139,8 +139,9 @@ class NeighborhoodFeatures:
         inputs, image = {"gene": (own, np.hstack(pooled))}, {}
         if self.image_ is not None and self.image_.prior_ > 0:
             inputs["image"] = self.image_.transform(spots.image, find_widest(adjacency))
+            image = {"image_prior": self.image_.prior_, "image_loadings": self.image_.loadings_}
         mean = neighbor_mean_matrix(adjacency[0]).astype(np.float32)
-        return SectionArrays(inputs, target, mean, spots.coords, _find_codes(spots))
+        return SectionArrays(inputs, target, mean, spots.coords, _find_codes(spots), **image)
 
     def describe_own(self, spots):
         """Return the components (n, d) of the spots' own expression, whatever is around them."""

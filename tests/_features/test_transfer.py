@@ -124,14 +124,6 @@ def test_sections_that_are_shifted():
     assert (named == around).mean() > 0.6
 
 
-def test_an_estimator_of_before_says_what_to_do():
-    model = fit("mixture", COUNTS)
-    del model._transfer
-    np.testing.assert_array_equal(model.predict(COUNTS[FITTED]), model.labels_)
-    with pytest.raises(ValueError, match=r"^coords: .* of a version .* pass coords too, or fit"):
-        model.predict(COUNTS[OTHER])
-
-
 def test_it_is_the_linear_discriminant():
     rng = np.random.RandomState(0)
     labels = rng.permutation(np.repeat([0, 2, 3], [300, 200, 500]))
