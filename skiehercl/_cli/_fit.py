@@ -9,7 +9,7 @@ from .. import IEHERCLClusterer, io
 from .._spots._anndata import find_log_base, unpack_anndata
 from .._spots._conversion import convert_counts
 from .._spots._gather import check_spots
-from .._spots._layout import IMAGE_KEY
+from .._spots._layout import IMAGE_KEY, SpotLayout
 from .._spots._section_image import find_picture
 from .._training._checkpoint import make_folder
 from .._utils._atomic import check_target, protected
@@ -159,9 +159,7 @@ def _judge_genes(adata, sections, estimator, args):
             f"--n-clusters {args.n_clusters} but {args.section!r} has {adata.n_obs} spots: ask for "
             "at most as many domains as there are spots"
         )
-    X, coords, *_ = unpack_anndata(
-        adata, layer=args.layer, coords_key="spatial", image_key=None, section_key=None
-    )
+    X, _, coords, *_ = unpack_anndata(adata, SpotLayout(layer=args.layer, image_key=None))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # fit will tell them
         spots = check_spots(clone(estimator), X, coords, None, sections, reset=True)

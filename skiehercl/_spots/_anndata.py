@@ -1,16 +1,18 @@
 """AnnData -> arrays: parts by key, genes by name, rows by label. anndata itself isn't imported."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 
 from .._utils._warnings import warn_user
 from ._arrays import admit, check_sparse
+from ._rows import RowBlocks, is_large, load
 
 __all__ = [
+    "Parts",
     "align_rows",
-    "find_genes",
     "find_kept_genes",
     "find_labels",
     "find_log_base",
@@ -19,7 +21,6 @@ __all__ = [
     "match_columns",
     "match_genes",
     "take_coords",
-    "take_expression",
     "unpack_anndata",
 ]
 
@@ -29,7 +30,17 @@ def is_anndata(X):
     return type(X).__name__ == "AnnData" and hasattr(X, "obsm") and hasattr(X, "obs")
 
 
-def load_part(adata, find, name):
+class Parts(NamedTuple):
+    """What an AnnData has of a section; None: it hasn't."""
+
+    X: object
+    genes: np.ndarray | None
+    coords: np.ndarray | None
+    image_features: np.ndarray | None
+    sections: np.ndarray | None
+
+
+def load_part(adata, find, name, by_blocks=False):
     """Return a checked part of an AnnData in memory, be it there, in its file or at Dask's workers.
 
     Parameters
@@ -39,6 +50,8 @@ def load_part(adata, find, name):
         Takes the part, or None, from an AnnData.
     name : str
         What errors call it.
+    by_blocks : bool, default=False
+        Return RowBlocks of what would take much memory.
     """
     origin = getattr(adata, "_adata_ref", None)
     if origin is not None and not adata.isbacked:
@@ -46,23 +59,51 @@ def load_part(adata, find, name):
         if sp.issparse(whole):
             check_sparse(whole, name)
     part = find(adata)
-    for read in ("to_memory", "compute"):
-        if hasattr(part, read):
-            part = getattr(part, read)()
-            break
+    if by_blocks and is_large(part):
+        return RowBlocks(part)
+    part = load(part)
     return part if part is None else admit(part, name)
 
 
-def take_expression(adata, layer=None, use_rep=None):
-    """Return the matrix X of an AnnData, in memory: of ``layers``, ``raw``, ``obsm``, or its X.
+def unpack_anndata(adata, layout, *, by_blocks=False):
+    """Return the Parts of an AnnData that a SpotLayout names.
+
+    ``by_blocks``: X may be RowBlocks.
 
     Raises
     ------
     KeyError
-        If the layer or the entry of ``obsm`` isn't there.
+        If the layer, the entry of ``obsm`` for X or the column of sections isn't there.
     ValueError
-        If there is no matrix X, or both are named.
+        If there is no matrix X, or it is named twice.
     """
+    name, find = _locate_expression(adata, layout.layer, layout.use_rep)
+    X, key = load_part(adata, find, name, by_blocks), layout.section_key
+    if X is None:
+        raise ValueError(
+            f"{name} is empty: name the layer that holds the expression, layer= one of "
+            f"{_list_layers(adata)}"
+        )
+    if key is not None and key not in adata.obs:
+        raise KeyError(f"section_key={key!r} is not in adata.obs, which has {list(adata.obs)}")
+    coords, image = (
+        None
+        if key is None
+        else load_part(adata, lambda one, key=key: one.obsm.get(key), f"adata.obsm[{key!r}]")
+        for key in (layout.coords_key, layout.image_key)
+    )
+    sections = None if key is None else adata.obs[key].to_numpy()
+    if layout.use_rep is not None:
+        # Names of components are no names of genes, which DataFrames would be compared by.
+        X, genes = (X.to_numpy() if hasattr(X, "to_numpy") else X), None
+    else:
+        genes = adata.raw.var_names if name == "adata.raw.X" else adata.var_names
+        genes = np.asarray(genes, dtype=object)
+    return Parts(X, genes, coords, image, sections)
+
+
+def _locate_expression(adata, layer, use_rep):
+    """Return the name of the matrix X of an AnnData, and a function that takes it from one."""
     if use_rep is not None:
         if layer is not None:
             raise ValueError(
@@ -74,38 +115,22 @@ def take_expression(adata, layer=None, use_rep=None):
                 f"use_rep={use_rep!r} is not in adata.obsm, which has {list(adata.obsm)}: name one "
                 "of them, or None for adata.X"
             )
-        found = load_part(adata, lambda one: one.obsm[use_rep], f"adata.obsm[{use_rep!r}]")
-        # Names of components are no names of genes, which DataFrames would be compared by.
-        return found.to_numpy() if hasattr(found, "to_numpy") else found
-    if _means_raw(adata, layer):
-        return load_part(adata, lambda one: one.raw.X, "adata.raw.X")
-    if layer is not None and layer not in adata.layers:
-        raw = "there is no adata.raw" if adata.raw is None else "adata.raw is layer='raw'"
-        raise KeyError(
-            f"layer={layer!r} is not in adata.layers, which has {_list_layers(adata)}, and {raw}: "
-            "name one of these, or layer=None for adata.X"
-        )
-    if layer is not None:
-        return load_part(adata, lambda one: one.layers[layer], f"adata.layers[{layer!r}]")
-    X = load_part(adata, lambda one: one.X, "adata.X")
-    if X is None:
-        raise ValueError(
-            f"adata.X is empty: name the layer that holds the expression, layer= one of "
-            f"{_list_layers(adata)}"
-        )
-    return X
+        return f"adata.obsm[{use_rep!r}]", lambda one: one.obsm[use_rep]
+    if layer is None:
+        return "adata.X", lambda one: one.X
+    if layer in adata.layers:
+        return f"adata.layers[{layer!r}]", lambda one: one.layers[layer]
+    if layer == "raw" and adata.raw is not None:
+        return "adata.raw.X", lambda one: one.raw.X
+    raw = "there is no adata.raw" if adata.raw is None else "adata.raw is layer='raw'"
+    raise KeyError(
+        f"layer={layer!r} is not in adata.layers, which has {_list_layers(adata)}, and {raw}: "
+        "name one of these, or layer=None for adata.X"
+    )
 
 
 def _list_layers(adata):
     return [key for key in adata.layers if key is not None]  # None is X, from anndata 0.13 on
-
-
-def find_genes(adata, layer=None, use_rep=None):
-    """Return the names of the columns that `take_expression` gives, or None if they have none."""
-    if use_rep is not None:
-        return None
-    names = adata.raw.var_names if _means_raw(adata, layer) else adata.var_names
-    return np.asarray(names, dtype=object)
 
 
 def find_log_base(adata):
@@ -117,35 +142,6 @@ def find_log_base(adata):
     except (TypeError, ValueError):
         return None
     return base if 1.0 < base < np.inf else None
-
-
-def _means_raw(adata, layer):
-    return layer == "raw" and "raw" not in adata.layers and adata.raw is not None
-
-
-def unpack_anndata(adata, *, layer, coords_key, image_key, section_key, use_rep=None):
-    """Return X, coords, image features and sections of an AnnData; absent ones are None.
-
-    Raises
-    ------
-    KeyError
-        If the layer, the entry of ``obsm`` for X or the column of sections isn't there.
-    ValueError
-        If there is no matrix X.
-    """
-    X = take_expression(adata, layer, use_rep)
-    if section_key is not None and section_key not in adata.obs:
-        raise KeyError(
-            f"section_key={section_key!r} is not in adata.obs, which has {list(adata.obs)}"
-        )
-    coords, image = (
-        None
-        if key is None
-        else load_part(adata, lambda one, key=key: one.obsm.get(key), f"adata.obsm[{key!r}]")
-        for key in (coords_key, image_key)
-    )
-    sections = None if section_key is None else adata.obs[section_key].to_numpy()
-    return X, coords, image, sections
 
 
 def take_coords(adata, taker):
@@ -223,7 +219,6 @@ def match_genes(X, genes, fitted, name="adata", kept=None):
             f"{name} lacks {len(lost)} of the {needed.sum()} {those}, the first is {lost[0]!r}: "
             f"{cure}"
         )
-    X = X.tocsr() if hasattr(X, "tocsr") else np.asarray(X)
     if missing.any():
         warn_user(
             f"{name} lacks {missing.sum()} of the {len(fitted)} genes of fit, the first is "
@@ -231,9 +226,18 @@ def match_genes(X, genes, fitted, name="adata", kept=None):
             f"{shares[missing].sum():.2%} in fit, and are taken for 0 here; pass the section with "
             "them if you have it"
         )
+    columns = [place.get(gene, -1) for gene in fitted]
+    if isinstance(X, RowBlocks):
+        return X.apply(lambda block, _: _take_columns(block, columns), n_columns=len(columns))
+    return _take_columns(X.tocsr() if hasattr(X, "tocsr") else np.asarray(X), columns)
+
+
+def _take_columns(X, columns):
+    """Return columns of X by their positions; -1 stands for zeros."""
+    if min(columns) < 0:
         empty = np.zeros((X.shape[0], 1), dtype=X.dtype)
         X = sp.hstack([X, empty], "csr") if sp.issparse(X) else np.hstack([X, empty])
-    return X[:, [place.get(gene, X.shape[1] - 1) for gene in fitted]]
+    return X[:, columns]
 
 
 def find_labels(X):

@@ -10,7 +10,7 @@ from .._utils._warnings import warn_user
 from ._anndata import load_part
 from ._checks import are_whole, check_counts, check_sections, warn_of_empty
 from ._kind import RESTORED, infer_depth, infer_input, infer_stage, restore_counts
-from ._rows import RowBlocks
+from ._rows import RowBlocks, load
 
 __all__ = [
     "STAGES",
@@ -81,7 +81,8 @@ def convert_spots(spots, estimator, base, *, reset):
     found = convert_counts(
         spots.genes, asked, spots.sections, spots.section_names, base, fitted, depth
     )
-    spots.genes = found.genes
+    # Ready features have few columns.
+    spots.genes = load(found.genes) if found.kind == "features" else found.genes
     if reset:
         estimator.input_, estimator._stage, estimator._depth = found.kind, found.stage, found.depth
 

@@ -7,7 +7,6 @@ from sklearn.utils.validation import check_array, validate_data
 from .._utils._warnings import warn_user
 from ._anndata import (
     align_rows,
-    find_genes,
     find_kept_genes,
     find_labels,
     find_log_base,
@@ -15,14 +14,14 @@ from ._anndata import (
     match_columns,
     match_genes,
     take_coords,
-    take_expression,
+    unpack_anndata,
 )
 from ._arrays import admit, check_present, refuse_container, validate_numbers
 from ._checks import check_all_finite, check_sections, find_first
 from ._conversion import convert_spots, get_input, warn_of_better_source
 from ._graphs import check_graphs, gather_adjacencies, refuse_graph, refuse_sliced_graph
-from ._layout import IMAGE_KEY, PARAMETERS, find_blocks, take_block, unpack_by_keys
-from ._rows import Spots, digest_names, digest_places
+from ._layout import IMAGE_KEY, PARAMETERS, SpotLayout, find_blocks, take_block
+from ._rows import RowBlocks, Spots, digest_names, digest_places
 from ._sections import find_places, warn_of_space
 
 __all__ = ["check_spots", "gather_counts", "gather_spots", "split_second"]
@@ -73,8 +72,9 @@ def gather_spots(estimator, layout, X, coords, image_features, sections, *, rese
                 f"{PARAMETERS[next(iter(selections))]} names columns of a packed X, but X is an "
                 "AnnData: name its parts by SpotLayout(coords_key=, image_key=, section_key=)"
             )
-        genes = find_genes(adata, layout.layer, layout.use_rep)
-        X, given = _unpack_by_keys(layout, adata, given)
+        parts = unpack_anndata(adata, layout, by_blocks=True)
+        X, genes = parts.X, parts.genes
+        given = _complete_given(given, parts, adata, layout)
         fitted = None if reset else _find_fitted_genes(estimator)
         matched = genes is not None and fitted is not None
         kept = find_kept_genes(estimator) if matched else None
@@ -135,10 +135,11 @@ def split_second(y, coords):
     return y
 
 
-def _unpack_by_keys(layout, adata, given):
-    X, *found = unpack_by_keys(adata, layout)
-    parts = zip(given.items(), found, strict=True)
-    given = {name: own if own is not None else other for (name, own), other in parts}
+def _complete_given(given, parts, adata, layout):
+    """Return the given blocks by name, those that are None from the Parts of an AnnData."""
+    given = {
+        name: getattr(parts, name) if block is None else block for name, block in given.items()
+    }
     if given["coords"] is None and layout.coords_key is not None:
         found = find_places(adata.obs.columns)
         also = "" if found is None else f", such as coords=adata.obs[{found}]"
@@ -154,7 +155,7 @@ def _unpack_by_keys(layout, adata, given):
             "image features by layout=SpotLayout(image_key=...), pass image_features=, or set "
             "image_key=None there to do without"
         )
-    return X, given
+    return given
 
 
 def _find_fitted_genes(estimator):
@@ -193,14 +194,16 @@ def check_spots(estimator, X, coords, image_features, sections, *, reset, packed
         coords = admit(coords, "coords")
     if image_features is not None:
         image_features = admit(image_features, "image_features")
-    X = validate_numbers(
-        X,
+    by_blocks = isinstance(X, RowBlocks)  # whose first rows tell their names and numbers
+    checked = validate_numbers(
+        X[:2] if by_blocks else X,
         estimator,
         reset=None if packed else reset,
         accept_sparse="csr",
         dtype=[np.float64, np.float32],
         ensure_min_samples=2 if reset else 1,
     )
+    X = X if by_blocks else checked
     if reset:
         refuse_graph(X)
     _check_values(X, "X")
@@ -230,12 +233,17 @@ def check_spots(estimator, X, coords, image_features, sections, *, reset, packed
                 "expression"
             )
     # One layout: rounding and the keys of a cache depend on it.
-    X = _lay_out(X) if sp.issparse(X) else np.ascontiguousarray(X, np.float32)
+    if by_blocks:
+        X = X.apply(lambda block, _: _lay_out(block), dtype=np.float32)
+    else:
+        X = _lay_out(X)
     return Spots(X, coords, image_features, sections, names)
 
 
 def _lay_out(X):
-    """Return a CSR X in float32 whose stored values are its entries: sorted, each of them once."""
+    """Return X in float32, a CSR matrix with sorted entries, each of them once."""
+    if not sp.issparse(X):
+        return np.ascontiguousarray(X, np.float32)
     if not X.has_canonical_format:
         X = X.copy()
         X.sum_duplicates()
@@ -272,8 +280,9 @@ def _check_block(block, name, n_spots, dtype):
 
 def _check_values(X, name):
     check_all_finite(X, name)
-    values = X.data if sp.issparse(X) else X
-    if max(float(values.max(initial=0)), -float(values.min(initial=0))) > _LARGEST_VALUE:
+    for values in RowBlocks(X).values():
+        if max(float(values.max(initial=0)), -float(values.min(initial=0))) <= _LARGEST_VALUE:
+            continue
         row, column, value = find_first(X, lambda v: np.abs(v) > _LARGEST_VALUE)
         raise ValueError(
             f"{name} must stay within {_LARGEST_VALUE:g}, beyond which computation overflows, but "
@@ -294,8 +303,14 @@ def _warn_of_duplicates(coords, sections):
 
 
 def _is_constant(X):
+    X = RowBlocks(X)
+    first = X[:1].max(axis=0)
     # Two spots nearly always settle it, without a pass over X.
-    return all((rows.max(axis=0) != rows.min(axis=0)).sum() == 0 for rows in (X[:2], X))
+    for rows in (np.arange(min(2, len(X))), None):
+        for *_, block in X.blocks(rows):
+            if any((edge != first).sum() for edge in (block.max(axis=0), block.min(axis=0))):
+                return False
+    return True
 
 
 def gather_counts(preprocessor, X, coords, sections, *, reset):
@@ -312,7 +327,8 @@ def gather_counts(preprocessor, X, coords, sections, *, reset):
     pool, adata = preprocessor.pool, X if is_anndata(X) else None
     searches = pool is not None and not sp.issparse(pool) and pool != 0
     if adata is not None:
-        X, names = take_expression(adata, preprocessor.layer), find_genes(adata, preprocessor.layer)
+        layout = SpotLayout(layer=preprocessor.layer, coords_key=None, image_key=None)
+        X, names, *_ = unpack_anndata(adata, layout)
         if coords is None and searches:
             coords = take_coords(adata, f"pool={pool!r}")
     else:

@@ -5,18 +5,17 @@ from __future__ import annotations
 from numbers import Integral
 from typing import TYPE_CHECKING
 
-from .._storage._registry import stored
-from .._utils._options import Options
-from ._anndata import unpack_anndata
-
-if TYPE_CHECKING:
-    from .._typing import (
-        Columns,
-    )
 import numpy as np
 import scipy.sparse as sp
 from sklearn.utils import _safe_indexing
 from sklearn.utils._indexing import _get_column_indices
+
+from .._storage._registry import stored
+from .._utils._options import Options
+
+if TYPE_CHECKING:
+    from .._typing import Columns
+
 
 __all__ = [
     "IMAGE_KEY",
@@ -25,7 +24,6 @@ __all__ = [
     "find_blocks",
     "find_columns",
     "take_block",
-    "unpack_by_keys",
 ]
 
 # Where an AnnData may have image features: the only key that may name nothing.
@@ -105,18 +103,6 @@ class SpotLayout(Options):
         self.section_key = section_key
         self.layer = layer
         self.use_rep = use_rep
-
-
-def unpack_by_keys(adata, layout):
-    """Return expression, coordinates, image features and sections of an AnnData; None if absent."""
-    return unpack_anndata(
-        adata,
-        layer=layout.layer,
-        coords_key=layout.coords_key,
-        image_key=layout.image_key,
-        section_key=layout.section_key,
-        use_rep=layout.use_rep,
-    )
 
 
 def find_blocks(X, selections):

@@ -16,6 +16,8 @@ __all__ = [
     "digest_names",
     "digest_places",
     "find_lack",
+    "is_large",
+    "load",
     "make_keys",
     "match_keys",
 ]
@@ -35,6 +37,26 @@ _BLOCK_ENTRIES = 2**24
 _KEY_ENTRIES = 2**22
 # Rows of a file that are read along rather than left out by another call.
 _GAP = 64
+
+
+# Entries from which what isn't in memory stays where it is: 1 GB in single precision.
+_MOST_LOADED = 2**28
+
+
+def is_large(X):
+    """Whether X (n, d) isn't in memory and better stays where it is."""
+    in_memory = X is None or isinstance(X, np.ndarray) or sp.issparse(X)
+    # Of a matrix that is stored by columns no rows can be read alone.
+    by_rows = getattr(X, "format", "csr") == "csr" and not hasattr(X, "columns")
+    return not in_memory and by_rows and X.shape[0] * X.shape[1] >= _MOST_LOADED
+
+
+def load(X):
+    """Return X in memory, or itself if it is there."""
+    if isinstance(X, RowBlocks):
+        return X[:]
+    read = getattr(X, "to_memory", None) or getattr(X, "compute", None)
+    return X if read is None else read()
 
 
 class RowBlocks:
@@ -146,12 +168,7 @@ class RowBlocks:
         return (sp.vstack(parts, "csr") if sp.issparse(parts[0]) else np.concatenate(parts))[order]
 
     def _load(self, start, stop):
-        part = self._X[start:stop]
-        for read in ("to_memory", "compute"):
-            if hasattr(part, read):
-                part = getattr(part, read)()
-                break
-        part = admit(part, "X")
+        part = admit(load(self._X[start:stop]), "X")
         return sp.csr_matrix(part) if sp.issparse(part) else np.asarray(part)
 
     def __getstate__(self):

@@ -12,9 +12,9 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from .._spots._anndata import is_anndata
+from .._spots._anndata import is_anndata, unpack_anndata
 from .._spots._checks import check_sections
-from .._spots._layout import SpotLayout, unpack_by_keys
+from .._spots._layout import SpotLayout
 from .._spots._sections import warn_of_space
 from .._utils._settings import standard_settings
 from ..graph import SpatialKNNGraph
@@ -207,7 +207,7 @@ def _gather(X, coords, image, sections, estimator):
     """Return genes, coordinates, image features and sections, an AnnData's by the keys."""
     if is_anndata(X):
         adata = X
-        X, *found = unpack_by_keys(adata, estimator.layout or SpotLayout())
+        X, _, *found = unpack_anndata(adata, estimator.layout or SpotLayout())
         given = zip((coords, image, sections), found, strict=True)
         coords, image, sections = (other if own is None else own for own, other in given)
         cure = "tell sections apart by the estimator's layout__section_key={column!r}"

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from skiehercl import IEHERCLClusterer
+from skiehercl import IEHERCLClusterer, SpotLayout
 from skiehercl._spots._anndata import is_anndata, unpack_anndata
 from skiehercl._spots._gather import check_spots
 from skiehercl._spots._kind import infer_input, restore_counts
@@ -347,8 +347,6 @@ def test_what_cannot_be_counts_is_located(value, convert):
 
 # -- AnnData ---------------------------------------------------------------------------------
 
-KEYS = {"layer": None, "coords_key": "spatial", "image_key": "X_image", "section_key": None}
-
 
 def make_anndata():
     obs = pd.DataFrame({"slide": pd.Categorical(["b", "a"] * (N // 2))}, index=list("abcdefghijkl"))
@@ -367,33 +365,34 @@ def test_anndata_is_recognised_by_what_it_has():
 
 def test_anndata_is_unpacked_by_its_keys():
     adata = make_anndata()
-    X, coords, image, sections = unpack_anndata(adata, **{**KEYS, "section_key": "slide"})
+    X, genes, coords, image, sections = unpack_anndata(adata, SpotLayout(section_key="slide"))
+    assert genes.tolist() == adata.var_names.tolist()
     np.testing.assert_array_equal(X.toarray(), COUNTS)
     np.testing.assert_array_equal(coords, COORDS)
     np.testing.assert_array_equal(image, IMAGE)
     np.testing.assert_array_equal(check(X, coords, image, sections).sections, [1, 0] * (N // 2))
-    X, *_ = unpack_anndata(adata, **{**KEYS, "layer": "raw"})
+    X, *_ = unpack_anndata(adata, SpotLayout(layer="raw"))
     np.testing.assert_array_equal(X, COUNTS + 1.0)
 
 
 def test_anndata_without_image_and_sections_has_none():
     adata = make_anndata()
     del adata.obsm["X_image"]
-    _, _, image, sections = unpack_anndata(adata, **KEYS)
+    *_, image, sections = unpack_anndata(adata, SpotLayout())
     assert image is sections is None
 
 
 @pytest.mark.parametrize("key", ["layer", "section_key"])
 def test_anndata_without_a_named_part_says_what_there_is(key):
     with pytest.raises(KeyError, match=rf"{key}='absent' is not in .*(raw|slide)"):
-        unpack_anndata(make_anndata(), **{**KEYS, key: "absent"})
+        unpack_anndata(make_anndata(), SpotLayout(**{key: "absent"}))
 
 
 def test_anndata_in_its_file_is_read(tmp_path):
     for name, genes in (("sparse", sp.csr_matrix(COUNTS)), ("dense", COUNTS)):
         anndata.AnnData(genes, obsm={"spatial": COORDS}).write_h5ad(tmp_path / name)
         adata = anndata.read_h5ad(tmp_path / name, backed="r")
-        X, coords, *_ = unpack_anndata(adata, **KEYS)
+        X, _, coords, *_ = unpack_anndata(adata, SpotLayout())
         np.testing.assert_array_equal(sp.csr_matrix(check(X, coords, None).genes).toarray(), COUNTS)
         adata.file.close()
 
@@ -401,4 +400,4 @@ def test_anndata_in_its_file_is_read(tmp_path):
 def test_anndata_without_X_is_refused():
     adata = anndata.AnnData(obs=pd.DataFrame(index=list("ab")))
     with pytest.raises(ValueError, match=r"adata.X is empty.*layer="):
-        unpack_anndata(adata, **KEYS)
+        unpack_anndata(adata, SpotLayout())
