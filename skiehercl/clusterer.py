@@ -284,13 +284,12 @@ class IEHERCLClusterer(SpatialClusterer):
         model = self._build_model(candidates, int(seeds[0]), parts)
         kept = {"memory": memory, "checkpoint": self.checkpoint}
         results = model.fit(spots, candidates, seeds, self.device, **kept)
-        probabilities, self.embedding_, self.attention_, section = results
+        probabilities, self.embedding_, self.attention_, self.graph_, section = results
         self._number_domains(probabilities, _SMOOTH_LESS)
         self.model_ = model
         self.n_clusters_, self.n_pooled_ = model.head.n_clusters_, model.features.n_pooled_
         if len(candidates) > 1:
             self.n_clusters_curve_ = model.head.n_clusters_curve_
-        self.graph_ = section.neighbor_mean
         self.cluster_centers_ = group_means(self.embedding_, self.probabilities_)
         image = model.features.image_
         self.image_evidence_ = None if image is None else image.evidence_

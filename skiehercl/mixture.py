@@ -14,6 +14,7 @@ from ._domains._n_clusters import choose_n_clusters, measure_curve
 from ._estimator._base import SpatialClusterer
 from ._estimator._parameters import CONSTRAINTS
 from ._estimator._stored import STORED_MIXTURE
+from ._features._tiling import describe, learn
 from ._spots._graphs import name_graphs
 from ._utils._threads import map_small
 
@@ -120,25 +121,26 @@ class SmoothedMixture(SpatialClusterer):
 
     def _learn(self, spots, candidates, parts):
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        self.features_ = parts["features"].build(
+        features = parts["features"].build(
             self.input_,
             graph=name_graphs(self.graph),
             preprocessor=self.preprocessor,
             random_state=seed,
             n_components=self.n_components,
         )
-        section = self.features_.fit_transform(spots)
-        self.embedding_ = section.target
+        self.features_, section, learned = learn(features, spots)
+        z = section.target
         self.n_pooled_ = self.features_.n_pooled_
         self.n_clusters_ = candidates[0]
         if len(candidates) > 1:
-            found = measure_curve([self.embedding_], candidates, self.n_pooled_, seed)
+            found = measure_curve([z], candidates, self.n_pooled_, seed)
             self.n_clusters_curve_, self.n_clusters_ = found, choose_n_clusters(found)
         # On one BLAS thread, as its matrices are small.
         fit = partial(fit_mixtures, covariance_type=self.covariance_type, random_state=seed)
         (self.mixture_,) = map_small(
-            fit, [sample_rows(self.embedding_, seed)], [self.n_components], [[self.n_clusters_]]
+            fit, [sample_rows(z, seed)], [self.n_components], [[self.n_clusters_]]
         )[0]
+        self.embedding_ = z if learned is spots else self._embed(spots)
         self._number_domains(self.mixture_.predict_proba(self.embedding_))
         self._n_features_out = self.embedding_.shape[1]
         return section
@@ -151,4 +153,7 @@ class SmoothedMixture(SpatialClusterer):
         return self.mixture_.predict_proba(self._embed(spots))
 
     def _embed(self, spots):
-        return self.features_.transform(spots).target
+        def tell(features, part):
+            return {"embedding": features.transform(part).target}
+
+        return describe(self.features_, tell, spots)["embedding"]

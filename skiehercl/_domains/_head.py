@@ -225,17 +225,20 @@ class MixtureVote:
     def _fit_refinement(self, spots):
         n_neighbors = self.refine_neighbors
         if n_neighbors == "auto":
-            size = len(spots)
-            if spots.sections is not None:
-                size = np.median(np.bincount(spots.sections))
-            n_neighbors = min(int(size / _SPOTS_PER_VOTE), _VOTES[1])
+            n_neighbors = min(int(spots.section_size / _SPOTS_PER_VOTE), _VOTES[1])
             n_neighbors = n_neighbors if n_neighbors >= _VOTES[0] else None
         self.n_refine_neighbors_ = n_neighbors if spots.coords is not None else None
+
+    def list_graphs(self):
+        """Return the graphs whose neighbours take part in a spot's domain."""
+        if self.n_refine_neighbors_ is None:
+            return []
+        return [SpatialKNNGraph(self.n_refine_neighbors_, include_ties=True)]
 
     def _refine(self, probabilities, spots):
         if self.n_refine_neighbors_ is None:
             return probabilities
-        graph = SpatialKNNGraph(self.n_refine_neighbors_, include_ties=True)
+        (graph,) = self.list_graphs()
         graph = graph.fit_transform(spots.coords, sections=spots.sections)
         return refine_probabilities(probabilities, neighbor_mean_matrix(graph))
 

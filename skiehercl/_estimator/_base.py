@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from .._domains._consensus import order_domains, renumber, warn_of_missing_domains
 from .._domains._n_clusters import list_candidates
 from .._features._options import SpotFeatures
+from .._features._tiling import fetch
 from .._features._transfer import LabelTransfer, learn_transfer, warn_of_transfer
 from .._spots._checks import warn_of_empty
 from .._spots._conversion import check_placed
@@ -191,8 +192,10 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
         fitted.__dict__.pop("n_clusters_curve_", None)  # that of an earlier fit
         needs = foresee(fitted, spots, fitted.input_ != "features")
         with standard_settings(needs):
+            spots = fetch(spots)
             section = fitted._learn(spots, candidates, parts)
-            found = section.inputs["gene"][0], fitted.labels_, fitted.embedding_
+            own, rows = section.inputs["gene"][0], section.rows
+            found = own, fitted.labels_[rows], fitted.embedding_[rows]
             fitted._transfer = learn_transfer(fitted._fitted_features, spots, *found)
         self.__dict__ = fitted.__dict__
         return self

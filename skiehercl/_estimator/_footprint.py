@@ -287,7 +287,7 @@ def _count_training(size, estimator):
 def _list_neighbors(graph, data):
     """Return the number of a spot's neighbours in each graph, as far as the parameter tells."""
     if graph is None:
-        graph = choose_graphs(None, _Counted(data.n_spots // data.n_sections))
+        graph = choose_graphs(None, data.n_spots // data.n_sections)
     graphs = graph if isinstance(graph, list | tuple) else [graph]
     return [_count_neighbors(one) for one in graphs]
 
@@ -311,15 +311,3 @@ def _find_most(n_clusters):
     if isinstance(n_clusters, str):
         return AUTO_RANGE[1]
     return int(np.max(n_clusters))
-
-
-class _Counted:
-    """As many spots of one section."""
-
-    sections = None
-
-    def __init__(self, n_spots):
-        self.n_spots = n_spots
-
-    def __len__(self):
-        return self.n_spots

@@ -4,6 +4,7 @@ import numpy as np
 
 from .._domains._head import Head, MixtureVote, smooth_over_neighbors
 from .._features._features import NeighborhoodFeatures
+from .._features._tiling import describe, learn
 from .._storage._fields import each, instance, require
 from .._storage._registry import stored
 from .._training._callbacks import ProgressBar
@@ -64,9 +65,12 @@ class DomainModel:
         self.head = head
 
     def fit(self, spots, candidates, seeds, device, *, memory=NO_MEMORY, checkpoint=None):
-        """Learn from Spots, with one training per seed; return what `describe` returns."""
-        device = choose_device(device)
-        self.features, section = recall(memory, _fit_features, self.features, spots)
+        """Learn from Spots, with one training per seed.
+
+        Returns what `describe` returns, and the SectionArrays that were learned from.
+        """
+        chosen = choose_device(device)
+        self.features, section, learned = learn(self.features, spots, memory)
         if self._starts_alike:
             size = self.plan.network.latent_size
             section.directions = self.features.find_directions(section.target, size)
@@ -74,24 +78,46 @@ class DomainModel:
         with ProgressBar(len(seeds), disable=not self.plan.verbose) as bar:
             callbacks = [bar] if checkpoint is None else [bar, Checkpoint(checkpoint)]
             for seed in map(int, seeds):
-                training = Training(section, self.plan, seed, device, memory)
+                training = Training(section, self.plan, seed, chosen, memory)
                 self.trained_.append(training.run(callbacks))
-        latents, attention = self._encode(section, device)
+        latents, attention = self._encode(section, chosen)
         voters, n_pooled = self._voters(latents, section), self.features.n_pooled_
-        probabilities = self.head.fit(voters, spots, candidates, n_pooled, int(seeds[0]))
-        return probabilities, self._join(latents), attention, section
+        probabilities = self.head.fit(voters, learned, candidates, n_pooled, int(seeds[0]))
+        if learned is not spots:
+            return *self.describe(spots, device, memory), section
+        return probabilities, self._join(latents), attention, section.neighbor_mean, section
 
     def describe(self, spots, device, memory=NO_MEMORY):
-        """Return probabilities (n, K), embedding (n, k), attention and the section of Spots."""
-        section = recall(memory, NeighborhoodFeatures.transform, self.features, spots)
-        latents, attention = self._encode(section, choose_device(device, or_cpu=True))
-        probabilities = self.head.predict_proba(self._voters(latents, section), spots)
-        return probabilities, self._join(latents), attention, section
+        """Return probabilities (n, K), embedding (n, k), attention and neighbour mean of Spots."""
+
+        def tell(features, part):
+            latents, attention, section = self._transform(features, part, device, memory)
+            voters = self._voters(latents, section)
+            return {
+                "probabilities": self.head.predict_proba(voters, part),
+                "embedding": self._join(latents),
+                "neighbor_mean": section.neighbor_mean,
+                **attention,
+            }
+
+        smooth = [self.features.graphs_[:1]] * getattr(self.head, "smooth", 0)
+        refine = getattr(self.head, "list_graphs", list)()
+        found = describe(self.features, tell, spots, [*smooth, refine])
+        return *map(found.pop, ("probabilities", "embedding")), found, found.pop("neighbor_mean")
 
     def embed(self, spots, device, memory=NO_MEMORY):
         """Return the embedding (n, k) of Spots."""
-        section = recall(memory, NeighborhoodFeatures.transform, self.features, spots)
-        return self._join(self._encode(section, choose_device(device, or_cpu=True))[0])
+
+        def tell(features, part):
+            latents = self._transform(features, part, device, memory)[0]
+            return {"embedding": self._join(latents)}
+
+        return describe(self.features, tell, spots)["embedding"]
+
+    def _transform(self, features, spots, device, memory):
+        """Return each training's latents of Spots, the mean attention, and the section."""
+        section = recall(memory, NeighborhoodFeatures.transform, features, spots)
+        return *self._encode(section, choose_device(device, or_cpu=True)), section
 
     def reconstruct(self, embedding, neighbor_mean, device):
         """Return the genes (n, d_genes) that the decoders see in an embedding, equation (7)."""
@@ -124,9 +150,3 @@ class DomainModel:
             # Left out for want of evidence: all attention is on the genes.
             attention["modality"] = weigh_genes_alone(len(section))
         return latents, attention
-
-
-def _fit_features(features, spots):
-    """Return the fitted features and the section: `memory` keeps both."""
-    section = features.fit_transform(spots)
-    return features, section

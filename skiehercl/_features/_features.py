@@ -4,6 +4,8 @@ Learned once in ``fit`` and applied in the same way to the training spots and to
 that ``predict`` on the training spots repeats the training's numbers to the last digit.
 """
 
+import copy
+
 import numpy as np
 import scipy.sparse as sp
 
@@ -25,6 +27,7 @@ from ._image import ImageComponents
 from ._neighborhoods import build_graphs, choose_graphs, find_widest, mean_matrix
 from ._ready import find_axes
 from ._section import SectionArrays
+from ._tiling import sample_tissue
 
 __all__ = ["NeighborhoodFeatures"]
 
@@ -94,8 +97,7 @@ class NeighborhoodFeatures:
     def fit_transform(self, spots):
         """Learn the neighbourhoods' sizes, genes, axes and scales; return the SectionArrays."""
         self.with_coords_ = spots.coords is not None
-        has_graph = self.with_coords_ or spots.graphs is not None
-        self.graphs_ = choose_graphs(self.graph, spots) if has_graph else []
+        self.graphs_ = self.list_graphs(spots)
         adjacency = self.link(spots)
         # Spots that a row of the pooled components is the mean of.
         self.n_pooled_ = 1.0 + float(np.mean([graph.nnz for graph in adjacency])) / len(spots)
@@ -153,6 +155,23 @@ class NeighborhoodFeatures:
             own = own + np.array(shifts)[_find_codes(spots)]
         return self._standardise(own)
 
+    def list_graphs(self, spots):
+        """Return the graphs of the neighbourhoods that Spots have."""
+        if spots.coords is None and spots.graphs is None:
+            return []
+        return choose_graphs(self.graph, spots.section_size)
+
+    def meet_sections(self, spots):
+        """Return a copy that knows how each section of Spots is shifted, from a sample of them."""
+        copied = copy.copy(self)
+        if self.reference_ is not None:
+            sample, places, _ = sample_tissue(spots, self.graphs_, self.random_state)
+            pooled = self.genes.transform(sample, self.link(sample) if self.graphs_ else [])[1]
+            names, codes = sample.section_names or [None], _find_codes(sample)[places]
+            shifts = self._find_shifts([part[places] for part in pooled], names, codes)
+            copied.shifts_ = self.shifts_ | {names[code]: shifts[code] for code in np.unique(codes)}
+        return copied
+
     def link(self, spots):
         """Return one adjacency (n, n) for each neighbourhood; an empty one without coordinates."""
         if not self.graphs_:
@@ -203,13 +222,19 @@ class NeighborhoodFeatures:
         if self.reference_ is None:
             return own, pooled
         names, codes = spots.section_names or [None], _find_codes(spots)
-        shifts = np.empty((len(names), own.shape[1]))
-        for code, name in enumerate(names):
-            shifts[code] = self.shifts_.get(name, 0.0)
-            if name not in self.shifts_:
+        shifts = self._find_shifts(pooled, names, codes)
+        return own + shifts[codes], [part + shifts[codes] for part in pooled]
+
+    def _find_shifts(self, pooled, names, codes):
+        """Return the shift (d,) of each section with spots, known or found; 0 without any."""
+        shifts = np.zeros((len(names), pooled[0].shape[1]))
+        for code in np.unique(codes):
+            if names[code] in self.shifts_:
+                shifts[code] = self.shifts_[names[code]]
+            else:
                 components = self._sample(pooled, codes == code)
                 shifts[code] = find_shift(self.reference_, components)
-        return own + shifts[codes], [part + shifts[codes] for part in pooled]
+        return shifts
 
     def _sample(self, parts, members):
         """Return the mean of the parts (n, d) for at most 2,000 of the member rows."""

@@ -14,14 +14,11 @@ _SCALES = (6, 12, 18, 30)
 _FULL_SCALE_SPOTS = 1800
 
 
-def choose_graphs(graph, spots):
+def choose_graphs(graph, section_size):
     """Return the list of graphs that the parameter ``graph`` stands for."""
     if graph is not None:
         return list(graph) if isinstance(graph, (list, tuple)) else [graph]
-    n_spots = len(spots)
-    if spots.sections is not None:
-        n_spots = int(np.median(np.bincount(spots.sections)))
-    share = min(1.0, n_spots / _FULL_SCALE_SPOTS)
+    share = min(1.0, section_size / _FULL_SCALE_SPOTS)
     sizes = sorted({max(1, round(share * k)) for k in _SCALES})
     return [SpatialKNNGraph(k, include_ties=True) for k in sizes]
 

@@ -1,8 +1,10 @@
 """SectionArrays: what the network sees of the spots."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+
+from ..graph import neighbor_mean_matrix
 
 
 @dataclass
@@ -27,6 +29,8 @@ class SectionArrays:
         Attention that the image starts with; 0 without one.
     image_loadings : ndarray of shape (d, k_image) or None
         Genes that the image's features predict.
+    rows : ndarray of int or ...
+        Which of the spots of ``fit`` these are; ...: all.
     """
 
     inputs: dict
@@ -37,6 +41,20 @@ class SectionArrays:
     directions: np.ndarray | None = None
     image_prior: float = 0.0
     image_loadings: np.ndarray | None = None
+    rows: object = ...
 
     def __len__(self):
         return len(self.target)
+
+    def take(self, places, rows):
+        """Return the spots at some places, as neighbours of each other only, and who they are."""
+        inputs = {name: (x[places], pooled[places]) for name, (x, pooled) in self.inputs.items()}
+        return replace(
+            self,
+            inputs=inputs,
+            target=self.target[places],
+            neighbor_mean=neighbor_mean_matrix(self.neighbor_mean[places][:, places]),
+            coords=None if self.coords is None else self.coords[places],
+            sections=self.sections[places],
+            rows=rows,
+        )

@@ -90,12 +90,12 @@ def learn_transfer(features, spots, own, labels, embedding):
     ----------
     features : NeighborhoodFeatures
     spots : Spots
-    own, labels, embedding : ndarray of shape (n, d), (n,) and (n, k)
-        Components of the single spots, their domains and embedding.
+    own, labels, embedding : ndarray of shape (m, d), (m,) and (m, k)
+        Components of single spots, all or some of them, their domains and embedding.
     """
     if not find_lack(spots.take(slice(0)), features):
         return None
-    rows = np.random.RandomState(0).permutation(len(spots))[:_MOST_ROWS]
+    rows = np.random.RandomState(0).permutation(len(own))[:_MOST_ROWS]
     return LabelTransfer().fit(own[rows], labels[rows], embedding[rows])
 
 

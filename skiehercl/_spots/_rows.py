@@ -1,7 +1,7 @@
 """Spots, and the rows of their X: in blocks, and known again."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -192,6 +192,8 @@ class Spots:
     graphs : list of csr_matrix or None, or None
         Adjacency (n, n) of each graph that the user brings, None for those to be built; None
         instead of a list: all are to be built.
+    section_size : int
+        Median number of spots in a section; of all spots where these are some of them.
     """
 
     genes: object
@@ -200,10 +202,14 @@ class Spots:
     sections: np.ndarray | None
     section_names: list | None = None
     graphs: list | None = None
+    section_size: int | None = None
 
     def __post_init__(self):
         if self.sections is not None and self.section_names is None:
             self.section_names = [str(code) for code in range(self.sections.max(initial=-1) + 1)]
+        if self.section_size is None:
+            sizes = [len(self)] if self.sections is None else np.bincount(self.sections)
+            self.section_size = int(np.median(sizes))
 
     def __len__(self):
         return self.genes.shape[0]
@@ -211,7 +217,13 @@ class Spots:
     def take(self, rows):
         """Return the genes and sections of some of the spots, by their positions."""
         sections = None if self.sections is None else self.sections[rows]
-        return Spots(self.genes[rows], None, None, sections, self.section_names)
+        kept = {"section_names": self.section_names, "section_size": self.section_size}
+        return Spots(self.genes[rows], None, None, sections, **kept)
+
+    def cut(self, rows):
+        """Return some of the spots with all that is known of them but adjacencies."""
+        coords, image = (None if a is None else a[rows] for a in (self.coords, self.image))
+        return replace(self.take(rows), coords=coords, image=image)
 
     def __getstate__(self):
         # Caches are keyed on this: without the notes that scipy makes in a matrix as it is used.

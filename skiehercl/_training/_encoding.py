@@ -1,6 +1,7 @@
 """A trained network at work: encoding and decoding, in chunks."""
 
 import copy
+import threading
 
 import numpy as np
 import torch
@@ -9,6 +10,9 @@ from .._utils._device import isolated_random_state
 from ._batches import cut_chunks
 
 __all__ = ["encode", "reconstruct"]
+
+# Copies seed torch's generator, which all threads share.
+_LOCK = threading.Lock()
 
 
 def encode(network, section, device):
@@ -35,7 +39,7 @@ def encode(network, section, device):
 
 def _copy(network):
     # torch_geometric before 2.8 draws new weights for a copy before it fills them.
-    with isolated_random_state(0):
+    with _LOCK, isolated_random_state(0):
         return copy.deepcopy(network)
 
 

@@ -6,6 +6,7 @@ the mixtures of a cortex section on two threads took five times as long as on on
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 
 from joblib import cpu_count
 from sklearn import config_context, get_config
@@ -27,16 +28,17 @@ def map_small(function, *sequences):
     Returns
     -------
     list
-        In the order of the sequences. scikit-learn's configuration is the caller's, and the number
-        of BLAS threads is set back.
+        In the order of the sequences. Settings of numpy and scikit-learn are the caller's; the
+        number of BLAS threads is set back.
     """
     blas = ThreadpoolController().select(user_api="blas")
     n_threads = min(max((one["num_threads"] for one in blas.info()), default=1), cpu_count())
     config = get_config()
 
-    def run(*elements):
+    def run(context, *elements):
         with config_context(**config):
-            return function(*elements)
+            return context.run(function, *elements)
 
+    contexts = iter(copy_context, None)
     with blas.limit(limits=1), ThreadPoolExecutor(n_threads) as pool:
-        return list(pool.map(run, *sequences))
+        return list(pool.map(run, contexts, *sequences))

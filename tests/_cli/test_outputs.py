@@ -131,7 +131,7 @@ def test_two_outputs_are_two_files(run, tmp_path):
 
 
 def test_checkpoints_need_a_folder(run, tmp_path):
-    (tmp_path / "section.h5ad").write_text("mine")
+    make_small().write_h5ad("section.h5ad")
     told = run("section.h5ad", "--out", "out.h5ad", "--checkpoint", "section.h5ad")
     assert "no checkpoints can be kept in 'section.h5ad'" in told
 
@@ -161,7 +161,7 @@ def test_a_section_larger_than_the_disk_is_refused_before_training(run, tmp_path
     adata.write_h5ad("section.h5ad")
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
-    monkeypatch.setattr("skiehercl._cli._fit._make_estimator", lambda args: pytest.fail("trained"))
+    monkeypatch.setattr("skiehercl._cli._fit._make_estimator", lambda *args: pytest.fail("trained"))
     assert "free space on that disk" in run("section.h5ad", "--out", "out.h5ad")
 
 
@@ -173,7 +173,7 @@ def make_small(**uns):
 
 
 def test_what_the_output_cannot_hold_is_told_before_training(run, monkeypatch):
-    monkeypatch.setattr("skiehercl._cli._fit._make_estimator", lambda args: pytest.fail("trained"))
+    monkeypatch.setattr("skiehercl._cli._fit._make_estimator", lambda *args: pytest.fail("trained"))
     make_small(domain_pred="mine").write_h5ad("section.h5ad")
     told = run("section.h5ad", "--out", "out.h5ad")
     assert "--key 'domain_pred' is taken" in told and "such as --key 'domain_pred_2'" in told
