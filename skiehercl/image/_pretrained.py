@@ -201,7 +201,7 @@ class ResNet50PatchFeaturizer(ClassNamePrefixFeaturesOutMixin, PatchTransformer)
 
         Returns
         -------
-        ndarray of shape (n, n_features_out_), float32
+        ndarray of shape (n, n_features_out), float32
             In the order of `X`.
         """
         from .._utils._device import choose_device, choose_precision

@@ -47,7 +47,7 @@ def make_domain_scorer(
     too.
 
     Scores against the truth compare them with `y`, unlabelled spots left out. Those whose names
-    begin with "blind_" never look at `y`, which may be None; the name goes into the search's
+    begin with `blind_` never look at `y`, which may be None; the name goes into the search's
     results, so that what was chosen blind stays apart from what was chosen with truth
     (:func:`skiehercl.model_selection.compare_choices` lists both).
 

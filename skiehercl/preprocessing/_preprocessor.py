@@ -89,21 +89,21 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
     ----------
     target_sum_ : float
         Library size in use.
-    highly_variable_ : ndarray of shape (n_features_in_,), bool
+    highly_variable_ : ndarray of shape (n_features_in,), bool
         The genes kept.
     scale_mean_, scale_std_ : ndarray of shape (n_genes_kept,)
         What ``scale`` subtracts and divides by.
     n_components_ : int
         Number of components; it and the rest exist with ``n_components`` only.
-    components_ : ndarray of shape (n_components_, n_genes_kept)
+    components_ : ndarray of shape (n_components, n_genes_kept)
         Principal axes.
     mean_ : ndarray of shape (n_genes_kept,)
         What the PCA subtracts.
-    explained_variance_, explained_variance_ratio_ : ndarray of shape (n_components_,)
+    explained_variance_, explained_variance_ratio_ : ndarray of shape (n_components,)
         Variance along each component, and its share of the total.
     n_features_in_ : int
         Number of genes fitted.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features_in,)
         Gene names, if X was a DataFrame.
 
     Examples
@@ -220,7 +220,7 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_spots, n_features_in_), or AnnData
+        X : array-like or sparse matrix of shape (n_spots, n_features_in), or AnnData
             Counts of the same genes in the same order; those of an AnnData are found by name, and
             those that aren't kept may be missing.
         coords, sections
