@@ -1,9 +1,11 @@
-"""Command line: ``python -m skiehercl demo`` and ``python -m skiehercl fit SECTION ...``.
+"""Command line: ``python -m skiehercl fit SECTION ...``, ``demo``, ``info`` and ``predict``.
 
 Nothing heavy is imported before the arguments are known to be good, so that ``--help`` and a
 misspelt option answer at once.
 """
 
+import functools
+import importlib
 import os
 import signal
 import sys
@@ -65,16 +67,18 @@ def _parse_and_run(argv):
         args = make_parser().parse_args(argv)
     except SystemExit as stop:  # --help, --version or bad arguments
         return stop.code
-    args.written = []
+    args.written, args.warnings = [], []
     # Read when torch is loaded: threads that spin while they wait make training many times slower
     # on a machine that has other work too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with warnings.catch_warnings():
         for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
             warnings.simplefilter("ignore", category)  # addressed to programmers
-        warnings.showwarning = _show_warning
+        warnings.showwarning = functools.partial(_show_warning, args.warnings)
         try:
-            _find_command(args.command)(args)
+            # In the try: an interrupted import is told too.
+            command = importlib.import_module(f"._cli._{args.command}", __package__)
+            getattr(command, f"run_{args.command}")(args)
         except (Exception, KeyboardInterrupt, Ended) as error:
             if args.debug and isinstance(error, Exception):
                 raise
@@ -106,23 +110,14 @@ def _is_out_of_memory(error):
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and told)
 
 
-def _find_command(name):
-    if name == "demo":
-        from ._cli._demo import run_demo
-
-        return run_demo
-    from ._cli._fit import run_fit
-
-    return run_fit
-
-
 def _report(message, status):
     print(f"skiehercl: error: {join_lines(message)}", file=sys.stderr)
     return status
 
 
-def _show_warning(message, category, filename, lineno, file=None, line=None):
-    print(f"skiehercl: warning: {join_lines(message)}", file=sys.stderr)
+def _show_warning(shown, message, category, filename, lineno, file=None, line=None):
+    shown.append(join_lines(message))
+    print(f"skiehercl: warning: {shown[-1]}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -13,16 +13,19 @@ _DESCRIPTION = "Spatial domains from gene expression, spot coordinates and the t
 _EXAMPLES = """\
 examples:
   skiehercl demo
+  skiehercl info section.h5ad
   skiehercl fit section.h5ad --n-clusters 7 --out labelled.h5ad --plot domains.png
-  skiehercl fit spaceranger/outs --n-clusters 7 --out labelled.h5ad
-  skiehercl fit section.h5ad --n-clusters 7 --out labelled.h5ad --truth layer --seed 1
+  skiehercl fit spaceranger/outs -k 4-8 --out labelled.h5ad --save-model model.safetensors
+  skiehercl fit one.h5ad two.h5ad -k 7 --out-dir labelled
+  skiehercl predict model.safetensors other.h5ad --out other_labelled.h5ad
 
 "python -m skiehercl" is the same command. "skiehercl fit --help" explains every option.
 """
 _FIT = """\
 Find the spatial domains of a section and write it with them. Counts are recognised and
 preprocessed; ready features, such as principal components, are used as they are. A tissue image
-is used if the section has one.
+is used if the section has one. Several sections are fitted together, so that a domain has one
+name in all of them, and written one by one; what an interrupted run has written isn't made again.
 
 Added to the section:
   obs['domain_pred']              the domain of each spot, "0", "1", ..., the largest first
@@ -33,24 +36,38 @@ Added to the section:
   uns['domain_pred']              the parameters; uns['domain_pred_colors'] the colours
 --key names another entry than 'domain_pred'.
 """
-_FIT_EXAMPLES = """\
-examples:
-  skiehercl fit section.h5ad --n-clusters 7 --out labelled.h5ad --plot domains.png
-  skiehercl fit spaceranger/outs -k 7 --out labelled.h5ad
-  skiehercl fit section.h5ad -k 7 --out labelled.h5ad --layer counts --truth layer
-  skiehercl fit section.h5ad -k 7 --out labelled.h5ad --backbone resnet50 --weights resnet50.pth
-
+_STATUS = """\
 exit status: 0 done; 2 bad input, too little memory or disk; 3 all written, but stdout failed (a
 reader who has read enough, as of "| head", is no failure; a closed stderr never is); 1 a bug; 130
 Ctrl-C; 143 SIGTERM. All but 0 are told in one line on stderr, which names the files written until
 then; if it names none, nothing was.
 """
+_FIT_EXAMPLES = f"""\
+examples:
+  skiehercl fit section.h5ad --n-clusters 7 --out labelled.h5ad --plot domains.png
+  skiehercl fit spaceranger/outs -k 7 --out labelled.h5ad
+  skiehercl fit section.h5ad -k 4-8 --out labelled.h5ad --layer counts --truth layer --json
+  skiehercl fit section.h5ad -k 7 --out labelled.h5ad --backbone resnet50 --weights resnet50.pth
+  skiehercl fit one.h5ad two.zarr -k 7 --out-dir labelled
 
+{_STATUS}"""
+_PREDICT = """\
+Find a fitted model's domains in another section: the same domain has the same name and colour.
+Without --out, a table of spot, domain and confidence is printed on stdout.
+"""
 
 # What Python's users pass, and what it is called here.
 _OPTIONS = (
     (r"layout=SpotLayout\(section_key=(.+?)\), or sections=", "--sections"),
     (r"layout=SpotLayout\(layer=(.+?)\)", "--layer"),
+)
+_PARAMETERS = (
+    *("n_clusters", "lambda_rec", "lambda_contrast", "lambda_ot", "walk_length", "n_init", "key"),
+    *("max_iter", "device", "checkpoint", "library", "patch_size", "backbone", "weights"),
+    *("use_rep", "n_neighbors", "radius"),
+)
+_PARAMETER = re.compile(
+    rf"\b({'|'.join(_PARAMETERS)})=|The '({'|'.join(_PARAMETERS)})' parameter of \w+"
 )
 
 
@@ -61,7 +78,12 @@ def join_lines(message):
         line = re.sub(
             parameter, lambda m, option=option: f"{option} {shlex.quote(literal_eval(m[1]))}", line
         )
-    return line
+    return _PARAMETER.sub(_name_option, line)
+
+
+def _name_option(match):
+    option = "--" + (match[1] or match[2]).replace("_", "-")
+    return f"{option} " if match[1] else option
 
 
 class _Parser(argparse.ArgumentParser):
@@ -74,172 +96,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"skiehercl: error: {join_lines(message)} (see {self.prog} --help)\n")
 
 
-def make_parser():
-    as_written = argparse.RawDescriptionHelpFormatter
-    parser = _Parser(
-        prog="skiehercl", description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=as_written
-    )
-    parser.add_argument("--version", action="version", version=f"skiehercl {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--seed", type=_whole(0), default=0, metavar="S", help="default: 0")
-    common.add_argument(
-        "--device", default="auto", help='"auto" (the default: a GPU if there is one), "cpu", ...'
-    )
-    common.add_argument(
-        "-q", "--quiet", action="store_true", help="only warnings and errors on stderr"
-    )
-    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
-
-    demo = commands.add_parser(
-        "demo",
-        parents=[common],
-        help="make a synthetic section, find its domains, compare with baselines",
-        description="Make a synthetic section with an image, find its domains with and without "
-        "the image, compare them with baselines, and write the section and a figure.",
-    )
-    demo.add_argument(
-        "--out",
-        default="skiehercl_demo",
-        metavar="DIR",
-        help="folder to write to, made if absent; default: %(default)s",
-    )
-    demo.add_argument(
-        "--n-spots", type=_whole(60), default=1200, metavar="N", help="default: %(default)s"
-    )
-
-    fit = commands.add_parser(
-        "fit",
-        parents=[common],
-        help="find the domains of your section",
-        description=_FIT,
-        epilog=_FIT_EXAMPLES,
-        formatter_class=as_written,
-    )
-    _add_file_arguments(fit)
-    _add_gene_arguments(fit)
-    _add_image_arguments(fit)
-    _add_model_arguments(fit)
-    return parser
-
-
-def _add_file_arguments(fit):
-    fit.add_argument(
-        "section",
-        metavar="SECTION",
-        help=".h5ad file, Space Ranger folder, or .zarr store of an AnnData or SpatialData",
-    )
-    needed = fit.add_argument_group("needed")
-    needed.add_argument(
-        "-k",
-        "--n-clusters",
-        type=_n_clusters,
-        required=True,
-        metavar="K",
-        help="number of domains, or auto: chosen from 2 to 20 by BIC and stability",
-    )
-    needed.add_argument(
-        "--out", required=True, metavar="H5AD", help="file to write; never the section itself"
-    )
-
-    results = fit.add_argument_group("results")
-    results.add_argument(
-        "--plot", metavar="FILE", help="draw the domains: .png, .pdf or .svg (needs matplotlib)"
-    )
-    results.add_argument(
-        "--truth", metavar="COLUMN", help="column of obs with true domains: print scores on stdout"
-    )
-    results.add_argument(
-        "--key",
-        default="domain_pred",
-        metavar="NAME",
-        help="column of obs for the domains, and its companions; default: %(default)s",
-    )
-
-
-def _add_gene_arguments(fit):
-    genes = fit.add_argument_group("genes")
-    genes.add_argument(
-        "--input",
-        choices=("auto", "counts", "log1p", "features"),
-        default="auto",
-        help="what X holds; default: auto, which says on stderr what it took it for",
-    )
-    genes.add_argument("--layer", metavar="KEY", help="take layers[KEY] in place of X")
-    genes.add_argument(
-        "--sections",
-        metavar="COLUMN",
-        help="column of obs that names each spot's section, where the file holds several: spots of "
-        "two sections are never neighbours",
-    )
-
-
-def _add_image_arguments(fit):
-    image = fit.add_argument_group("image")
-    source = image.add_mutually_exclusive_group()
-    source.add_argument("--no-image", action="store_true", help="leave the image out")
-    source.add_argument(
-        "--image-features", metavar="KEY", help="take ready image features from obsm[KEY]"
-    )
-    source.add_argument(
-        "--backbone",
-        metavar="NAME",
-        help="describe the image by a torchvision network, such as resnet50 (the paper's), in "
-        "place of colour and texture statistics",
-    )
-    image.add_argument(
-        "--weights",
-        metavar="PATH",
-        help="file with the network's weights; default: torchvision's, from torch hub's folder "
-        "or the network",
-    )
-    image.add_argument(
-        "--library",
-        metavar="KEY",
-        help="take the image of uns['spatial'][KEY]; default: the only one, or of each of several "
-        "sections the one of its name",
-    )
-    image.add_argument(
-        "--patch-size",
-        type=_whole(2),
-        metavar="PX",
-        help="side of the patch around each spot, pixels of the image; default: by the spots' size",
-    )
-
-
-def _add_model_arguments(fit):
-    model = fit.add_argument_group("model")
-    model.add_argument(
-        "--preset",
-        choices=("default", "paper"),
-        default="default",
-        help="paper: the settings of the IJCAI 2025 paper",
-    )
-    model.add_argument(
-        "--refine",
-        type=_refinement,
-        metavar="N",
-        help='neighbours that smooth the labels: a number, "auto" or "none"',
-    )
-    model.add_argument(
-        "--n-init", type=_whole(1), metavar="N", help="number of trainings, which vote"
-    )
-    model.add_argument(
-        "--max-iter", type=_whole(0), metavar="N", help="steps of each training, at most"
-    )
-    model.add_argument(
-        "--checkpoint",
-        metavar="DIR",
-        help="folder that keeps the trainings' state: after an interruption, the same command goes "
-        "on from there",
-    )
-
-
-def _n_clusters(text):
-    return text if text == "auto" else _whole(1)(text)
-
-
-def _whole(minimum):
+def _read_whole(minimum):
     """Return a reader of whole numbers from `minimum` on."""
 
     def read(text):
@@ -256,5 +113,231 @@ def _whole(minimum):
     return read
 
 
-def _refinement(text):
-    return text if text in ("auto", "none") else _whole(1)(text)
+def _read_n_clusters(text):
+    if ends := re.fullmatch(r"(\d+)-(\d+)", text):
+        first, last = (_read_whole(1)(end) for end in ends.groups())
+        if first >= last:
+            raise argparse.ArgumentTypeError(f"expected the smaller number first, got {text!r}")
+        return list(range(first, last + 1))
+    return text if text == "auto" else _read_whole(1)(text)
+
+
+def _read_refinement(text):
+    return text if text in ("auto", "none") else _read_whole(1)(text)
+
+
+def _option(*flags, **settings):
+    return flags, settings
+
+
+_COMMON = (
+    _option("--device", default="auto", help='"auto" (a GPU if there is one), "cpu", ...'),
+    _option("-q", "--quiet", action="store_true", help="only warnings and errors on stderr"),
+    _option("--debug", action="store_true", help="show the traceback of an error"),
+)
+_SEED = _option("--seed", type=_read_whole(0), default=0, metavar="S", help="default: 0")
+_JSON = _option("--json", action="store_true", help="print one JSON object on stdout")
+_KEY = _option(
+    "--key",
+    default="domain_pred",
+    metavar="NAME",
+    help="column of obs for the domains, and its companions; default: %(default)s",
+)
+_SECTION = ".h5ad file, Space Ranger folder, or .zarr store of an AnnData or SpatialData"
+# Groups of options by title; a tuple of options instead of one excludes each other.
+_IMAGE = {
+    "image": (
+        (
+            _option("--no-image", action="store_true", help="leave the image out"),
+            _option(
+                "--image-features", metavar="KEY", help="take ready image features from obsm[KEY]"
+            ),
+            _option(
+                "--backbone",
+                metavar="NAME",
+                help="describe the image by a torchvision network, such as resnet50 (the "
+                "paper's), in place of colour and texture statistics",
+            ),
+        ),
+        _option(
+            "--weights",
+            metavar="PATH",
+            help="file with the network's weights; default: torchvision's, from torch hub's "
+            "folder or the network",
+        ),
+        _option(
+            "--library",
+            metavar="KEY",
+            help="take the image of uns['spatial'][KEY]; default: the only one, or of each of "
+            "several sections the one of its name",
+        ),
+        _option(
+            "--patch-size",
+            type=_read_whole(2),
+            metavar="PX",
+            help="side of the patch around each spot, pixels of the image; default: by the spots' "
+            "size",
+        ),
+    )
+}
+_FIT_OPTIONS = {
+    "needed": (
+        _option(
+            "-k",
+            "--n-clusters",
+            type=_read_n_clusters,
+            required=True,
+            metavar="K",
+            help="number of domains; a range such as 4-8, or auto (2-20): the number in it by BIC "
+            "and stability",
+        ),
+        (
+            _option("--out", metavar="H5AD", help="file to write; never the section itself"),
+            _option("--out-dir", metavar="DIR", help="folder for one file of each section"),
+        ),
+    ),
+    "results": (
+        _option("--plot", metavar="FILE", help="draw the domains: .png, .pdf or .svg"),
+        _option("--save-model", metavar="FILE", help="write the model, for skiehercl predict"),
+        _option("--truth", metavar="COLUMN", help="column of obs with true domains: print scores"),
+        _KEY,
+        _JSON,
+    ),
+    "genes": (
+        _option(
+            "--input",
+            choices=("auto", "counts", "log1p", "features"),
+            default="auto",
+            help="what X holds; default: auto, which says on stderr what it took it for",
+        ),
+        (
+            _option("--layer", metavar="KEY", help="take layers[KEY], or raw, in place of X"),
+            _option("--use-rep", metavar="KEY", help="take ready features from obsm[KEY]"),
+        ),
+        _option(
+            "--sections",
+            metavar="COLUMN",
+            help="column of obs that names each spot's section, where a file holds several: spots "
+            "of two sections are never neighbours",
+        ),
+    ),
+    **_IMAGE,
+    "model": (
+        _option(
+            "--preset",
+            choices=("default", "paper"),
+            default="default",
+            help="paper: the settings of the IJCAI 2025 paper",
+        ),
+        _option(
+            "--graph",
+            choices=("knn", "radius", "delaunay"),
+            help="neighbourhoods; default: the nearest 6, 12, 18 and 30",
+        ),
+        _option("--n-neighbors", type=_read_whole(1), metavar="N", help="of --graph knn"),
+        _option("--radius", type=float, metavar="R", help="of --graph radius, as the coordinates"),
+        _option("--lambda-rec", type=float, metavar="W", help="weight of the reconstruction (9)"),
+        _option("--lambda-contrast", type=float, metavar="W", help="weight of the contrast (13)"),
+        _option("--lambda-ot", type=float, metavar="W", help="weight of the transport (17)"),
+        _option("--walk-length", type=_read_whole(0), metavar="T", help="steps of the walk (12)"),
+        _option(
+            "--refine",
+            type=_read_refinement,
+            metavar="N",
+            help='neighbours that smooth the labels: a number, "auto" or "none"',
+        ),
+        _option(
+            "--n-init", type=_read_whole(1), metavar="N", help="number of trainings, which vote"
+        ),
+        _option(
+            "--max-iter", type=_read_whole(0), metavar="N", help="steps of each training, at most"
+        ),
+        _option(
+            "--checkpoint",
+            metavar="DIR",
+            help="folder that keeps the trainings' state: after an interruption, the same command "
+            "goes on from there",
+        ),
+    ),
+}
+# Each command's name, line of help, what else its parser takes, arguments, and groups of options.
+_COMMANDS: tuple = (
+    (
+        "demo",
+        "make a synthetic section, find its domains, compare with baselines",
+        {
+            "description": "Make a synthetic section with an image, find its domains with and "
+            "without the image, compare them with baselines, and write the section and a figure."
+        },
+        (
+            _option(
+                "--out",
+                default="skiehercl_demo",
+                metavar="DIR",
+                help="folder to write to, made if absent; default: %(default)s",
+            ),
+            _option(
+                "--n-spots",
+                type=_read_whole(60),
+                default=1200,
+                metavar="N",
+                help="default: %(default)s",
+            ),
+            _SEED,
+        ),
+        {},
+    ),
+    (
+        "info",
+        "what a path holds: kind, sizes, image, units, and the memory that a fit takes",
+        {"description": "Say what a path holds and what a fit of it would take."},
+        (_option("path", metavar="PATH", help=_SECTION), _JSON),
+        {},
+    ),
+    (
+        "fit",
+        "find the domains of your section, or of several",
+        {"description": _FIT, "epilog": _FIT_EXAMPLES},
+        (_option("paths", nargs="+", metavar="SECTION", help=_SECTION), _SEED),
+        _FIT_OPTIONS,
+    ),
+    (
+        "predict",
+        "find a fitted model's domains in another section",
+        {"description": _PREDICT, "epilog": _STATUS},
+        (
+            _option("model", metavar="MODEL", help="file that fit --save-model wrote"),
+            _option("path", metavar="SECTION", help=_SECTION),
+            _option("--out", metavar="H5AD", help="file to write; never the section itself"),
+            _KEY,
+            _JSON,
+            _SEED,
+        ),
+        _IMAGE,
+    ),
+)
+
+
+def make_parser():
+    """Return the parser of all commands."""
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = _Parser(
+        prog="skiehercl", description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=as_written
+    )
+    parser.add_argument("--version", action="version", version=f"skiehercl {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, told, settings, arguments, groups in _COMMANDS:
+        command = commands.add_parser(name, help=told, formatter_class=as_written, **settings)
+        _add_options(command, (*arguments, *_COMMON))
+        for title, options in groups.items():
+            _add_options(command.add_argument_group(title), options)
+    return parser
+
+
+def _add_options(place, options):
+    for option in options:
+        if isinstance(option[1], dict):
+            place.add_argument(*option[0], **option[1])
+        else:
+            needed = any("--out" in flags for flags, _ in option)
+            _add_options(place.add_mutually_exclusive_group(required=needed), option)

@@ -1,7 +1,11 @@
-"""What the commands share: voice, threads, tables."""
+"""What the commands share: voice, threads, tables, checks of what they are to write."""
 
 import contextlib
+import json
+import os
 import sys
+
+import numpy as np
 
 
 def judge_image(estimator):
@@ -56,3 +60,47 @@ def format_scores(rows):
         for name, scores in rows.items()
     ]
     return "\n".join(lines)
+
+
+def count_domains(labels):
+    """Return the size of each domain by its name, the largest first."""
+    names, sizes = np.unique(np.asarray(labels, dtype=str), return_counts=True)
+    order = np.argsort(-sizes, kind="stable")
+    return {str(names[i]): int(sizes[i]) for i in order}
+
+
+def print_json(result):
+    """Print one object on stdout; what JSON doesn't know becomes a list, a number or text."""
+
+    def convert(value):
+        return value.tolist() if hasattr(value, "tolist") else str(value)
+
+    print(json.dumps(result, default=convert, ensure_ascii=False), flush=True)
+
+
+def check_suffix(option, path, suffixes):
+    """Raise a ValueError if a file to write has a name of another kind, an OSError if it can't."""
+    from .. import io
+
+    if not path.lower().endswith(suffixes):
+        raise ValueError(f"{option} must end in {', '.join(suffixes)}, got {path!r}")
+    io.check_writable(path)
+
+
+def take_column(adata, option, column):
+    """Return a copy of the column of obs that an option names, or None if it names none."""
+    if column is None:
+        return None
+    if column not in adata.obs:
+        raise ValueError(
+            f"{option} {column!r} is not a column of obs, which has: "
+            f"{', '.join(map(str, adata.obs.columns)) or 'none'}"
+        )
+    return adata.obs[column].copy()
+
+
+def make_folder(option, folder):
+    """Make a folder to write to, if it is absent."""
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise NotADirectoryError(f"{option} {folder!r} is a file: name a folder")
+    os.makedirs(folder, exist_ok=True)

@@ -8,12 +8,11 @@ import numpy as np
 from sklearn.cluster import KMeans
 
 from .. import IEHERCLClusterer, NonSpatialClusterer, SmoothedMixture, io
-from .._spots._layout import IMAGE_KEY
 from ..datasets import make_tissue
 from ..metrics import domain_scores
 from ..plotting import _colours, _drawing, plot_domains, save_figure
 from ..plotting._section import read_section
-from ._common import choose_voice, format_scores, judge_image, limited_threads
+from ._common import choose_voice, format_scores, judge_image, limited_threads, make_folder
 from ._outputs import check_outputs
 
 __all__ = ["run_demo"]
@@ -31,9 +30,7 @@ def run_demo(args):
     """Compare IE-HERCL with baselines on a synthetic section, by the options of the command."""
     start = time.perf_counter()
     say = choose_voice(args.quiet)
-    if os.path.exists(args.out) and not os.path.isdir(args.out):
-        raise NotADirectoryError(f"--out {args.out!r} is a file: name a folder")
-    os.makedirs(args.out, exist_ok=True)
+    make_folder("--out", args.out)
     table, picture = (os.path.join(args.out, name) for name in ("labelled.h5ad", "domains.png"))
     for path in (table, picture):
         io.check_writable(path)
@@ -82,7 +79,7 @@ def _label_demo(adata, args, say):
     say("IE-HERCL with the image")
     estimator.fit(adata.X, coords, features)
     say(judge_image(estimator))
-    adata.obsm[IMAGE_KEY] = features
+    adata.obsm["X_image"] = features
     io.annotate(adata, estimator)
 
 

@@ -1,149 +1,204 @@
-"""``skiehercl fit``: a section's file in, the labelled file out."""
+"""``skiehercl fit``: files of sections in, labelled files out."""
 
-import warnings
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import time
 
 import numpy as np
-from sklearn.base import clone
 
-from .. import IEHERCLClusterer, io
-from .._spots._anndata import find_log_base, unpack_anndata
-from .._spots._conversion import convert_counts
-from .._spots._gather import check_spots
-from .._spots._layout import IMAGE_KEY, SpotLayout
-from .._spots._section_image import find_picture
-from .._training._checkpoint import make_folder
-from .._utils._atomic import check_target, protected
-from ..image import ResNet50PatchFeaturizer
-from ..io._annotation import check_domain_key
-from ..io._h5ad import check_h5ad, measure_h5ad
-from ..io._image_features import is_too_coarse, measure_detail
+from .. import (
+    IEHERCLClusterer,
+    SpatialDelaunayGraph,
+    SpatialKNNGraph,
+    SpatialRadiusGraph,
+    __version__,
+    io,
+)
+from .._utils._atomic import protected
+from .._utils._memory import digest_files
 from ..metrics import domain_scores, labelled_mask
 from ..plotting import _drawing, plot_domains, save_figure
 from ..plotting._curves import find_figure
-from ._common import choose_voice, format_scores, judge_image, limited_threads
+from ._common import (
+    check_suffix,
+    choose_voice,
+    count_domains,
+    format_scores,
+    judge_image,
+    limited_threads,
+    make_folder,
+    print_json,
+    take_column,
+)
+from ._image import check_image_options, take_image
 from ._outputs import check_folder, check_outputs, identify_inputs, list_images
+from ._together import is_written, join_sections, name_outputs, part_results
 
 __all__ = ["run_fit"]
 
-_DECISIONS = {
+_KINDS = {
     "counts": "counts, normalised and pooled over neighbours (if that is wrong: --input features)",
     "log1p": "logarithms of counts, turned back into counts, then as counts (if that is wrong: "
     "--input features)",
     "features": "ready features, used as they are (if that is wrong: --input counts)",
 }
-_FIGURES = (".png", ".pdf", ".svg")
+_GRAPHS = {
+    "knn": SpatialKNNGraph,
+    "radius": SpatialRadiusGraph,
+    "delaunay": SpatialDelaunayGraph,
+}
+# Options that are parameters of the estimator by the same name; None: its default.
+_PARAMETERS = (
+    *("n_init", "max_iter", "lambda_rec", "lambda_contrast", "lambda_ot", "walk_length"),
+)
+# Options that change no output's content.
+_ASIDE = {
+    *("command", "paths", "out", "out_dir", "plot", "save_model", "checkpoint", "truth", "weights"),
+    *("json", "quiet", "debug", "written", "warnings"),
+}
 
 
 def run_fit(args):
-    """Read a section, find its domains and write it, by the options of ``skiehercl fit``."""
-    _check_arguments(args)
-    with protected(identify_inputs(_list_inputs(args))):
-        _find_and_write(args, choose_voice(args.quiet))
+    """Read sections, find their domains and write them, by the options of ``skiehercl fit``."""
+    start, say = time.perf_counter(), choose_voice(args.quiet)
+    outs = _check_arguments(args)
+    inputs = _list_inputs(args)
+    with protected(identify_inputs(inputs)):
+        digest = _digest(args) if args.out_dir else None
+        done = [out for out in outs if digest and is_written(out, args.key, digest)]
+        if len(done) == len(outs):
+            say(f"finished before: {', '.join(outs)}")
+            result = {}
+        else:
+            result = _find_and_write(args, outs, done, digest, say)
+    if args.json:
+        seconds = round(time.perf_counter() - start, 1)
+        kept = {"outputs": args.written, "kept": done, "warnings": args.warnings}
+        print_json({"skiehercl": __version__, "seconds": seconds, **result, **kept})
 
 
-def _find_and_write(args, say):
-    adata = io.read_section(args.section)
-    _check_against(adata, args)
-    truth = _take_truth(adata, args.truth)
-    sections = _take_column(adata, "--sections", args.sections)
-    estimator = _make_estimator(args)
-    kind, n_variables = _judge_genes(adata, sections, estimator, args)
-    say(f"section: {args.section}, {adata.n_obs} spots x {n_variables} variables")
-    say(f"genes: {_DECISIONS[kind]}")
+def _find_and_write(args, outs, done, digest, say):
+    adatas = [io.read_section(path) for path in args.paths]
+    for path, adata, out in zip(args.paths, adatas, outs, strict=True):
+        io.check_writable(out, adata, args.key)
+        check_outputs(_list_outputs(args, outs), list_images(adata))
+        say(f"section: {path}, {adata.n_obs} spots x {adata.n_vars} variables")
+    truths = [_take_truth(adata, args.truth) for adata in adatas]
+    sections = [take_column(adata, "--sections", args.sections) for adata in adatas]
     with limited_threads(args.device) as (device, n_threads):
-        image_key = _take_image(adata, sections, args, say)
+        pairs = zip(adatas, args.paths, strict=True)
+        keys = [take_image(adata, path, args, say, args.sections) for adata, path in pairs]
+        image_key = keys[0] if all(keys) else None
+        if image_key is None and any(keys):
+            say("image: left out, not every section has one")
+        joint, section_key = join_sections(adatas, args.paths, sections, args.sections)
         say(f"training on {device}" + (f", threads: {n_threads}" if device == "cpu" else ""))
-        estimator.set_params(layout__image_key=image_key).fit(adata)
+        estimator = _fit_or_load(args, joint, section_key, image_key, digest)
+    say(f"genes: {_KINDS[estimator.input_]}")
     if image_key is not None:
         say(judge_image(estimator))
-    io.annotate(adata, estimator, args.key)
-    io.write_labelled(adata, args.out)
-    args.written.append(args.out)
-    say(f"wrote {args.out}: {_count_domains(estimator)} in obs[{args.key!r}]")
-    if truth is not None:
-        print(format_scores({"IE-HERCL": domain_scores(truth, estimator.labels_)}), flush=True)
+    io.annotate(joint, estimator, args.key)
+    if args.save_model:
+        _save(estimator, args.save_model, args)
+    rows = part_results(joint, adatas, args.key, digest)
+    for adata, out in zip(adatas, outs, strict=True):
+        if out not in done:
+            io.write_labelled(adata, out)
+            args.written.append(out)
+            say(f"wrote {out}: {_say_domains(adata, estimator, args.key)}")
+    scores = _score(args, truths, [estimator.labels_[own] for own in rows])
     if args.plot:
-        axes = _draw(adata, truth, sections, args)
+        truth = None if args.truth is None else np.concatenate([np.asarray(t) for t in truths])
+        axes = _draw(joint, truth, section_key, args)
         save_figure(axes, args.plot)
         args.written.append(args.plot)
         _drawing.import_pyplot().close(find_figure(axes))
         say(f"wrote {args.plot}")
+    return _summarise(args, adatas, outs, estimator, image_key, scores)
 
 
 def _check_arguments(args):
-    """Find contradictions, and what would stop the writing, before the training."""
-    if args.weights and not args.backbone:
-        raise ValueError("--weights needs its network: add --backbone, such as resnet50")
-    for option in ("patch_size", "library"):
-        if getattr(args, option) and (args.no_image or args.image_features):
+    """Find contradictions, and what would stop the writing, before the training; return outputs."""
+    check_image_options(args)
+    for option, graph in (("n_neighbors", "knn"), ("radius", "radius")):
+        if getattr(args, option) is not None and args.graph != graph:
             name = option.replace("_", "-")
-            raise ValueError(f"--{name} is for computing image features: leave it out")
-    if not args.out.lower().endswith(".h5ad"):
-        raise ValueError(f"--out must name an .h5ad file, got {args.out!r}")
-    io.check_writable(args.out)
+            raise ValueError(f"--{name} is for --graph {graph}: add it, or leave --{name} out")
+    if args.out_dir is None:
+        if len(args.paths) > 1:
+            raise ValueError(
+                f"--out names one file, for {len(args.paths)} sections: name a folder, --out-dir"
+            )
+        outs = [args.out]
+    else:
+        make_folder("--out-dir", args.out_dir)
+        outs = name_outputs(args.out_dir, args.paths)
+    for out in outs:
+        check_suffix("--out", out, (".h5ad",))
     if args.plot:
-        if not args.plot.lower().endswith(_FIGURES):
-            raise ValueError(f"--plot must end in {', '.join(_FIGURES)}, got {args.plot!r}")
-        io.check_writable(args.plot)
+        check_suffix("--plot", args.plot, (".png", ".pdf", ".svg"))
         _drawing.import_pyplot()
-    folder = {"--checkpoint": args.checkpoint} if args.checkpoint else {}
-    check_outputs(_list_outputs(args) | folder, {})
-    check_outputs(_list_outputs(args), _list_inputs(args))
-    if args.checkpoint:
-        check_folder(args.checkpoint, "--checkpoint", args.section)
-        make_folder(args.checkpoint)
-
-
-def _check_against(adata, args):
-    """Find what the section itself says against writing: names, values, images in files, size."""
-    try:
-        check_domain_key(adata, args.key)
-    except ValueError as error:
-        raise ValueError(str(error).replace("key=", "--key ")) from error
-    check_h5ad(adata)
-    check_outputs(_list_outputs(args), list_images(adata))
-    check_target(args.out, measure_h5ad(adata))
+    if args.save_model:
+        io.check_writable(args.save_model)
+    outputs = _list_outputs(args, outs)
+    check_outputs(outputs | ({"--checkpoint": args.checkpoint} if args.checkpoint else {}), {})
+    check_outputs(outputs, _list_inputs(args))
+    folders = {"--checkpoint": args.checkpoint, "--out-dir": args.out_dir}
+    for option, path in itertools.product(folders, args.paths):
+        if folders[option]:
+            check_folder(folders[option], option, path)
+    return outs
 
 
 def _list_inputs(args):
-    weights = {"the network's weights": args.weights} if args.weights else {}
-    return {"the section itself": args.section} | weights
+    if len(args.paths) == 1:
+        sections = {"the section itself": args.paths[0]}
+    else:
+        sections = {f"the section {path!r}": path for path in args.paths}
+    return sections | ({"the network's weights": args.weights} if args.weights else {})
 
 
-def _list_outputs(args):
-    return {"--out": args.out} | ({"--plot": args.plot} if args.plot else {})
+def _list_outputs(args, outs):
+    names = ["--out"] if args.out_dir is None else [f"--out-dir: {out}" for out in outs]
+    outputs = dict(zip(names, outs, strict=True))
+    named = {"--plot": args.plot, "--save-model": args.save_model}
+    return outputs | {option: path for option, path in named.items() if path}
 
 
-def _take_column(adata, option, column):
-    """Return a copy of the column of obs that an option names, or None if it names none."""
-    if column is None:
-        return None
-    if column not in adata.obs:
-        raise ValueError(
-            f"{option} {column!r} is not a column of obs, which has: "
-            f"{', '.join(map(str, adata.obs.columns)) or 'none'}"
-        )
-    return adata.obs[column].copy()
+def _digest(args):
+    """Return a digest of the inputs' contents and of all options that decide what is found."""
+    options = {name: value for name, value in vars(args).items() if name not in _ASIDE}
+    files = [digest_files(path) for path in _list_inputs(args).values()]
+    text = json.dumps([files, options, __version__], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _take_truth(adata, column):
-    truth = _take_column(adata, "--truth", column)
+    truth = take_column(adata, "--truth", column)
     if truth is not None and not labelled_mask(truth).any():
         raise ValueError(f"--truth {column!r} has no labelled spot: take another column")
     return truth
 
 
-def _make_estimator(args):
-    chosen = {"n_init": args.n_init, "max_iter": args.max_iter}
-    chosen = {name: value for name, value in chosen.items() if value is not None}
+def _make_estimator(args, section_key, image_key):
+    chosen = {name: getattr(args, name) for name in _PARAMETERS if getattr(args, name) is not None}
     if args.refine is not None:
         chosen["head__refine_neighbors"] = None if args.refine == "none" else args.refine
+    if args.graph is not None:
+        own = {"n_neighbors": args.n_neighbors, "radius": args.radius}
+        own = {name: value for name, value in own.items() if value is not None}
+        chosen["graph"] = _GRAPHS[args.graph](**own)
     return IEHERCLClusterer.from_preset(
         args.preset,
         n_clusters=args.n_clusters,
         features__input=args.input,
         layout__layer=args.layer,
-        layout__section_key=args.sections,
+        layout__use_rep=args.use_rep,
+        layout__section_key=section_key,
+        layout__image_key=image_key,
         device=args.device,
         checkpoint=args.checkpoint,
         random_state=args.seed,
@@ -152,130 +207,74 @@ def _make_estimator(args):
     )
 
 
-def _judge_genes(adata, sections, estimator, args):
-    """Return what X holds and its number of columns, all checked before the image is described."""
-    if args.n_clusters != "auto" and args.n_clusters > adata.n_obs:
-        raise ValueError(
-            f"--n-clusters {args.n_clusters} but {args.section!r} has {adata.n_obs} spots: ask for "
-            "at most as many domains as there are spots"
-        )
-    X, _, coords, *_ = unpack_anndata(adata, SpotLayout(layer=args.layer, image_key=None))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # fit will tell them
-        spots = check_spots(clone(estimator), X, coords, None, sections, reset=True)
-        held = spots.genes, args.input, spots.sections, spots.section_names, find_log_base(adata)
-        kind = convert_counts(*held).kind
-    return kind, X.shape[1]
+def _fit_or_load(args, joint, section_key, image_key, digest):
+    """Return the fitted estimator: of several outputs, the one of an interrupted run."""
+    kept = digest and os.path.join(args.out_dir, f"model-{digest[:12]}.safetensors")
+    if kept and os.path.exists(kept):
+        with contextlib.suppress(ValueError):  # damaged: fitted again, and replaced
+            return IEHERCLClusterer.load(kept).set_params(layout__section_key=section_key)
+    estimator = _make_estimator(args, section_key, image_key).fit(joint)
+    if kept:
+        _save(estimator, kept, args)
+    return estimator
 
 
-def _take_image(adata, sections, args, say):
-    """Return the key of image features in `adata`, where computed ones are kept, or None."""
-    if args.no_image:
-        say("image: left out")
-        return None
-    key = args.image_features
-    asked = args.backbone or args.patch_size or args.library
-    if key is None and not asked and _is_coarse(adata, sections):
-        say(
-            "image: left out, it has fewer than 8 pixels across a spot; store the hires or "
-            "full-resolution image, or ask for this one with --patch-size or --backbone"
-        )
-        return None
-    if key is None:
-        features = _describe_image(adata, sections, args, say)
-        if features is not None:
-            adata.obsm[IMAGE_KEY] = features
-            return IMAGE_KEY
-        if asked:
-            raise ValueError(
-                f"{args.section!r} has no image in uns['spatial'] to describe: leave out "
-                "--backbone, --patch-size and --library"
-            )
-        if IMAGE_KEY not in adata.obsm:
-            say("image: the section has none")
-            return None
-        key = IMAGE_KEY
-    if key not in adata.obsm:
-        raise ValueError(
-            f"--image-features {key!r} is not in obsm, which has: {', '.join(sorted(adata.obsm))}"
-        )
-    say(f"image: ready features in obsm[{key!r}]")
-    return key
+def _save(estimator, path, args):
+    """Write the model, which takes another AnnData for one section unless --sections is given."""
+    asked = estimator.layout.section_key
+    estimator.set_params(layout__section_key=args.sections).save(path)
+    estimator.set_params(layout__section_key=asked)
+    args.written.append(path)
 
 
-def _is_coarse(adata, sections):
-    """Whether the image of the section, or of the first one, is too coarse for its spots."""
-    library = None
-    if _have_own_libraries(adata, sections, None):
-        library = str(sections.iloc[0])
-    elif len(adata.uns.get("spatial") or ()) > 1:
-        return False  # to be chosen first
-    try:
-        return is_too_coarse(measure_detail(adata, library))
-    except ValueError:
-        return False  # the description of the image tells, with the cure
-
-
-def _describe_image(adata, sections, args, say):
-    """Return features (n, d) of the image, or of each section's own, or None if there is none."""
-    featurizer = None
-    if args.backbone:
-        featurizer = ResNet50PatchFeaturizer(
-            args.backbone,
-            args.weights or "DEFAULT",
-            device=args.device,
-            random_state=args.seed,
-            verbose=not args.quiet,
-        )
-
-    def describe(spots, library):
-        return io.section_image_features(
-            spots, featurizer, args.patch_size, library=library, verbose=not args.quiet
-        )
-
-    try:
-        if _have_own_libraries(adata, sections, args.library):
-            features = _apply_by_section(describe, adata, sections)
-        else:
-            features = describe(adata, args.library)
-    except ValueError as error:
-        told = str(error).replace("library=", "--library")
-        raise ValueError(f"{told}; or leave the image out, --no-image") from error
-    if features is not None and featurizer is None:
-        say("(colour and texture statistics; the paper's network: --backbone resnet50)")
-    return features
-
-
-def _have_own_libraries(adata, sections, library):
-    """Whether each of several sections has a library of its name in uns['spatial']."""
-    if sections is None or library is not None:
-        return False
-    return set(sections.astype(str)) <= set(adata.uns.get("spatial") or ())
-
-
-def _apply_by_section(describe, adata, sections):
-    """Return the rows (n, d) that describe(spots of a section, its name) gives, or None."""
-    names = sections.astype(str).to_numpy()
-    rows = [np.flatnonzero(names == name) for name in np.unique(names)]
-    parts = [describe(adata[own], names[own[0]]) for own in rows]
-    if any(part is None for part in parts):
-        return None
-    return np.concatenate(parts)[np.argsort(np.concatenate(rows))]
-
-
-def _count_domains(estimator):
-    sizes = np.unique(estimator.labels_, return_counts=True)[1]
-    asked = estimator.n_clusters_
+def _say_domains(adata, estimator, key):
+    sizes, asked = count_domains(adata.obs[key]), estimator.n_clusters_
     count = f"{len(sizes)} domains" + (f" ({asked} asked for)" if len(sizes) < asked else "")
-    return f"{count} of {sizes.min()} to {sizes.max()} spots"
+    return f"{count} of {min(sizes.values())} to {max(sizes.values())} spots in obs[{key!r}]"
 
 
-def _draw(adata, truth, sections, args):
+def _score(args, truths, labels):
+    """Return the scores of all sections, printed as a table unless as JSON."""
+    if args.truth is None:
+        return {}
+    pairs = zip(truths, labels, strict=True)
+    if len(labels) == 1:
+        rows = {"IE-HERCL": domain_scores(truths[0], labels[0])}
+    else:
+        rows = dict(zip(args.paths, (domain_scores(*pair) for pair in pairs), strict=True))
+    if not args.json:
+        print(format_scores(rows), flush=True)
+    return rows
+
+
+def _summarise(args, adatas, outs, estimator, image_key, scores):
+    """Return what --json prints."""
+    sections = [
+        {"input": path, "output": out, "spots": a.n_obs, "domains": count_domains(a.obs[args.key])}
+        for path, out, a in zip(args.paths, outs, adatas, strict=True)
+    ]
+    result = {"sections": sections, "n_clusters": estimator.n_clusters_, "input": estimator.input_}
+    result["n_clusters_curve"] = getattr(estimator, "n_clusters_curve_", None)
+    result["image"] = None
+    if image_key is not None:
+        result["image"] = {
+            "features": image_key,
+            "evidence": estimator.image_evidence_,
+            "evidence_error": estimator.image_evidence_error_,
+            "attention": float(estimator.attention_["modality"][:, 1].mean()),
+            "verdict": judge_image(estimator),
+        }
+    return {**result, "scores": scores}
+
+
+def _draw(adata, truth, section_key, args):
     """Return the Axes of the domains: on the image, or of several sections side by side."""
     place = {}
     if args.library is not None:
-        found = find_picture(adata, library=args.library)
-        place = {"image": False} if found is None else {"image": found.image, "scale": found.scale}
-    if sections is not None and sections.nunique() > 1:
-        place = {"sections": sections}
+        found = io.find_image(adata, args.library, prefer=("hires", "lowres"))
+        place = {"image": False}
+        if found is not None and not isinstance(found.image, str):
+            place = {"image": found.image, "scale": found.scale}
+    if section_key is not None and adata.obs[section_key].nunique() > 1:
+        place = {"sections": section_key}
     return plot_domains(adata, key=args.key, truth=truth, **place)

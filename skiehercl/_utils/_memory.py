@@ -17,7 +17,7 @@ from ._atomic import check_regular
 from ._version import __version__
 from ._warnings import warn_user
 
-__all__ = ["NO_MEMORY", "list_versions", "open_memory", "recall", "remember"]
+__all__ = ["NO_MEMORY", "digest_files", "list_versions", "open_memory", "recall", "remember"]
 
 NO_MEMORY = check_memory(None)
 
@@ -156,6 +156,22 @@ def digest_of(result):
     digester.fast = True  # no memo: loading makes equal objects of one, and the reverse
     digester.dump(result)
     return hashlib.sha256(buffer.getbuffer()).hexdigest()
+
+
+def digest_files(path):
+    """Return a digest of the content of a file, or of all files in a folder, with their names."""
+    files = [path]
+    if os.path.isdir(path):
+        files = sorted(
+            os.path.join(place, name) for place, _, names in os.walk(path) for name in names
+        )
+    digest = hashlib.blake2b()
+    for inner in files:
+        digest.update(os.path.relpath(inner, path).encode())
+        with open(inner, "rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def list_versions():

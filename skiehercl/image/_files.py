@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import joblib
@@ -14,6 +12,7 @@ import numpy as np
 
 from .._spots._arrays import refuse_container
 from .._utils._atomic import check_regular
+from .._utils._memory import digest_files
 from ._region_image import (
     RegionImage,
     UnsupportedTiff,
@@ -201,16 +200,7 @@ def digest_image(pixels):
     """Return a digest of an image's content: of the array, or of the file read by region."""
     if isinstance(pixels, np.ndarray):
         return joblib.hash(pixels)
-    files = [pixels.path]
-    if os.path.isdir(pixels.path):
-        files = sorted(str(path) for path in Path(pixels.path).rglob("*") if path.is_file())
-    digest = hashlib.blake2b()
-    for path in files:
-        digest.update(os.path.relpath(path, pixels.path).encode())
-        with open(path, "rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
-    return digest.hexdigest()
+    return digest_files(pixels.path)
 
 
 def pixel_ceiling(pixels):

@@ -7,6 +7,7 @@ pixel ``(column, row) = obsm["spatial"] * uns["spatial"][l]["scalefactors"]["tis
 
 from .._spots._section_image import SectionImage, find_image
 from ._annotation import add_domains, annotate
+from ._describe import describe_section
 from ._files import check_writable, read_section, write_labelled
 from ._image_features import section_image_features
 from ._spatialdata import from_spatialdata, to_spatialdata
@@ -17,6 +18,7 @@ __all__ = [
     "add_domains",
     "annotate",
     "check_writable",
+    "describe_section",
     "find_image",
     "from_spatialdata",
     "read_section",

@@ -9,7 +9,8 @@ from scipy import sparse
 
 from .._spots._section_image import check_spatial
 from .._utils._atomic import check_regular, check_target, replace_file
-from ._h5ad import check_h5ad, write_h5ad
+from ._annotation import check_domain_key
+from ._h5ad import check_h5ad, measure_h5ad, write_h5ad
 from ._spatialdata import from_spatialdata, import_spatialdata
 from ._stores import is_store, read_h5ad, read_zarr
 from ._visium import read_visium
@@ -78,7 +79,7 @@ def _read_spatialdata(name, spatial_key):
     return from_spatialdata(spatialdata.read_zarr(name), spatial_key=spatial_key)
 
 
-def check_writable(path: PathLike) -> None:
+def check_writable(path: PathLike, adata: AnnData | None = None, key: str | None = None) -> None:
     """Make sure that `path` can be written, before hours of training depend on it.
 
     A temporary file is created beside it and removed: permission bits say nothing to root or on
@@ -87,13 +88,24 @@ def check_writable(path: PathLike) -> None:
     Parameters
     ----------
     path : str or path-like
+    adata : AnnData, default=None
+        What :func:`write_labelled` is to write there: its size and parts are checked too.
+    key : str, default=None
+        Where :func:`annotate` is to store domains in `adata`.
 
     Raises
     ------
     OSError
-        The folder is missing or read-only, or `path` is read-only or no regular file.
+        The folder is missing, read-only or too full, or `path` is read-only or no regular file.
+    ValueError
+        `adata` has a part that an .h5ad can't hold, or something else under `key`.
     """
-    check_target(path)
+    if adata is None:
+        return check_target(path)
+    if key is not None:
+        check_domain_key(adata, key)
+    check_h5ad(adata)
+    check_target(path, measure_h5ad(adata))
 
 
 def write_labelled(adata: AnnData, path: PathLike) -> None:

@@ -29,26 +29,6 @@ _PATCH_PER_SPOT = 2.75
 _FEWEST_PIXELS = 8.0
 
 
-def measure_detail(adata, library=None, prefer=(), spatial_key="spatial"):
-    """Return the pixels across a spot of the image found, or between spots, or None.
-
-    The distance between spots stands in where the section doesn't tell their diameter.
-    """
-    found = find_image(adata, library, prefer)
-    if found is None:
-        return None
-    if found.spot_diameter:
-        return found.spot_diameter
-    check_spatial(adata, spatial_key, "adata")
-    coords = np.asarray(adata.obsm[spatial_key], dtype=np.float64)[:, :2]
-    return measure_spacing(coords) * found.scale or None
-
-
-def is_too_coarse(detail):
-    """Whether a slide has too few pixels across a spot, so far as is known."""
-    return detail is not None and detail < _FEWEST_PIXELS
-
-
 def section_image_features(
     adata: AnnData,
     featurizer: TransformerMixin | None = None,
@@ -57,7 +37,9 @@ def section_image_features(
     patch_um: float | None = None,
     library: str | None = None,
     prefer: str | Sequence[str] = (),
+    section_key: str | None = None,
     spatial_key: str = "spatial",
+    skip_coarse: bool = False,
     verbose: bool = False,
 ) -> FloatArray | None:
     """Describe the tissue around each spot by the section's image.
@@ -78,15 +60,20 @@ def section_image_features(
         ``microns_per_pixel``, or a spot diameter, which is 65 micrometres in Visium).
     library, prefer
         As in :func:`find_image`.
+    section_key : str, default=None
+        Column of ``obs`` that names each spot's section. Where ``uns["spatial"]`` has a library of
+        each of these names, each section is described by its own.
     spatial_key : str, default="spatial"
         Entry of ``obsm`` with the coordinates.
+    skip_coarse : bool, default=False
+        Return None for an image of fewer than 8 pixels across a spot, unless a patch size is given.
     verbose : bool, default=False
         Say on stderr which image and patch are used.
 
     Returns
     -------
     ndarray of shape (n_obs, n_features), float32, or None
-        None if the section has no image.
+        None if the section, or one of several, has no image.
 
     Raises
     ------
@@ -100,18 +87,32 @@ def section_image_features(
         The image has fewer than 8 pixels across a spot, or between spots if their diameter isn't
         known.
     """
+    if section_key is not None and library is None:
+        names = adata.obs[section_key].astype(str).to_numpy()
+        if set(names) <= set(adata.uns.get("spatial") or ()):
+            parts = {
+                name: section_image_features(
+                    adata[names == name],
+                    featurizer,
+                    patch_size,
+                    patch_um=patch_um,
+                    library=name,
+                    prefer=prefer,
+                    spatial_key=spatial_key,
+                    skip_coarse=skip_coarse,
+                    verbose=verbose,
+                )
+                for name in np.unique(names)
+            }
+            return _join_rows(parts, names)
     found = find_image(adata, library, prefer)
     if found is None:
         return None
     check_spatial(adata, spatial_key, "adata")
-    detail = measure_detail(adata, library, prefer, spatial_key)
-    if is_too_coarse(detail):
-        warn_user(
-            f"the image has {detail:.1f} pixels across a spot, but fewer than {_FEWEST_PIXELS:g} "
-            "show no tissue: store the hires or full-resolution image in uns['spatial'], with its "
-            "scale factor"
-        )
     coords = np.asarray(adata.obsm[spatial_key], dtype=np.float64)[:, :2]
+    skips = skip_coarse and patch_size is None and patch_um is None
+    if _warn_if_coarse(found, coords, skips) and skips:
+        return None
     coords = pd.DataFrame(coords, index=adata.obs_names, columns=["x", "y"])  # errors name spots
     featurizer = ColorTextureFeaturizer() if featurizer is None else clone_plain(featurizer)
     parameters = featurizer.get_params(deep=False)
@@ -143,6 +144,32 @@ def section_image_features(
         else:
             features = featurizer.fit_transform(PatchExtractor(**place).fit_transform(coords))
     return np.asarray(features, dtype=np.float32)
+
+
+def _warn_if_coarse(found, coords, skips):
+    """Warn of an image with too few pixels across a spot, and return whether it is such a one."""
+    # The distance between spots stands in where the section doesn't tell their diameter.
+    detail = found.spot_diameter or measure_spacing(coords) * found.scale or np.inf
+    if detail >= _FEWEST_PIXELS:
+        return False
+    how = ", so it is left out" if skips else ""
+    cure = ", or take this one all the same by patch_size=16" if skips else ""
+    warn_user(
+        f"the image has {detail:.1f} pixels across a spot, but fewer than {_FEWEST_PIXELS:g} "
+        f"show no tissue{how}: store the hires or full-resolution image in uns['spatial'], "
+        f"with its scale factor{cure}"
+    )
+    return True
+
+
+def _join_rows(parts, names):
+    """Return the rows (n, d) of all sections, or None if one has none."""
+    if any(part is None for part in parts.values()):
+        return None
+    features = np.empty((len(names), next(iter(parts.values())).shape[1]), dtype=np.float32)
+    for name, part in parts.items():
+        features[names == name] = part
+    return features
 
 
 def _tell(featurizer, patch, found):
