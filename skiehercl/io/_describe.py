@@ -17,7 +17,7 @@ from ._visium import find_outs
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from .._data._types import PathLike
+    from .._typing import PathLike
 
 __all__ = ["describe_section"]
 

@@ -90,18 +90,11 @@ def section_image_features(
     if section_key is not None and library is None:
         names = adata.obs[section_key].astype(str).to_numpy()
         if set(names) <= set(adata.uns.get("spatial") or ()):
+            same: dict[str, Any] = {"patch_um": patch_um, "prefer": prefer, "verbose": verbose}
+            same |= {"spatial_key": spatial_key, "skip_coarse": skip_coarse}
+            how = featurizer, patch_size
             parts = {
-                name: section_image_features(
-                    adata[names == name],
-                    featurizer,
-                    patch_size,
-                    patch_um=patch_um,
-                    library=name,
-                    prefer=prefer,
-                    spatial_key=spatial_key,
-                    skip_coarse=skip_coarse,
-                    verbose=verbose,
-                )
+                name: section_image_features(adata[names == name], *how, library=name, **same)
                 for name in np.unique(names)
             }
             return _join_rows(parts, names)
@@ -119,20 +112,7 @@ def section_image_features(
     cuts = {"image", "patch_size", "scale"} <= set(parameters)
     if patch_um is not None:
         patch_size = _convert_micrometres(patch_um, patch_size, find_mpp(adata, found, library))
-    mpp = None
-    if patch_size is None and cuts and parameters["patch_size"] != "auto":
-        patch_size, mpp = parameters["patch_size"], parameters.get("mpp")
-    if patch_size is None:
-        patch_size = "auto"
-        if found.spot_diameter:
-            patch_size = max(MIN_AUTO_PATCH, round(_PATCH_PER_SPOT * found.spot_diameter))
-    # A slide in its file is not opened here; no patch of it gets too large for memory.
-    longest = np.inf if isinstance(found.image, str) else max(found.image.shape[:2], default=0)
-    if not isinstance(patch_size, str) and mpp is None and patch_size > longest:
-        raise ValueError(
-            f"patch_size={patch_size} is larger than the image, whose longer side has {longest} "
-            "pixels: choose a smaller patch"
-        )
+    patch_size, mpp = _choose_patch(patch_size, parameters if cuts else {}, found)
     place: dict[str, Any] = {"image": found.image, "patch_size": patch_size, "scale": found.scale}
     if verbose:
         _tell(featurizer, f"{patch_size} {'px' if mpp is None else 'µm'}", found)
@@ -160,6 +140,25 @@ def _warn_if_coarse(found, coords, skips):
         f"with its scale factor{cure}"
     )
     return True
+
+
+def _choose_patch(patch_size, parameters, found):
+    """Return the side of a patch, and the micrometres per pixel if the side is in micrometres."""
+    own, mpp = parameters.get("patch_size", "auto"), None
+    if patch_size is None and own != "auto":
+        patch_size, mpp = own, parameters.get("mpp")
+    elif patch_size is None and found.spot_diameter:
+        patch_size = max(MIN_AUTO_PATCH, round(_PATCH_PER_SPOT * found.spot_diameter))
+    elif patch_size is None:
+        patch_size = "auto"
+    # A slide in its file is not opened here; no patch of it gets too large for memory.
+    longest = np.inf if isinstance(found.image, str) else max(found.image.shape[:2], default=0)
+    if not isinstance(patch_size, str) and mpp is None and patch_size > longest:
+        raise ValueError(
+            f"patch_size={patch_size} is larger than the image, whose longer side has {longest} "
+            "pixels: choose a smaller patch"
+        )
+    return patch_size, mpp
 
 
 def _join_rows(parts, names):
