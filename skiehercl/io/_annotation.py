@@ -88,8 +88,11 @@ def annotate(adata: AnnData, estimator: BaseEstimator, key: str = "domain_pred")
             "last step of a pipeline"
         )
     own = _is_section_of_fit(adata, estimator)
-    results = _take_results(estimator) if own else _predict_results(adata, estimator)
-    labels, probabilities, embedding = results
+    labels, probabilities, embedding = (
+        [getattr(estimator, name, None) for name in ("labels_", "probabilities_", "embedding_")]
+        if own
+        else _predict_results(adata, estimator)
+    )
     prefix = "X_" + type(estimator).__name__.removesuffix("Clusterer").lower()
     parameters = _list_parameters(estimator)
     decided = {
@@ -198,11 +201,6 @@ def _gives_its_labels(adata, estimator):
                 if np.mean(estimator.predict(part) == estimator.labels_) > _ALIKE:
                     return True
     return False
-
-
-def _take_results(estimator):
-    probabilities = getattr(estimator, "probabilities_", None)
-    return estimator.labels_, probabilities, getattr(estimator, "embedding_", None)
 
 
 def _predict_results(adata, estimator):
