@@ -88,15 +88,17 @@ def plot_loss_history(
     if ax is None:
         _, ax = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
     lines = {term: np.asarray(values, dtype=float) for term, values in loss_history.items()}
+    widths = np.linspace(3.6, 1.4, len(lines))
     for number, (term, values) in enumerate(lines.items()):
-        # The sum lies under its terms, wide and pale, so that none hides another.
+        # The sum lies under its terms, wide and pale, and each term is narrower than those below
+        # it, so that none hides another.
         total = term in _TOTAL and len(lines) > 1
         ax.plot(
             np.arange(1, len(values) + 1),
             values,
             ["-", "--", "-.", ":"][number % 4] if not total else "-",
             color="#BBBBBB" if total else PALETTE[number % len(PALETTE)],
-            linewidth=6 if total else 1.8,
+            linewidth=7 if total else widths[number],
             marker="o" if len(values) == 1 else None,
             zorder=1 if total else 2,
             label=term,
