@@ -81,7 +81,7 @@ def _make_map(adata, facts, ramp):
     places, origin, step = _payload.quantise_places(section.coords)
     radius = measure_spots(section.coords) / 2 * (0.9 if section.pictures else 1.0)
     layers, blobs = [], [("places", _payload.pack(places))]
-    blobs.append(("ids", _payload.pack("\n".join(map(str, adata.obs_names)).encode())))
+    blobs.append(("spot-names", _payload.pack("\n".join(map(str, adata.obs_names)).encode())))
 
     def add(id_, label, group, data, **more):
         blobs.append((f"data-{id_}", _payload.pack(data)))

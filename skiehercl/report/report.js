@@ -27,7 +27,7 @@
   const domains = await load(layers[0]);
   const sureness = byId.has("confidence") ? await load(byId.get("confidence")) : null;
   let ids = null;
-  const loadIds = async () => (ids ??= (await stored("ids")).split("\n"));
+  const loadIds = async () => (ids ??= (await stored("spot-names")).split("\n"));
   const pictures = await Promise.all(
     meta.pictures.map(async (picture) => {
       const image = new Image();
@@ -364,12 +364,14 @@
     if (layer.names) return layer.names[code];
     return round(layer.low + (code / 254) * (layer.high - layer.low));
   };
+  let hovered = -1;
   async function hover(px, py) {
     const tip = $("tip");
     const i = findSpot(px, py);
-    tip.hidden = i < 0;
-    if (i < 0) return;
+    hovered = i;
+    if (i < 0) return void (tip.hidden = true);
     const name = (await loadIds())[i];
+    if (hovered !== i) return; // the mouse has moved on
     const rows = [[name, ""], ["domain", tell(domains, i)]];
     if (sureness) rows.push(["confidence", tell(sureness, i)]);
     if (state.layer !== domains && state.layer !== sureness)
@@ -385,6 +387,7 @@
         return line;
       })
     );
+    tip.hidden = false;
     const left = px + 14 + tip.offsetWidth > css.width ? px - 14 - tip.offsetWidth : px + 14;
     const top = py + 14 + tip.offsetHeight > css.height ? py - 14 - tip.offsetHeight : py + 14;
     tip.style.transform = `translate(${Math.max(0, left)}px, ${Math.max(0, top)}px)`;
@@ -439,7 +442,10 @@
   };
   canvas.addEventListener("pointerup", release);
   canvas.addEventListener("pointercancel", release);
-  canvas.addEventListener("pointerleave", () => ($("tip").hidden = true));
+  canvas.addEventListener("pointerleave", () => {
+    hovered = -1;
+    $("tip").hidden = true;
+  });
   canvas.addEventListener("keydown", (event) => {
     const move = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
     if (move) {

@@ -94,7 +94,10 @@ class Browser:
     def _note(self, event):
         method, params = event.get("method"), event.get("params", {})
         if method == "Runtime.exceptionThrown":
-            self.errors.append(params["exceptionDetails"]["text"])
+            details = params["exceptionDetails"]
+            self.errors.append(
+                f"{details['text']} {details.get('exception', {}).get('description')}"
+            )
         elif method == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning"):
             self.errors.append(str(params["args"]))
         elif method == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
