@@ -34,6 +34,7 @@ STAGES = {
 _ELSE = ", or values scaled without logarithm or centring, with require_counts=False"
 # Spots that tell what a part holds, and the share of raw's genes below which X was cut.
 _SAMPLE, _CUT = 200, 0.8
+_LEAST_SELECTED = 1000  # genes; a panel of fewer may be variable as a whole
 # Columns of a bare array that are taken for genes rather than components.
 _MANY = 100
 # Columns too few to tell genes from components.
@@ -272,6 +273,11 @@ def warn_of_better_source(adata, layout, genes, kind):
                 f"X has {genes.shape[1]} of the {n_raw} genes in adata.raw, as if cut to variable "
                 "ones, which costs accuracy: take all by layout=SpotLayout(layer='raw')"
             )
+        elif adata.raw is None and _is_selected(adata):
+            warn_user(
+                f"adata has {adata.n_vars} genes, each of them adata.var['highly_variable'], as if "
+                "cut to these, which costs accuracy: pass the section before genes were selected"
+            )
         return
     layers = [key for key in adata.layers if key not in (None, layout.layer)]
     sources = {key: lambda one, key=key: one.layers[key] for key in layers}
@@ -307,6 +313,12 @@ def _is_scaled(genes):
     # Principal components are centred too, but come in the order of their variances.
     sorted_ = len(spread) < _FEW or np.mean(np.diff(spread) <= 0) > 0.8
     return bool(np.mean(np.abs(mean) < 0.05 * spread) > 0.9 and not sorted_)
+
+
+def _is_selected(adata):
+    """Whether an AnnData seems to be cut to its highly variable genes; small panels never do."""
+    chosen = adata.var.get("highly_variable")
+    return adata.n_vars >= _LEAST_SELECTED and chosen is not None and chosen.eq(True).all()
 
 
 def _holds_counts(adata, find):

@@ -84,8 +84,10 @@ def read_zarr(name, read_spatialdata):
         _check_encoding(root, name)
         keys = set(root)
         if "encoding-type" in root.attrs or {"obs", "var"} <= keys:
-            return
+            return _check_chunks(root, name)
         if "spatialdata_attrs" in root.attrs or keys & _ELEMENTS:
+            for key in sorted(keys & {"tables", "table"}):
+                _check_chunks(root[key], name, key)
             raise _SpatialDataError
         raise _WrongFileError(
             f"{name!r} is a .zarr store of neither an AnnData nor a SpatialData: it holds "
@@ -105,6 +107,30 @@ def read_zarr(name, read_spatialdata):
     if not os.path.isdir(name):
         raise ValueError(f"{name!r} is a SpatialData store in a zip file: unpack it (unzip)")
     return read_spatialdata(name)
+
+
+def _check_chunks(group, name, place=""):
+    """Tell numbers of a .zarr store whose files are missing, which are read as zeros.
+
+    Zarr leaves out chunks of nothing but zeros, so that it may be right; of the values that a
+    sparse matrix stores it never is.
+    """
+    for key in group:
+        item, path = group[key], f"{place}/{key}".lstrip("/")
+        if not hasattr(item, "shape"):
+            _check_chunks(item, name, path)
+        elif (n_missing := item.nchunks - item.nchunks_initialized) and item.dtype.kind in "fiu":
+            what = f"{n_missing} of the {item.nchunks} chunks of {path}"
+            kind = str(group.attrs.get("encoding-type"))
+            if key == "data" and kind in ("csr_matrix", "csc_matrix"):
+                raise _WrongFileError(
+                    f"{name!r} is truncated: {what} are missing; copy or write it again"
+                )
+            if item.dtype.kind == "f":
+                warn_user(
+                    f"{name!r}: {what} are missing and are read as {item.fill_value}: if they held "
+                    "anything else, the store is truncated; copy it again"
+                )
 
 
 def _check_zip(name):

@@ -304,3 +304,18 @@ def test_better_layouts_are_found_in_files_too(cut, layer, tmp_path):
     backed = ad.read_h5ad(tmp_path / "section.h5ad", backed="r")
     with pytest.warns(UserWarning, match=rf"layout=SpotLayout\(layer='{layer}"):
         clone(MODEL).fit(backed)
+
+
+@pytest.mark.parametrize(("n_genes", "told"), [(1200, True), (300, False)])
+def test_genes_that_were_selected_are_told_without_raw(n_genes, told):
+    rng = np.random.default_rng(0)
+    adata = ad.AnnData(sp.csr_matrix(rng.poisson(0.5, (80, n_genes)).astype(np.float32)))
+    adata.layers["counts"], adata.obsm["spatial"] = adata.X.copy(), rng.random((80, 2))
+    model = SmoothedMixture(2, random_state=0)
+    for variable in (np.arange(n_genes) % 2 == 0, np.ones(n_genes, dtype=bool)):
+        adata.var["highly_variable"] = variable
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model.fit(adata)
+        found = any("as if cut to these" in str(one.message) for one in caught)
+        assert found == (told and variable.all())

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import warnings
 import zipfile
 
 import anndata
@@ -16,6 +17,7 @@ from skiehercl import io
 
 zarr = pytest.importorskip("zarr")
 N_SPOTS = 30
+METADATA = {".zarray", ".zattrs", "zarr.json"}
 
 
 def make_adata():
@@ -228,3 +230,27 @@ def test_stores_of_other_kinds_are_told_apart(tmp_path, monkeypatch):
     (tmp_path / "empty.zarr").mkdir()
     with pytest.raises((OSError, ValueError), match=r"empty\.zarr"):
         io.read_section(tmp_path / "empty.zarr")
+
+
+@pytest.mark.parametrize("form", [2, 3])
+def test_missing_chunks_are_told(form, tmp_path):
+    path = tmp_path / "a.zarr"
+    adata = make_adata()
+    adata.layers["dense"] = adata.X.toarray()
+    with anndata.settings.override(zarr_write_format=form):
+        adata.write_zarr(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        io.read_section(path)
+
+    def drop(place):
+        chunks = [p for p in (path / place).rglob("*") if p.is_file()]
+        (chunk,) = [p for p in chunks if p.name not in METADATA]
+        chunk.unlink()
+
+    drop("layers/dense")
+    with pytest.warns(UserWarning, match="1 of the 1 chunks of layers/dense are missing and are"):
+        io.read_section(path)
+    drop("X/data")
+    with pytest.raises(ValueError, match="is truncated: 1 of the 1 chunks of X/data are missing"):
+        io.read_section(path)
