@@ -18,6 +18,7 @@ from sklearn.neighbors import kneighbors_graph
 
 from . import _harness as harness
 from . import _tables
+from ._choices import compare_choices
 from ._harness import SECTIONS
 
 CHOOSERS = ("ari", "blind_neg_pas")
@@ -111,8 +112,6 @@ def search(section, clusters, full, method):
 
 def measure(section, clusters, grid, method, chosen_by, numbers, full):
     """Return the scores of the candidate that a score chooses."""
-    from skiehercl.model_selection import compare_choices
-
     found = search(section, numbers[section], full, method)
     choice = compare_choices(found).loc[chosen_by]
     candidate = choice["candidate"]

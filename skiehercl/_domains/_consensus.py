@@ -80,24 +80,13 @@ def _find_medoid(posteriors):
     return int(((together - expected) / gain).mean(axis=1).argmax())
 
 
-def refine_probabilities(probabilities, neighbor_mean, weight=1.0):
-    """Mix each spot's probabilities with the mean of its neighbours' votes.
+def refine_probabilities(probabilities, neighbor_mean):
+    """Return probabilities (n, K) mixed half and half with the mean of the neighbours' votes.
 
-    Parameters
-    ----------
-    probabilities : ndarray of shape (n, K)
-    neighbor_mean : sparse matrix of shape (n, n)
-        Row-stochastic; a row without neighbours leaves its spot as it is.
-    weight : float
-        Weight of the neighbours' votes relative to the spot's own.
-
-    Returns
-    -------
-    ndarray of shape (n, K)
-        Rows sum to 1.
+    ``neighbor_mean`` (n, n) is row-stochastic; a row without neighbours leaves its spot as it is.
     """
     votes = neighbor_mean @ np.eye(probabilities.shape[1])[probabilities.argmax(axis=1)]
-    mixed = probabilities + weight * votes
+    mixed = probabilities + votes
     return mixed / mixed.sum(axis=1, keepdims=True)
 
 

@@ -79,19 +79,10 @@ class Head(Options):
 
 
 def smooth_over_neighbors(z, neighbor_mean, times):
-    """Average an embedding over each spot and its neighbours, again and again.
+    """Average an embedding (n, k) over each spot and its neighbours, so many times.
 
-    Parameters
-    ----------
-    z : ndarray of shape (n, k)
-    neighbor_mean : csr_matrix of shape (n, n)
-        Row-stochastic; a row without neighbours leaves its spot as it is.
-    times : int
-
-    Returns
-    -------
-    ndarray of shape (n, k)
-        The spot itself counts as much as its neighbours do on the average.
+    The spot itself counts as much as its neighbours do on the average; a row of ``neighbor_mean``
+    (n, n) without neighbours leaves its spot as it is.
     """
     n_neighbors = np.diff(neighbor_mean.indptr)[:, None]
     for _ in range(times):
@@ -150,17 +141,9 @@ class MixtureVote:
     def fit(self, voters, spots, candidates, n_pooled, seed):
         """Learn the domains and return their probabilities (n, K).
 
-        Parameters
-        ----------
-        voters : list of ndarray of shape (n, k)
-            Embeddings of the same spots, each of which gets mixtures of its own.
-        spots : Spots
-            Their coordinates and sections.
-        candidates : sequence of int
-            Number of domains, or several to choose from.
-        n_pooled : float
-            Spots that a row is the mean of.
-        seed : int
+        ``voters`` are embeddings (n, k) of the same Spots, each of which gets mixtures of its own;
+        ``candidates`` the number of domains, or several to choose from; ``n_pooled`` the number of
+        spots that a row is the mean of.
         """
         self.n_clusters_ = candidates[0]
         if len(candidates) > 1:

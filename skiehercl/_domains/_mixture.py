@@ -59,31 +59,12 @@ def fit_mixtures(
     tol=1e-3,
     random_state=None,
 ):
-    """Return a mixture of the embedding for each number of components, all from one Ward tree.
+    """Return a DomainMixture of the embedding Z (n, k) for each number of components.
 
-    Parameters
-    ----------
-    Z : ndarray of shape (n, k)
-        Embedding.
-    n_dimensions : int
-        Leading principal directions of the embedding that the mixtures see.
-    sizes : sequence of int
-        Numbers of components.
-    n_clusters : int or None
-        Number of domains K, at most the least of ``sizes``: Ward's method merges the components
-        into K domains, by the Mahalanobis distance of their means. None: each component is one.
-    covariance_type : {"tied", "full", "diag", "spherical"}
-        "tied" is mclust's EEE.
-    n_sampled : int or None
-        Spots of the random sample that Ward's tree is made of; None: all, up to 4,500.
-    tol : float
-        Gain of the mean log-likelihood of a spot below which EM ends.
-    random_state : int, RandomState or None
-        Draws the samples.
-
-    Returns
-    -------
-    list of DomainMixture
+    All start from one Ward tree, of all spots or of ``n_sampled`` random ones, and see the leading
+    ``n_dimensions`` principal directions. With ``n_clusters``, at most the least of ``sizes``,
+    components are merged into so many domains; without, each is one. EM ends where the mean
+    log-likelihood of a spot gains less than ``tol``.
     """
     rng = check_random_state(random_state)
     Z = np.asarray(Z, dtype=np.float64)

@@ -26,22 +26,12 @@ _STABLE = 0.8
 
 
 def list_candidates(n_clusters, n_spots):
-    """Return the numbers of domains to choose from, one if ``n_clusters`` is a number.
-
-    Parameters
-    ----------
-    n_clusters : int, sequence of int or "auto"
-    n_spots : int
-
-    Returns
-    -------
-    tuple of int
-        Sorted, without duplicates.
+    """Return the numbers of domains to choose from, sorted; one if ``n_clusters`` is a number.
 
     Raises
     ------
     ValueError
-        If one is not a positive integer, or more than the spots.
+    If one is not a positive integer, or more than the spots.
     """
     if isinstance(n_clusters, str):
         least, most = AUTO_RANGE
@@ -66,20 +56,18 @@ def measure_curve(embeddings, candidates, n_pooled=1.0, random_state=None):
     Parameters
     ----------
     embeddings : list of ndarray of shape (n, k)
-        Of the same spots, from trainings with different seeds; BIC is that of the first.
+    Of the same spots, from trainings with different seeds; BIC is that of the first.
     candidates : sequence of int
-        Numbers of domains.
     n_pooled : float, default=1.0
-        Spots that a row of the embedding is the mean of. Such rows overlap: n spots tell as much
-        as n / n_pooled independent ones, for which BIC is taken.
+    Spots that a row is the mean of. Such rows overlap: n spots tell as much as n / n_pooled
+    independent ones, for which BIC is taken.
     random_state : int, RandomState or None
-        Draws the subsamples.
 
     Returns
     -------
     dict of str to ndarray of shape (n_candidates,)
-        "n_clusters"; "bic", lower is better, of a mixture with a tied covariance; "stability",
-        the mean ARI between domains found in different subsamples of 70 % of the spots.
+    "n_clusters"; "bic", lower is better, of a mixture with a tied covariance; "stability",
+    the mean ARI between domains found in different subsamples of 70 % of the spots.
     """
     rng = check_random_state(random_state)
     candidates = np.asarray(candidates)

@@ -14,22 +14,10 @@ _WARD_LIMIT = 4500
 
 
 def ward_labels(Z, numbers, random_state=None, *, n_sampled=None):
-    """Label rows by Ward's method; beyond a limit a random sample's, the rest by nearest mean.
+    """Return labels (n,) of rows Z (n, d) by Ward's method, for each number of clusters.
 
-    Parameters
-    ----------
-    Z : ndarray of shape (n, d)
-    numbers : sequence of int
-        Numbers of clusters, each from 1 to n.
-    random_state : int, RandomState or None
-        Draws the sample.
-    n_sampled : int or None
-        Most rows that Ward's method sees, at least the largest of the numbers; None: 4,500.
-
-    Returns
-    -------
-    list of ndarray of shape (n,), int
-        For each number of clusters, labels 0 .. number - 1, none of them empty.
+    Of more rows than ``n_sampled`` (None: 4,500), a random sample is clustered and the rest follow
+    the nearest mean. Labels are 0 .. number - 1, none of them empty.
     """
     n_sampled = _WARD_LIMIT if n_sampled is None else n_sampled
     if len(Z) <= n_sampled:

@@ -2,11 +2,12 @@
 
 import numpy as np
 
+from .._spots._rows import RowBlocks
 from .._storage._fields import array, instance, one_of, require
 from .._storage._registry import stored
 from .._utils._settings import clone_plain
 from ..preprocessing import ExpressionPreprocessor
-from ..preprocessing._counts import find_target, library_sizes
+from ..preprocessing._counts import find_target
 from ..preprocessing._genes import N_SPATIAL_GENES, N_TOP_GENES
 from ..preprocessing._learning import describe_counts, learn_counts, pool_library
 from ..preprocessing._pooling import _TILE_ENTRIES, drop_selves
@@ -56,12 +57,13 @@ class CountFeatures:
         """Learn from Spots and their adjacencies, if any; return what `transform` returns."""
         graphs = [drop_selves(graph) for graph in adjacency if self.pooling == "counts"]
         model = self._make_preprocessor(by_place=bool(graphs) or spots.coords is not None)
-        library = library_sizes(spots.genes)
+        library, totals = RowBlocks(spots.genes).totals()
         libraries = [pool_library(library, graph) for graph in [None, *graphs]]
         # The middle neighbourhood; the spots alone where there is none.
         middle = 1 + len(graphs) // 2 if graphs else 0
         graph = [None, *graphs][middle]
-        learn_counts(model, spots.genes, graph, libraries[middle], spots.coords, spots.sections)
+        place = spots.coords, spots.sections
+        learn_counts(model, spots.genes, graph, libraries[middle], totals, *place)
         self.preprocessor_ = model
         self.target_sums_ = np.array([find_target(one, model.target_sum) for one in libraries])
         return self.transform(spots, adjacency)

@@ -88,17 +88,9 @@ class SpotFeatures(Options):
         self.image_prior = image_prior
 
     def build(self, kind, graph, preprocessor, random_state, n_components):
-        """Return what learns from Spots.
+        """Return what learns from Spots whose X was taken for ``kind``.
 
-        Parameters
-        ----------
-        kind : {"counts", "log1p", "features"}
-            What X was taken for.
-        graph, preprocessor
-            Of the clusterer.
-        random_state : int
-        n_components : int
-            What "auto" stands for.
+        ``graph`` and ``preprocessor`` are the clusterer's, ``n_components`` is what "auto" means.
         """
         from ._counts import CountFeatures
         from ._features import NeighborhoodFeatures

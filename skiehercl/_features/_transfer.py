@@ -86,12 +86,8 @@ class LabelTransfer:
 def learn_transfer(features, spots, own, labels, embedding):
     """Return the LabelTransfer of a fit; None if its features use nothing but the spots' own genes.
 
-    Parameters
-    ----------
-    features : NeighborhoodFeatures
-    spots : Spots
-    own, labels, embedding : ndarray of shape (m, d), (m,) and (m, k)
-        Components of single spots, all or some of them, their domains and embedding.
+    ``own`` (m, d) are components of single spots, all or some of them, ``labels`` and ``embedding``
+    theirs.
     """
     if not find_lack(spots.take(slice(0)), features):
         return None

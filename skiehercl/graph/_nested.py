@@ -21,20 +21,9 @@ def is_nested(graph):
 
 
 def link_nested(sizes, coords, sections=None):
-    """Return the adjacency of the nearest spots, ties included, for several numbers of them.
+    """Return the adjacency (n, n) of the nearest spots, ties included, for several numbers of them.
 
-    Parameters
-    ----------
-    sizes : sequence of int
-        Numbers of neighbours.
-    coords : ndarray of shape (n, 2 or 3), float64
-    sections : ndarray of shape (n,), default=None
-        As in `SpatialKNNGraph`.
-
-    Returns
-    -------
-    list of csr_matrix of shape (n, n)
-        What ``SpatialKNNGraph(size, include_ties=True)`` gives for each size, but by one search.
+    It is what ``SpatialKNNGraph(size, include_ties=True)`` gives for each size, but by one search.
     """
     widest = _make_graph(max(sizes)).set_params(mode="distance")
     widest = widest.fit_transform(coords, sections=sections)

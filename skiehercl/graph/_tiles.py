@@ -6,20 +6,10 @@ __all__ = ["cut_tiles", "draw_tiles", "surround"]
 
 
 def cut_tiles(n_spots, most, coords=None, sections=None):
-    """Return the rows of the spots in tiles of at most ``most`` spots, each spot in one tile.
+    """Return the sorted rows of the spots in tiles of at most ``most``, each spot in one tile.
 
-    Parameters
-    ----------
-    n_spots, most : int
-    coords : ndarray of shape (n_spots, 2 or 3), default=None
-        None: the spots in their order.
-    sections : ndarray of shape (n_spots,), int, default=None
-        Tiles of several sections may lie where they overlap; they are cut section by section.
-
-    Returns
-    -------
-    list of ndarray of int
-        Sorted rows of each tile.
+    Without coordinates, the spots are in their order. Tiles of several sections may lie where they
+    overlap; they are cut section by section.
     """
     rows = np.arange(n_spots)
     if n_spots <= most:

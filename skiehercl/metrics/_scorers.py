@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from .._typing import Columns
 
-__all__ = ["BLIND", "make_domain_scorer", "take_coords"]
+__all__ = ["make_domain_scorer", "take_coords"]
 
 # What the names of scores that see no truth begin with, also in a search's results.
 BLIND = "blind_"
@@ -48,8 +48,7 @@ def make_domain_scorer(
 
     Scores against the truth compare them with `y`, unlabelled spots left out. Those whose names
     begin with `blind_` never look at `y`, which may be None; the name goes into the search's
-    results, so that what was chosen blind stays apart from what was chosen with truth
-    (:func:`skiehercl.model_selection.compare_choices` lists both).
+    results, so that what was chosen blind stays apart from what was chosen with truth.
 
     With `sklearn.set_config(enable_metadata_routing=True)` the scorer requests `coords`,
     `image_features` and `sections`, and hands them to `predict`.
@@ -133,7 +132,9 @@ class _DomainScorer:
         pair = None if all(blind) else label_pair(y, domains, self.ignore)
         spots = _ScoredSpots(estimator, X, metadata, self.coords_columns) if any(blind) else None
         scores = {
-            name: float(_BLIND_SCORES[name](domains, spots) if is_blind else _score(name, pair))
+            name: float(
+                _BLIND_SCORES[name](domains, spots) if is_blind else SCORES[name.upper()](*pair)
+            )
             for name, is_blind in zip(self._names, blind, strict=True)
         }
         return scores[self.metric.lower()] if isinstance(self.metric, str) else scores
@@ -144,10 +145,6 @@ class _DomainScorer:
         for name in _METADATA:
             request.score.add_request(param=name, alias=True)
         return request
-
-
-def _score(name, pair):
-    return SCORES[name.upper()](*pair)
 
 
 class _ScoredSpots:
@@ -207,17 +204,12 @@ class _ScoredSpots:
         return self.seen.X if is_anndata(self.seen) else self.seen
 
 
+# Each of domains d and the spots s.
 _BLIND_SCORES = {
-    f"{BLIND}silhouette": lambda domains, spots: silhouette_embedding(
-        spots.embedding, domains, random_state=0
-    ),
-    f"{BLIND}neg_pas": lambda domains, spots: (
-        -pas_score(domains, spots.coords, sections=spots.sections)
-    ),
-    f"{BLIND}neg_chaos": lambda domains, spots: (
-        -chaos_score(domains, spots.coords, sections=spots.sections)
-    ),
-    f"{BLIND}morans_i": lambda domains, spots: morans_i_labels(domains, spots.graph),
+    f"{BLIND}silhouette": lambda d, s: silhouette_embedding(s.embedding, d, random_state=0),
+    f"{BLIND}neg_pas": lambda d, s: -pas_score(d, s.coords, sections=s.sections),
+    f"{BLIND}neg_chaos": lambda d, s: -chaos_score(d, s.coords, sections=s.sections),
+    f"{BLIND}morans_i": lambda d, s: morans_i_labels(d, s.graph),
 }
 
 

@@ -1,13 +1,10 @@
-"""What a search, or a criterion without truth, chooses."""
+"""Numbers of domains compared without truth."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from .._domains._n_clusters import choose_n_clusters, list_candidates, measure_curve
-from ..metrics._scorers import BLIND
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,66 +14,7 @@ if TYPE_CHECKING:
 
     from .._typing import RandomState
 
-__all__ = ["compare_choices", "n_clusters_curve"]
-
-
-def compare_choices(search: BaseEstimator) -> pd.DataFrame:
-    """List which candidate each score of a search would choose, with truth and blind.
-
-    Without truth on a new section, only blind scores can choose. Where a labelled section was
-    searched with scores of both kinds, this table says how well the blind ones would have done.
-
-    Parameters
-    ----------
-    search : fitted GridSearchCV, RandomizedSearchCV or the like
-        With ``scoring=make_domain_scorer([...])``, or a dict of scorers. Scores whose names begin
-        with "blind" are taken to be blind, all others to have seen the truth.
-
-    Returns
-    -------
-    table : DataFrame, one row per score
-        Columns "chosen" ("with truth" or "blind"), "candidate" (its row in ``cv_results_``), the
-        candidate's parameters, and what it reaches in each score. Those chosen with truth come
-        first; a score that failed for all candidates is left out.
-
-    Raises
-    ------
-    ValueError
-        If the search isn't fitted.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sklearn.cluster import KMeans
-    >>> from sklearn.model_selection import GridSearchCV
-    >>> from skiehercl.metrics import make_domain_scorer
-    >>> from skiehercl.model_selection import WholeSectionSplit, compare_choices
-    >>> X, y = np.array([[0.0], [0.1], [5.0], [5.1], [5.4], [5.5]]), list("aabbcc")
-    >>> search = GridSearchCV(KMeans(random_state=0), {"n_clusters": [2, 3]},
-    ...                       scoring=make_domain_scorer(["ari", "blind_silhouette"]),
-    ...                       refit="ari", cv=WholeSectionSplit()).fit(X, y)
-    >>> compare_choices(search)[["chosen", "n_clusters", "ari"]].round(2)
-                          chosen  n_clusters   ari
-    ari               with truth           3  1.00
-    blind_silhouette       blind           2  0.44
-    """
-    import pandas as pd
-
-    if not hasattr(search, "cv_results_"):
-        raise ValueError(f"this {type(search).__name__} isn't fitted: call its fit first")
-    results = search.cv_results_
-    means = {name[10:]: results[name] for name in results if name.startswith("mean_test_")}
-    if list(means) == ["score"]:  # a single score has no name in the results
-        means = {getattr(search.scorer_, "metric", "score"): means["score"]}
-    rows = {}
-    for name in sorted(means, key=lambda name: name.startswith(BLIND)):
-        if np.isnan(means[name]).all():
-            continue
-        best = int(np.nanargmax(means[name]))
-        kind = "blind" if name.startswith(BLIND) else "with truth"
-        reached = {score: float(values[best]) for score, values in means.items()}
-        rows[name] = {"chosen": kind, "candidate": best, **results["params"][best], **reached}
-    return pd.DataFrame.from_dict(rows, orient="index")
+__all__ = ["n_clusters_curve"]
 
 
 def n_clusters_curve(

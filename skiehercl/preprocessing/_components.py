@@ -6,7 +6,15 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import eigsh
 from sklearn.decomposition import PCA
 
-from ._counts import cut_rows, gene_moments, multiply_rows, normalise_rows, stabilise, to_dense
+from .._spots._rows import RowBlocks
+from ._counts import (
+    _BLOCK_ENTRIES,
+    gene_moments,
+    multiply_rows,
+    normalise_rows,
+    stabilise,
+    to_dense,
+)
 from ._pooling import cut_tiles, pool_tile
 
 __all__ = ["principal_components", "sample_features", "takes_covariance"]
@@ -19,19 +27,8 @@ def sample_features(X, graph, factors, coords, sections, transformation):
     """Return normalised counts of the spots that scales and axes are learned from.
 
     They are those of all spots, or of tiles drawn at random that hold 20,000 spots; dense, unless
-    there are thousands of genes.
-
-    Parameters
-    ----------
-    X : ndarray or csr_matrix of shape (n, d)
-        Counts.
-    graph : csr_matrix of shape (n, n) or None
-        Neighbours whose counts are added to a spot's own.
-    factors : ndarray of shape (n,)
-        That pooled counts are multiplied by.
-    coords, sections
-        Of the spots; tiles lie within a section.
-    transformation : {"log", "sqrt"} or None
+    there are thousands of genes. Counts X (n, d) are pooled over a graph (n, n) or None, then
+    multiplied by the spots' factors (n,).
     """
     if X.shape[1] > _MOST_DENSE_GENES:
         return normalise_rows(X, graph, factors, transformation)
@@ -54,16 +51,9 @@ def takes_covariance(n_spots, n_genes):
 
 
 def principal_components(X, n_components, rng):
-    """Return (mean, components, variances, total variance) of a PCA of X, exact up to rounding.
+    """Return (mean, components, variances, total variance) of a PCA of X (n, d), dense or CSR.
 
-    Parameters
-    ----------
-    X : ndarray or CSR matrix of shape (n_spots, n_genes), float
-        Sparse input is centred implicitly.
-    n_components : int
-        At most min(n_spots, n_genes).
-    rng : numpy.random.RandomState
-        Draws the starting vector of the eigensolver.
+    Exact up to rounding. A starting vector for the eigensolver comes from ``rng``.
     """
     n_spots, n_genes = X.shape
     small = min(X.shape)
@@ -96,9 +86,8 @@ def _covariance(X, mean):
     """Return the (n_genes, n_genes) covariance of X in float64, block by block."""
     n_spots, n_genes = X.shape
     covariance = np.zeros((n_genes, n_genes))
-    for rows in cut_rows(X):
-        block = to_dense(X[rows])
-        block = block - mean.astype(block.dtype)
+    for *_, block in RowBlocks(X).blocks(entries=_BLOCK_ENTRIES):
+        block = to_dense(block) - mean.astype(block.dtype)
         covariance += block.T @ block
     covariance /= n_spots - 1
     return covariance

@@ -15,6 +15,7 @@ from sklearn.utils.sparsefuncs import incr_mean_variance_axis
 
 from .._spots._arrays import admit
 from .._spots._checks import are_whole
+from .._spots._rows import RowBlocks
 from ..graph._means import neighbor_sum
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def normalize_log(
         float64 if X is, otherwise float32. Spots without counts stay zero.
     """
     X = _as_floats(X)
-    library = library_sizes(X)
+    library, _ = RowBlocks(X).totals()
     factors = scale_factors(library, find_target(library, target_sum))
     return stabilise(multiply_rows(X, factors), "log")
 
@@ -133,18 +134,6 @@ def to_dense(X):
     return X.toarray() if sp.issparse(X) else X
 
 
-def library_sizes(X):
-    """Return the float64 total count of each spot."""
-    # A product accumulates in float64, where sparse sums stay in the dtype of X.
-    return np.asarray(X @ np.ones(X.shape[1])) if sp.issparse(X) else X.sum(1, dtype=np.float64)
-
-
-def share_counts(X):
-    """Return the share (d,) of each gene in all counts."""
-    totals = np.asarray(X.sum(axis=0, dtype=np.float64)).ravel()
-    return totals / (totals.sum() or 1.0)
-
-
 def keep_columns(X, mask):
     """Return the columns of X in a mask, X itself if these are all."""
     return X if mask.all() else X[:, mask]
@@ -182,11 +171,6 @@ def stabilise(X, transformation):
     return X
 
 
-def cut_rows(X, share=1):
-    """Return slices of the rows of X (n, d) that make its blocks, or a share of one."""
-    return gen_batches(X.shape[0], max(1, _BLOCK_ENTRIES // share // X.shape[1]))
-
-
 def normalise_rows(X, graph, factors, transformation, rows=slice(None)):
     """Return rows of counts X pooled, times their factors and transformed, always a new matrix."""
     own = X[rows]
@@ -205,8 +189,9 @@ def gene_moments(X, graph=None, factors=None, transform=None):
     """
     n_spots, n_genes = X.shape
     mean, variance, seen, squares = np.zeros((4, n_genes))
-    for rows in cut_rows(X, share=1 if sp.issparse(X) else _DENSE_SHARE):
-        block = X[rows]
+    entries = _BLOCK_ENTRIES // (1 if sp.issparse(X) else _DENSE_SHARE)
+    for start, stop, block in RowBlocks(X).blocks(entries=entries):
+        rows = slice(start, stop)
         if graph is not None:
             block = block + graph[rows] @ X
         if factors is not None:
@@ -242,34 +227,17 @@ def choose_genes(mean, variance, n_top):
 
 
 def choose_spatial_genes(X, graph, n_top):
-    """Return the mask of the ``n_top`` genes of highest spatial autocovariance.
+    """Return the mask of the ``n_top`` genes of highest spatial autocovariance in counts X.
 
-    Parameters
-    ----------
-    X : ndarray or CSR matrix of shape (n_spots, n_genes)
-        Counts.
-    graph : sparse matrix of shape (n_spots, n_spots)
-        Neighbours, without self edges.
-    n_top : int or None
-        Number of genes to choose; None chooses all.
-
-    Returns
-    -------
-    mask : ndarray of shape (n_genes,), bool
-        True for ``n_top`` genes, fewer where not so many are found in 1 % of the spots.
-
-    Notes
-    -----
-    The mean over the spots of a gene's own centred value times the mean of its neighbours', where
-    a value is the square root of the library-size normalised count: Moran's I before it is divided
-    by the variance, which for square roots of counts is noise of the same size for every gene.
+    They are fewer where not so many are found in 1 % of the spots. The mean over the spots of a
+    gene's own centred value times the mean of its neighbours', where a value is the square root of
+    the library-size normalised count: Moran's I before it is divided by the variance, which for
+    square roots of counts is noise of the same size for every gene.
     """
     n_spots, n_genes = X.shape
-    if n_top is None or n_top >= n_genes:
-        return np.ones(n_genes, dtype=bool)
     found = count_found(X) >= _LEAST_SHARE * n_spots
     found |= ~found.any()
-    library = library_sizes(X)
+    library, _ = RowBlocks(X).totals()
     factors = scale_factors(library, find_target(library, None))
     degree = np.asarray(graph.sum(axis=1), dtype=np.float64).ravel()
     weights = multiply_rows(graph.tocsr().astype(X.dtype), scale_factors(degree, 1.0), copy=False)

@@ -19,16 +19,8 @@ _NEIGHBORS = 18
 def select_genes(preprocessor, X, graph, library, coords, sections):
     """Return a mask (d,) of the genes of counts X (n, d) that a preprocessor keeps.
 
-    Parameters
-    ----------
-    preprocessor : ExpressionPreprocessor
-        Its parameters and ``target_sum_``.
-    X : ndarray or csr_matrix of shape (n, d)
-    graph : csr_matrix of shape (n, n) or None
-        That counts are pooled over.
-    library : ndarray of shape (n,)
-    coords, sections
-        Of the spots, for neighbours where none are pooled.
+    ``graph`` (n, n) or None is what counts are pooled over, ``library`` (n,) are their totals;
+    ``coords`` and ``sections`` give neighbours where none are pooled.
     """
     p, n_top = preprocessor, preprocessor.n_top_genes
     # Genes that differ from place to place; without places, from spot to spot.

@@ -3,15 +3,14 @@
 import numpy as np
 from sklearn.utils import check_random_state
 
+from .._spots._rows import RowBlocks
 from ._components import principal_components, sample_features
 from ._counts import (
     find_target,
     gene_moments,
     keep_columns,
-    library_sizes,
     multiply_rows,
     scale_factors,
-    share_counts,
     stabilise,
     to_dense,
 )
@@ -21,25 +20,16 @@ from ._pooling import cut_tiles, pool_tile
 __all__ = ["describe_counts", "finish", "learn_counts", "pool_library"]
 
 
-def learn_counts(model, X, graph, library, coords, sections):
-    """Set what a preprocessor learns: target sum, genes, scales and components.
+def learn_counts(model, X, graph, library, totals, coords, sections):
+    """Set what an ExpressionPreprocessor learns: target sum, genes, scales and components.
 
-    Parameters
-    ----------
-    model : ExpressionPreprocessor
-    X : ndarray or csr_matrix of shape (n, d)
-        Counts.
-    graph : csr_matrix of shape (n, n) or None
-        Neighbours whose counts are added to a spot's own.
-    library : ndarray of shape (n,)
-        Totals of the pooled counts.
-    coords, sections
-        Of the spots.
+    Counts X (n, d) are pooled over a graph (n, n) or None; ``library`` (n,) are the totals of that,
+    ``totals`` (d,) those of the genes.
     """
     model.n_features_in_ = X.shape[1]
     model.target_sum_ = find_target(library, model.target_sum)
     model.highly_variable_ = select_genes(model, X, graph, library, coords, sections)
-    model._gene_shares = share_counts(X)
+    model._gene_shares = totals / (totals.sum() or 1.0)
     if model.scale or model.n_components is not None:
         X = keep_columns(X, model.highly_variable_)
         factors = scale_factors(library, model.target_sum_)
@@ -64,19 +54,10 @@ def _learn_axes(model, features):
 def describe_counts(model, X, graphs, targets, coords=None, sections=None):
     """Return the dense features (n, k) of counts X (n, d) in each neighbourhood, tile by tile.
 
-    Parameters
-    ----------
-    model : ExpressionPreprocessor
-        Fitted.
-    X : ndarray or csr_matrix of shape (n, d)
-    graphs : list of csr_matrix of shape (n, n), or None
-        Without self edges.
-    targets : sequence of float
-        Total of each spot in each neighbourhood.
-    coords, sections
-        Of the spots: tiles of them share neighbours.
+    ``graphs`` (n, n), or None for the spots alone, have no self edges; the spots' totals become the
+    ``targets``, one for each. Tiles are cut by coords and sections, so that they share neighbours.
     """
-    library = library_sizes(X)
+    library, _ = RowBlocks(X).totals()
     X = keep_columns(X, model.highly_variable_)
     factors = [
         scale_factors(pool_library(library, graph), target)

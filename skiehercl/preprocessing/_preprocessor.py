@@ -15,9 +15,9 @@ from .._spots._arrays import validate_numbers
 from .._spots._checks import check_all_finite, warn_of_zeros
 from .._spots._conversion import convert_abundances
 from .._spots._gather import gather_counts
-from .._spots._rows import make_keys, match_keys
+from .._spots._rows import RowBlocks, make_keys, match_keys
 from .._utils._display import DocumentedEstimator
-from ._counts import keep_columns, library_sizes, normalise_rows, scale_factors
+from ._counts import keep_columns, normalise_rows, scale_factors
 from ._learning import describe_counts, finish, learn_counts, pool_library
 from ._pooling import build_pool
 
@@ -237,7 +237,7 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         keys, graph = (coords is None and getattr(self, "_pooled", None)) or (None, None)
         if graph is None or not match_keys(make_keys(X), keys):
             graph = build_pool(self.pool, X.shape[0], coords, sections)
-        warn_of_zeros(pool_library(library_sizes(X), graph), "spots")
+        warn_of_zeros(pool_library(RowBlocks(X).totals()[0], graph), "spots")
         return self._describe(X, graph, coords, sections)
 
     def get_feature_names_out(self, input_features: object = None) -> Array:
@@ -266,8 +266,9 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         X = self._check_counts(X, sections, base, reset=True)
         graph = build_pool(self.pool, X.shape[0], coords, sections)
         self._pooled = None if graph is None else (make_keys(X), graph)  # scorers bring X alone
-        library = pool_library(library_sizes(X), graph)
-        learn_counts(self, X, graph, library, coords, sections)
+        library, totals = RowBlocks(X).totals()
+        library = pool_library(library, graph)
+        learn_counts(self, X, graph, library, totals, coords, sections)
         warn_of_zeros(library, "spots")
         kept = np.flatnonzero(self.highly_variable_)
         warn_of_zeros(self._gene_shares[kept], "genes kept", columns=kept)
@@ -277,7 +278,7 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
         """Return the features of counts X (n, d), pooled over a graph or None."""
         if self.n_components is not None:
             return describe_counts(self, X, [graph], [self.target_sum_], coords, sections)[0]
-        factors = scale_factors(pool_library(library_sizes(X), graph), self.target_sum_)
+        factors = scale_factors(pool_library(RowBlocks(X).totals()[0], graph), self.target_sum_)
         X = keep_columns(X, self.highly_variable_)
         return finish(self, normalise_rows(X, graph, factors, self.transformation))
 

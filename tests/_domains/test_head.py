@@ -355,12 +355,6 @@ def test_refinement_leaves_isolated_spots_and_uniform_tissue_alone():
     assert not refine_probabilities(uniform, mean).argmax(axis=1).any()
 
 
-def test_refinement_without_weight_changes_nothing():
-    mean = neighbor_mean_matrix(SpatialKNNGraph(4).fit_transform(GRID))
-    probabilities = np.random.RandomState(0).dirichlet(np.ones(3), 144)
-    np.testing.assert_allclose(refine_probabilities(probabilities, mean, 0.0), probabilities)
-
-
 # -- smoothing ---------------------------------------------------------------------------------
 
 

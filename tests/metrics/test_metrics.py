@@ -16,6 +16,7 @@ from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks._choices import compare_choices
 from skiehercl import NonSpatialClusterer, SpotLayout
 from skiehercl.graph import SpatialKNNGraph
 from skiehercl.metrics import (
@@ -27,7 +28,7 @@ from skiehercl.metrics import (
     pas_score,
     silhouette_embedding,
 )
-from skiehercl.model_selection import WholeSectionSplit, compare_choices
+from skiehercl.model_selection import WholeSectionSplit
 
 TRUTH = ["L1", "NA", "L2", "L2", "WM", "L1", "WM", "NA", "L2"]
 PRED = np.array([0, 1, 1, 1, 2, 0, 1, 0, 1])
@@ -327,20 +328,6 @@ def test_search_keeps_truth_and_blind_scores_apart(blobs):
         blind = compare_choices(clone(search).fit(X, shuffled, coords=X))
     kept = ["candidate", "blind_neg_pas", "blind_silhouette"]
     pd.testing.assert_frame_equal(blind.loc[kept[1:], kept], table.loc[kept[1:], kept])
-
-
-def test_compare_choices_of_a_single_score_and_of_an_unfitted_search(blobs):
-    X = blobs[0]
-    search = GridSearchCV(
-        KMeans(n_init=1, random_state=0),
-        {"n_clusters": [2, 3]},
-        cv=WholeSectionSplit(),
-        scoring=make_domain_scorer("blind_silhouette"),
-    )
-    with pytest.raises(ValueError, match="GridSearchCV isn't fitted"):
-        compare_choices(search)
-    table = compare_choices(search.fit(X))
-    assert table.index.tolist() == ["blind_silhouette"] and table["chosen"].tolist() == ["blind"]
 
 
 # ------------------------------------------------- coherence, against plain references
