@@ -39,7 +39,7 @@ class ImageGain(NamedTuple):
 
 
 def measure_gain(image, own, around, coords, sections=None):
-    """Measure how much better a spot's own genes are told with the image than without.
+    """Measure how much better a spot's own genes are predicted with the image than without.
 
     Two ridge regressions predict the spots' own components in blocks of tissue that they haven't
     seen: from the neighbours', and from the neighbours' and the image. The gain is the covariance
@@ -48,21 +48,9 @@ def measure_gain(image, own, around, coords, sections=None):
     the others are noise, or vary from cell to cell, and know of no domains. An image that tells
     what the neighbours tell (white matter from grey) adds nothing.
 
-    Parameters
-    ----------
-    image : ndarray of shape (n, k)
-    own : ndarray of shape (n, d)
-        Components of the spots; the leading 30 count.
-    around : ndarray of shape (n, d_around) or None
-        Neighbours' means, the spot itself left out; None, without neighbours: the gain is a share
-        of the variance, and the blocks are random.
-    coords : ndarray of shape (n, 2) or None
-    sections : ndarray of shape (n,), int, or None
-
-    Returns
-    -------
-    ImageGain
-        Zero where there are too few spots for three blocks, or nothing varies.
+    ``around`` (n, d) are the neighbours' means, the spot itself left out; without neighbours, None,
+    the gain is a share of the variance, and the blocks are random. It is zero where there are too
+    few spots for three blocks, or nothing varies.
     """
     rows = np.arange(len(image))
     if len(rows) > _MOST_ROWS:

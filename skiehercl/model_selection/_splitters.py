@@ -56,18 +56,7 @@ class WholeSectionSplit(BaseCrossValidator):
         yield everything, everything.copy()
 
     def get_n_splits(self, X: object = None, y: object = None, groups: object = None) -> int:
-        """Return 1.
-
-        Parameters
-        ----------
-        X, y, groups : object
-            Ignored.
-
-        Returns
-        -------
-        n_splits : int
-            1.
-        """
+        """Return 1, whatever the parameters."""
         return 1
 
 
@@ -125,18 +114,7 @@ class SpatialBlockSplit(BaseCrossValidator):
         self.random_state = random_state
 
     def get_n_splits(self, X: object = None, y: object = None, groups: object = None) -> int:
-        """Return the number of folds.
-
-        Parameters
-        ----------
-        X, y, groups : object
-            Ignored.
-
-        Returns
-        -------
-        n_splits : int
-            Number of folds.
-        """
+        """Return the number of folds, whatever the parameters."""
         return self.n_splits
 
     def split(

@@ -16,20 +16,8 @@ _ENTRY = 8  # of a sparse matrix: float32 and int32
 def count_genes(shape, n_kept, density, n_neighbors, is_projected, n_described):
     """Count the choice of genes, then their components: tiles of pooled counts beside all own.
 
-    Parameters
-    ----------
-    shape : (int, int)
-        Of the counts.
-    n_kept : int
-        Genes that are kept.
-    density : float or None
-        Share of the counts that are stored, None: they are dense.
-    n_neighbors : int
-        Neighbours in the widest graph.
-    is_projected : bool
-        Whether components are made.
-    n_described : int
-        Components of a spot in all neighbourhoods.
+    ``shape`` is that of the counts, ``density`` the share of them that is stored (None: dense);
+    ``n_neighbors`` those of the widest graph, ``n_described`` a spot's components in all of them.
     """
     n, n_genes = shape
     selection, kept = 0, _count_kept(n_genes, n_kept, density)
