@@ -114,6 +114,8 @@ search = GridSearchCV(
     cv=WholeSectionSplit(),
 ).fit(section, section.obs["domain"])
 scores = ["ari", "blind_silhouette", "blind_morans_i"]
-results = pd.DataFrame(search.cv_results_).rename(columns=lambda name: name.removeprefix("mean_test_"))
+results = pd.DataFrame(search.cv_results_).rename(
+    columns=lambda name: name.removeprefix("mean_test_")
+)
 chosen = {name: results.loc[results[name].idxmax(), ["params", *scores]] for name in scores}
 pd.DataFrame(chosen).T
