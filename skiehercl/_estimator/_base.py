@@ -186,6 +186,8 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
         # A copy learns: a fit that fails then leaves nothing behind.
         fitted, parts = copy.copy(self), self._take_parts()
         spots = fitted._gather(X, split_second(y, coords), image_features, sections, reset=True)
+        # Of a sample of sections, they are larger than what is seen of them.
+        spots.section_size = fitted.__dict__.pop("_section_size", spots.section_size)
         candidates = list_candidates(self.n_clusters, len(spots))
         check_placed(spots.genes, fitted.input_, spots.coords is not None)
         fitted._spot_keys = make_keys(spots.genes)

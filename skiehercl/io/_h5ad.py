@@ -8,6 +8,7 @@ afterwards. It does so in a thread of its own, as signals raise in the main thre
 import io
 import shutil
 import threading
+import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -138,7 +139,7 @@ def _check(adata):
     import h5py
 
     adata.strings_to_categoricals()
-    with h5py.File("check", "w", driver="core", backing_store=False) as store:
+    with h5py.File(f"check-{uuid.uuid4()}", "w", driver="core", backing_store=False) as store:
         for place, value in _list_parts(adata):
             _check_part(value, place, store)
 

@@ -1,0 +1,205 @@
+"""Many sections: learned once from a sample of all, then labelled one by one, here or on Dask."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+from sklearn.base import clone
+
+from .._utils._memory import digest_files
+from .._utils._version import __version__
+from ..graph._tiles import draw_tiles
+from ._annotation import annotate
+from ._files import check_writable, read_section, write_labelled
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from .._estimator._base import SpatialClusterer
+    from .._typing import PathLike
+
+__all__ = ["fit_sections", "name_outputs"]
+
+_COLUMN = "skiehercl_section"  # only while sections are fitted or predicted
+# Spots of a tile of the sample.
+_TILE = 2048
+_MODEL = "model.safetensors"
+
+
+def fit_sections(
+    estimator: SpatialClusterer,
+    paths: Sequence[PathLike],
+    out_dir: PathLike,
+    *,
+    key: str = "domain_pred",
+    n_learned: int = 40_000,
+    client: Any = None,
+) -> SpatialClusterer:
+    """Fit one model to many sections and write each of them with its domains.
+
+    The model is learned from tiles of all sections, in equal shares; then each section is read,
+    labelled and written by itself, so that memory holds the sample and one section. A run that is
+    repeated goes on: the model and the sections that are written already are kept.
+
+    Parameters
+    ----------
+    estimator : IEHERCLClusterer or SmoothedMixture
+        Unfitted; its ``random_state`` should be an int. Image features have to be in ``obsm``.
+    paths : sequence of str or path-like
+        What :func:`read_section` reads. Genes are matched by name: those that all sections have.
+    out_dir : str or path-like
+        Folder, made if it isn't there, for the model and an ``.h5ad`` of each section, by its name.
+    key : str, default="domain_pred"
+        As in :func:`annotate`.
+    n_learned : int, default=40000
+        Spots that the model is learned from, about; all of them where there are fewer.
+    client : dask.distributed.Client, default=None
+        Its workers draw the samples and label the sections, each of which is a task that is
+        repeated where a worker dies; they need to see ``paths`` and ``out_dir``. Labels don't
+        depend on their number. None: one after the other in this process.
+
+    Returns
+    -------
+    SpatialClusterer
+        Fitted to the sample, also in ``out_dir``.
+
+    Raises
+    ------
+    ValueError
+        If two sections have one name, or no gene is in all of them.
+
+    See Also
+    --------
+    skiehercl.IEHERCLClusterer.predict : Domains of one more section by the fitted model.
+    """
+    paths = [os.path.abspath(os.fspath(path)) for path in paths]
+    outs = name_outputs(out_dir, paths)
+    os.makedirs(out_dir, exist_ok=True)
+    for out in outs:
+        check_writable(out)
+    run = _make_runner(client)
+    digests = run(digest_files, paths)
+    parts = [repr(estimator.get_params()), digests, n_learned, __version__]
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    model_path = os.path.join(os.fspath(out_dir), f"{digest[:12]}-{_MODEL}")
+    share = max(1, n_learned // len(paths))
+    if os.path.exists(model_path):
+        model = type(estimator).load(model_path)
+    else:
+        drawn = run(_draw, paths, [estimator.layout] * len(paths), [share] * len(paths))
+        model = _learn(clone(estimator), drawn, paths)
+        model.save(model_path)
+    left = [(path, out) for path, out in zip(paths, outs, strict=True)]
+    left = [(path, out) for path, out in left if not _is_written(out, key, digest)]
+    if left:
+        common = [[value] * len(left) for value in (estimator.layout, model, key, digest)]
+        run(_label, *zip(*left, strict=True), *common)
+    return model
+
+
+def name_outputs(folder, paths):
+    """Return a file in `folder` for each section, by the last part of its path.
+
+    Raises
+    ------
+    ValueError
+        If two sections would get one name.
+    """
+    names = []
+    for path in paths:
+        whole = os.path.abspath(path)
+        if os.path.basename(whole) == "outs":  # Space Ranger's, in the folder of the sample
+            whole = os.path.dirname(whole)
+        stem, ending = os.path.splitext(os.path.basename(whole))
+        known = ending.lower() in (".h5ad", ".zarr", ".zip")
+        names.append((stem if known else os.path.basename(whole)) + ".h5ad")
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise ValueError(
+                f"{paths[names.index(name)]!r} and {paths[i]!r} would both be written to {name!r}: "
+                "rename one, or fit them by two runs"
+            )
+    return [os.path.join(os.fspath(folder), name) for name in names]
+
+
+def _make_runner(client):
+    """Return what runs a function for all elements of some sequences, here or by a client."""
+    if client is None:
+        return lambda function, *sequences: list(map(function, *sequences))
+
+    def run(function, *sequences):
+        futures = client.map(function, *sequences, pure=False, batch_size=1)
+        try:
+            return client.gather(futures)
+        except BaseException:
+            client.cancel(futures)
+            raise
+
+    return run
+
+
+def _name_sections(adata, path, column):
+    """Write the section of each spot, by its file and what that tells apart itself."""
+    name = os.path.basename(path)
+    own = "" if column is None else "/" + adata.obs[column].astype(str)
+    adata.obs[_COLUMN] = name + own
+
+
+def _read(path, layout):
+    adata = read_section(path, spatial_key="spatial" if layout is None else layout.coords_key)
+    _name_sections(adata, path, None if layout is None else layout.section_key)
+    return adata
+
+
+def _draw(path, layout, n_drawn):
+    """Return tiles of a section as an AnnData, and the size of what it holds of sections."""
+    adata = _read(path, layout)
+    codes = np.unique(adata.obs[_COLUMN], return_inverse=True)[1]
+    key = "spatial" if layout is None else layout.coords_key
+    coords = None if key is None else np.asarray(adata.obsm[key])
+    tiles = draw_tiles(adata.n_obs, n_drawn, _TILE, coords, codes, random_state=0)
+    sample = adata[np.sort(np.concatenate(tiles))].copy()
+    return sample, float(np.median(np.bincount(codes)))
+
+
+def _learn(estimator, drawn, paths):
+    import anndata
+
+    samples, sizes = zip(*drawn, strict=True)
+    common = set.intersection(*(set(sample.var_names) for sample in samples))
+    if not common:
+        raise ValueError(
+            f"the {len(paths)} sections have no gene in common (the first of {paths[0]!r} is "
+            f"{samples[0].var_names[0]!r}, of {paths[-1]!r} {samples[-1].var_names[0]!r}): give "
+            "all names of one kind, such as adata.var_names = adata.var['gene_ids']"
+        )
+    joint = samples[0]
+    if len(samples) > 1:
+        joint = anndata.concat(samples, join="inner", index_unique="-", uns_merge="same")
+    estimator.set_params(layout__section_key=_COLUMN)
+    # Neighbourhoods are as wide as whole sections have them.
+    estimator._section_size = int(np.median(sizes))
+    return estimator.fit(joint)
+
+
+def _label(path, out, layout, model, key, digest):
+    """Write a section with its domains."""
+    adata = _read(path, layout)
+    annotate(adata, model, key)
+    del adata.obs[_COLUMN]
+    adata.uns[key]["digest"] = digest
+    write_labelled(adata, out)
+
+
+def _is_written(path, key, digest):
+    import h5py
+
+    with contextlib.suppress(OSError, KeyError, ValueError), h5py.File(path, "r") as file:
+        return file[f"uns/{key}/digest"].asstr()[()] == digest
+    return False

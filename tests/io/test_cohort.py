@@ -1,0 +1,95 @@
+"""Many sections: one model, each section written by itself, with or without Dask."""
+
+import anndata
+import numpy as np
+import pytest
+from sklearn.metrics import adjusted_rand_score
+
+from skiehercl import SmoothedMixture
+from skiehercl.datasets import make_tissue
+from skiehercl.io import _cohort, fit_sections
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sections")
+    whole = make_tissue(900, 3, n_genes=60, random_state=0)
+    strip = np.argsort(np.argsort(whole.obsm["spatial"][:, 0])) // 300
+    for number in range(3):
+        tissue = whole[strip == number].copy()
+        if number == 1:  # genes in another order, one of them missing
+            tissue = tissue[:, ::-1][:, 1:].copy()
+        tissue.write_h5ad(folder / f"s{number}.h5ad")
+    return [folder / f"s{number}.h5ad" for number in range(3)]
+
+
+def read_labels(folder):
+    found = {path.name: anndata.read_h5ad(path) for path in sorted(folder.glob("s*.h5ad"))}
+    return {name: adata.obs["domain_pred"].to_numpy().astype(str) for name, adata in found.items()}
+
+
+def test_each_section_is_labelled(paths, tmp_path):
+    model = fit_sections(SmoothedMixture(3, random_state=0), paths, tmp_path / "out")
+    labels = read_labels(tmp_path / "out")
+    assert list(labels) == ["s0.h5ad", "s1.h5ad", "s2.h5ad"]
+    for path in paths:
+        truth = anndata.read_h5ad(path).obs["domain"]
+        assert adjusted_rand_score(truth, labels[path.name]) > 0.4
+    assert len(model.labels_) == 900
+    written = anndata.read_h5ad(tmp_path / "out" / "s1.h5ad")
+    new = set(written.obs) - set(anndata.read_h5ad(paths[1]).obs)
+    assert new == {"domain_pred", "domain_pred_confidence"}
+    joint = np.concatenate(list(labels.values()))
+    assert adjusted_rand_score(joint, model.labels_) > 0.95
+
+
+def test_learned_from_a_sample(paths, tmp_path):
+    model = fit_sections(SmoothedMixture(3, random_state=0), paths, tmp_path / "out", n_learned=450)
+    assert 450 <= len(model.labels_) < 900
+    assert {graph.n_neighbors for graph in model.features_.graphs_} == {1, 2, 3, 5}
+    assert len(np.concatenate(list(read_labels(tmp_path / "out").values()))) == 900
+
+
+def test_a_repeated_run_goes_on(paths, tmp_path, monkeypatch):
+    fit_sections(SmoothedMixture(3, random_state=0), paths, tmp_path / "out")
+    first = read_labels(tmp_path / "out")
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    (tmp_path / "out" / "s1.h5ad").unlink()
+    monkeypatch.setattr(_cohort, "_learn", None)  # not asked again
+    fit_sections(SmoothedMixture(3, random_state=0), paths, tmp_path / "out")
+    again = read_labels(tmp_path / "out")
+    np.testing.assert_array_equal(again["s1.h5ad"], first["s1.h5ad"])
+    kept = [path for path, time in times.items() if path.stat().st_mtime_ns == time]
+    assert len(kept) == 3  # the model and two sections
+
+
+def test_other_parameters_are_another_run(paths, tmp_path):
+    fit_sections(SmoothedMixture(3, random_state=0), paths[:2], tmp_path / "out")
+    fit_sections(SmoothedMixture(4, random_state=0), paths[:2], tmp_path / "out")
+    assert max(len(set(one)) for one in read_labels(tmp_path / "out").values()) == 4
+
+
+def test_sections_need_names_and_genes_of_their_own(paths, tmp_path):
+    with pytest.raises(ValueError, match="would both be written"):
+        fit_sections(SmoothedMixture(3), [paths[0], paths[0]], tmp_path / "out")
+    other = anndata.read_h5ad(paths[1])
+    other.var_names = [f"other{i}" for i in range(other.n_vars)]
+    other.write_h5ad(tmp_path / "other.h5ad")
+    with pytest.raises(ValueError, match="no gene in common"):
+        fit_sections(SmoothedMixture(3), [paths[0], tmp_path / "other.h5ad"], tmp_path / "out")
+
+
+@pytest.mark.parametrize("n_workers", [2])
+def test_workers_find_the_same(paths, tmp_path, n_workers):
+    distributed = pytest.importorskip("distributed")
+    fit_sections(SmoothedMixture(3, random_state=0), paths, tmp_path / "here")
+    with (
+        distributed.LocalCluster(
+            n_workers=n_workers, threads_per_worker=1, processes=False, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        fit_sections(SmoothedMixture(3, random_state=0), paths, tmp_path / "there", client=client)
+    here, there = read_labels(tmp_path / "here"), read_labels(tmp_path / "there")
+    for name in here:
+        np.testing.assert_array_equal(here[name], there[name])
