@@ -13,6 +13,7 @@ from ._domains._head import MixtureHead
 from ._estimator._base import SpatialClusterer
 from ._estimator._parameters import CONSTRAINTS, PRESETS, check_parameters
 from ._estimator._stored import STORED_IEHERCL
+from ._features._options import N_COMPONENTS
 from ._spots._graphs import name_graphs
 from ._training._options import HybridEncoder, LossOptions, Trainer, TrainingPlan
 from ._utils._memory import open_memory
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["IEHERCLClusterer"]
 
-_DEFAULT_COMPONENTS = 50
 _SMOOTH_LESS = ", or smooth less with refine_neighbors=None in MixtureHead"
 
 
@@ -309,7 +309,7 @@ class IEHERCLClusterer(SpatialClusterer):
             graph=name_graphs(self.graph),
             preprocessor=self.preprocessor,
             random_state=seed,
-            n_components=_DEFAULT_COMPONENTS,
+            n_components=N_COMPONENTS,
         )
         plan = TrainingPlan(
             candidates[0],  # with several to choose from, no loss depends on the number

@@ -1,5 +1,6 @@
 """Bytes that finding the domains takes, from the sizes of the arrays that are held at once."""
 
+from ..graph._search import BYTES_PER_EDGE
 from ._consensus import _CHUNK
 from ._head import _BLOCK_ROWS, _SPOTS_PER_VOTE, _VOTES, _WARD_ROWS, MixtureHead
 from ._mixture import _MOST_ROWS as _LEARNED_ROWS
@@ -7,8 +8,6 @@ from ._n_clusters import _MOST_ROWS
 from ._ward import _WARD_LIMIT
 
 __all__ = ["count_choice", "count_head", "count_mixture", "count_ward"]
-
-_VOTE = 76  # bytes of a neighbour that votes: as found, as weighted, as joined and as sorted
 
 
 def count_head(head, n_spots, n_sections, n_clusters, latent_size, n_voters):
@@ -26,7 +25,7 @@ def count_head(head, n_spots, n_sections, n_clusters, latent_size, n_voters):
     votes = head.refine_neighbors
     if votes == "auto":
         votes = min(n_spots // n_sections // _SPOTS_PER_VOTE, _VOTES[1])
-    refine = n_spots * (_VOTE * (votes or 0) + 24 * n_clusters)
+    refine = n_spots * (BYTES_PER_EDGE * (votes or 0) + 24 * n_clusters)
     smoothed = 16 * latent_size * n_spots * n_voters if head.smooth else 0
     return smoothed + max(learn, 16 * n_spots * n_clusters + block, refine)
 

@@ -30,7 +30,7 @@ from .._utils._settings import standard_settings
 from .._utils._validation import fit_context
 from ..graph import SpatialKNNGraph
 from ..preprocessing import ExpressionPreprocessor
-from ._footprint import foresee
+from ._footprint import warn_if_memory_short
 from ._stored import import_stored
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
         check_placed(spots.genes, fitted.input_, spots.coords is not None)
         fitted._spot_keys = make_keys(spots.genes)
         fitted.__dict__.pop("n_clusters_curve_", None)  # that of an earlier fit
-        needs = foresee(fitted, spots, fitted.input_ != "features")
+        needs = warn_if_memory_short(fitted, spots, fitted.input_ != "features")
         with standard_settings(needs):
             spots = fetch(spots)
             section = fitted._learn(spots, candidates, parts)

@@ -10,8 +10,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from .._storage._registry import stored
 from .._utils._options import Options
 
-__all__ = ["INPUTS", "SpotFeatures"]
+__all__ = ["INPUTS", "N_COMPONENTS", "SpotFeatures"]
 
+# What n_components="auto" is before the network.
+N_COMPONENTS = 50
 INPUTS = ("auto", "counts", "log1p", "features")
 # What pooling="auto" means for each kind of input (see benchmarks/decisions.md); the other kind
 # has no such mean.

@@ -13,6 +13,16 @@ _TIE = 1e-3
 MOST_TIES = 12
 # Queries that are searched for at once.
 _QUERY_BLOCK = 2**16
+# Bytes of an edge in making a graph: as found, as weighted, as joined and as sorted.
+BYTES_PER_EDGE = 76
+
+
+def count_links(n_points, sizes):
+    """Return the bytes that graphs of these numbers of neighbours take, cut from the widest."""
+    k = max(sizes)
+    candidates = 24 * min(n_points, _QUERY_BLOCK) * (k + 1 + MOST_TIES)
+    made = max(BYTES_PER_EDGE * k, 37 * k + 12 * sum(sizes))
+    return max(candidates + 48 * k * n_points, n_points * made)
 
 
 def find_nearest(tree, queries, own, n_neighbors, workers, include_ties=False):

@@ -6,10 +6,10 @@ from ._components import _LEARNED_SPOTS, _MOST_DENSE_GENES, takes_covariance
 from ._counts import _BLOCK_ENTRIES, _GENE_BLOCK_ENTRIES
 from ._pooling import _TILE_ENTRIES
 
-__all__ = ["count_genes", "count_left"]
+__all__ = ["LARGEST_SMALL", "count_genes", "count_left"]
 
 # The largest array that glibc may take from its heap; twice that is the most that it leaves there.
-_LARGEST_SMALL = 2**25
+LARGEST_SMALL = 2**25
 _ENTRY = 8  # of a sparse matrix: float32 and int32
 
 
@@ -49,7 +49,7 @@ def count_left(shape, n_kept, density, n_neighbors):
     """Count what of a tile stays in the heap: all below twice the largest array freed."""
     n, n_genes = shape
     freed = 4 * min(n, _LEARNED_SPOTS) * n_kept, 8 * n_kept**2
-    largest = max((size for size in freed if size <= _LARGEST_SMALL), default=0)
+    largest = max((size for size in freed if size <= LARGEST_SMALL), default=0)
     left = _count_pooled(n, n_kept, n_neighbors)
     return left if left + n * _count_kept(n_genes, n_kept, density) < 2 * largest else 0
 
