@@ -20,8 +20,9 @@ import time
 import numpy as np
 import torch
 
+from skiehercl._objective._anchors import AnchorWalk
 from skiehercl._objective._losses import contrastive_loss
-from skiehercl._objective._walk import AnchorWalk, ExactWalk
+from skiehercl._objective._walk import ExactWalk
 
 from . import _harness as harness
 

@@ -51,12 +51,10 @@ class IEHERCLClusterer(SpatialClusterer):
     from Ward's clusters at several depths of the embedding of each training, vote on the domains.
 
     With the defaults the network starts as the projection on the neighbourhoods' principal
-    components, and 50 steps of training move it little: over 19 sections they add +.013
-    ± .010 (standard error) to the ARI, all of it on sections of a few hundred spots; more steps
-    add nothing. The image's encoders start, and end, as the ridge regression of the genes' latent
-    on the image's components, so that what attention fuses is measured and predicted expression;
-    the components keep a few units for themselves. The defaults are one set for all tissues, chosen
-    by measurement (``benchmarks/decisions.md``); ``from_preset("paper")`` has the paper's settings.
+    components, and the training moves it little. The image's encoders start, and end, as the ridge
+    regression of the genes' latent on the image's components, so that what attention fuses is
+    measured and predicted expression. The defaults are one set for all tissues, chosen by
+    measurement (``benchmarks/decisions.md``); ``from_preset("paper")`` has the paper's settings.
 
     Parameters
     ----------
@@ -67,16 +65,13 @@ class IEHERCLClusterer(SpatialClusterer):
     lambda_rec : float, default=1.0
         Weight lambda_1 of the reconstruction losses (9) in the objective (18).
     lambda_contrast : float, default=0.1
-        Weight lambda_2 of the contrastive loss (13); 0 leaves it out. In 50 passes over the spots
-        0.1 gave .673 and 0 .643 on seven sections (one seed), 0.3 less than 0.1.
+        Weight lambda_2 of the contrastive loss (13); 0 leaves it out.
     lambda_ot : float, default=0.0
-        Weight lambda_3 of the Sinkhorn divergence (17); 0 leaves it out. In place of the contrast
-        0.1 gave .612 and 1 .603 on the same sections, beside it 0.01 nothing at three times the
-        time.
+        Weight lambda_3 of the Sinkhorn divergence (17); 0 leaves it out, which is faster and no
+        worse.
     walk_length : int, default=5
-        Steps t of the random walk (12); 0 is the contrast without a walk. As printed it hardly does
-        anything: T is of the order of 1 / cluster size, and (13) with any t differs by 1e-4 of the
-        loss from (13) without a walk, so a search over t finds nothing.
+        Steps t of the random walk (12); 0 is the contrast without a walk. It hardly changes the
+        loss, so a search over it finds nothing.
     graph : graph transformer, sparse matrix, str, list of them, or None, default=None
         Neighbourhoods, such as :class:`SpatialKNNGraph` or :class:`SpatialRadiusGraph`; several
         make GraphSAGE see several scales. None: the 6, 12, 18 and 30 nearest spots and those
@@ -86,8 +81,7 @@ class IEHERCLClusterer(SpatialClusterer):
         ``obsp``, such as "spatial_connectivities" of squidpy: each AnnData brings its own.
     preprocessor : ExpressionPreprocessor or None, default=None
         Preprocessing of counts. None: log-normalised, the 2,000 genes of highest spatial
-        autocovariance (without coordinates 3,000 highly variable ones). Chosen by dispersion
-        instead, her2st B1 had an ARI of .00 and not .30.
+        autocovariance (without coordinates 3,000 highly variable ones).
     features : SpotFeatures or None, default=None
         What is made of genes and image before the network sees them.
     network : HybridEncoder or None, default=None
@@ -101,8 +95,7 @@ class IEHERCLClusterer(SpatialClusterer):
     layout : SpotLayout or None, default=None
         Where a packed X or an AnnData has what.
     n_init : int, default=1
-        Trainings from different seeds; all of them vote. Three took three times as long as one
-        and were no better (.472 and .468 on 21 sections that nothing was chosen on).
+        Trainings from different seeds; all of them vote. One is as good as three.
     max_iter : int, default=50
         Most steps of a training, each on one batch, so that a section's size doesn't decide how
         far the network goes; 0: the network stays as it starts (needs ``init="pca"``).
@@ -118,8 +111,8 @@ class IEHERCLClusterer(SpatialClusterer):
     checkpoint : str, path or None, default=None
         Folder that keeps the state of each training. A fit that was interrupted, even killed, and
         is repeated goes on from there and finds the labels that it would have found undisturbed;
-        finished trainings aren't repeated. What is there of other data or parameters is an error.
-        Needs a ``random_state``.
+        finished trainings aren't repeated. Raises an error if the folder holds checkpoints of
+        other data or parameters. Needs a ``random_state``.
     random_state : int, RandomState instance or None, default=None
         Seed of weights, batches and samples. An int gives the same labels on every run.
     verbose : bool or int, default=False
@@ -130,7 +123,7 @@ class IEHERCLClusterer(SpatialClusterer):
     labels_ : ndarray of shape (n_spots,), int
         Domain of each spot, 0 the largest.
     probabilities_ : ndarray of shape (n_spots, n_clusters)
-        How far trainings, mixtures and neighbours agree on each domain; rows sum to 1.
+        Share of the votes for each domain, over trainings, mixtures and neighbours; rows sum to 1.
     embedding_ : ndarray of shape (n_spots, latent_size)
         Fused latent Z (6), the mean over the trainings; of the first one if ``init="random"``.
     attention_ : dict of str to ndarray of shape (n_spots, n_views)
@@ -141,8 +134,8 @@ class IEHERCLClusterer(SpatialClusterer):
     cluster_centers_ : ndarray of shape (n_clusters, latent_size)
         Mean embedding of each domain.
     image_evidence_ : float or None
-        What the image adds to the neighbours' genes in telling a spot's own, in left-out blocks
-        of tissue, as a share of what the neighbours tell; negative where it misleads.
+        How much better the spot's genes are predicted in left-out blocks when the image is added
+        to the neighbours' genes, relative to the neighbours alone; negative where it misleads.
         ``image_prior="auto"`` uses the image above 0.005 and three standard errors; otherwise all
         of ``attention_["modality"]`` is on the genes. None without an image.
     image_evidence_error_ : float or None

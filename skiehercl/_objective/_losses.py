@@ -61,28 +61,8 @@ def reconstruction_loss(x, x_hat):
 
 
 def total_reconstruction_loss(parts):
-    """Sum of the reconstruction losses, L_rec of equation (9).
-
-    Parameters
-    ----------
-    parts : dict of Tensor or iterable of Tensor
-        Scalars from :func:`reconstruction_loss`, one per decoder; None stands for a decoder
-        that the network does not have.
-
-    Returns
-    -------
-    Tensor, scalar
-
-    Raises
-    ------
-    ValueError
-        If no part is left.
-    """
-    values = parts.values() if isinstance(parts, dict) else parts
-    values = [value for value in values if value is not None]
-    if not values:
-        raise ValueError("parts is empty: pass the loss of at least one decoder")
-    return torch.stack(values).sum()
+    """Sum of the scalars of :func:`reconstruction_loss`, {decoder: Tensor}, L_rec of (9)."""
+    return torch.stack(list(parts.values())).sum()
 
 
 def contrastive_loss(z, views, transition, temperature=0.5):
@@ -201,7 +181,7 @@ def objective(terms, weights):
     ----------
     terms : dict of str to Tensor
         Scalar losses by name, such as ``{"reconstruction": ..., "contrast": ...,
-        "transport": ...}``; None stands for a term that was not computed.
+        "transport": ...}``.
     weights : dict of str to float
         The lambdas, by the same names. A term of weight 0 is left out, so that it cannot spread
         a non-finite value.
@@ -213,7 +193,7 @@ def objective(terms, weights):
     Raises
     ------
     ValueError
-        If a term has no weight, or no term is left.
+        If no term is left.
 
     Examples
     --------
@@ -222,14 +202,7 @@ def objective(terms, weights):
     >>> objective(terms, {"reconstruction": 10.0, "contrast": 1.0})
     tensor(23.)
     """
-    unweighted = sorted(set(terms) - set(weights))
-    if unweighted:
-        raise ValueError(f"weights has no entry for {unweighted}: give every term a weight")
-    active = [
-        weights[name] * term
-        for name, term in terms.items()
-        if term is not None and weights[name] != 0
-    ]
+    active = [weights[name] * term for name, term in terms.items() if weights[name] != 0]
     if not active:
         raise ValueError("no loss term has a non-zero weight: there is nothing to optimise")
     return torch.stack(active).sum()

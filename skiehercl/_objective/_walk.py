@@ -1,24 +1,14 @@
 """Affinity and random walk between spots, equations (10), (11) and (12).
 
 The paper forms the N x N affinity and names it as its bottleneck. Here it exists only for small
-sections (:class:`ExactWalk`); large ones walk through anchors (:class:`AnchorWalk`).
+sections (:class:`ExactWalk`); large ones walk through anchors (``_anchors``).
 """
 
 import torch
 
-from ._anchors import N_ANCHORS, N_NEAREST, AnchorWalk, place_anchors
 from ._rows import check_sigma, check_walk, squared_distances, unit_rows
 
-__all__ = [
-    "EXACT_LIMIT",
-    "AnchorWalk",
-    "ExactWalk",
-    "affinity",
-    "make_walk",
-    "place_anchors",
-    "transition",
-    "walk_matrix",
-]
+__all__ = ["EXACT_LIMIT", "ExactWalk", "affinity", "transition", "walk_matrix"]
 
 # Up to here the exact walk (25 MB in float32) is cheaper than the anchors, and it is exact.
 EXACT_LIMIT = 2500
@@ -125,43 +115,3 @@ class ExactWalk:
     def n_bytes(self):
         """Memory that the walk takes."""
         return self.matrix.nbytes
-
-
-def make_walk(
-    x,
-    walk_length,
-    alpha=0.5,
-    sigma=0.1,
-    mode="auto",
-    n_anchors=N_ANCHORS,
-    n_nearest=N_NEAREST,
-    anchors=None,
-    random_state=None,
-):
-    """Walk that suits the number of spots.
-
-    Parameters
-    ----------
-    x : Tensor of shape (N, d)
-        Features, brought to unit length as in :func:`affinity`.
-    walk_length, alpha, sigma
-        See :func:`walk_matrix` and :func:`affinity`.
-    mode : {"auto", "exact", "anchors"}, default="auto"
-        "auto" is exact up to 2,500 spots.
-    n_anchors, n_nearest, anchors, random_state
-        See :class:`AnchorWalk`; not read by the exact walk.
-
-    Returns
-    -------
-    ExactWalk or AnchorWalk
-
-    Raises
-    ------
-    ValueError
-        If a value is out of its range.
-    """
-    if mode not in ("auto", "exact", "anchors"):
-        raise ValueError(f"mode must be 'auto', 'exact' or 'anchors', got {mode!r}")
-    if mode == "exact" or (mode == "auto" and len(x) <= EXACT_LIMIT):
-        return ExactWalk(x, walk_length, alpha, sigma)
-    return AnchorWalk(x, walk_length, alpha, sigma, n_anchors, n_nearest, anchors, random_state)

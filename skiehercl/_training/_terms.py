@@ -8,6 +8,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from .._domains._ward import ward_labels
+from .._objective._anchors import AnchorWalk, place_anchors
 from .._objective._losses import (
     contrastive_loss,
     soft_assignment,
@@ -15,7 +16,7 @@ from .._objective._losses import (
     total_reconstruction_loss,
 )
 from .._objective._transport import sinkhorn_divergence
-from .._objective._walk import EXACT_LIMIT, make_walk, place_anchors
+from .._objective._walk import EXACT_LIMIT, ExactWalk
 from .._utils._memory import recall
 from ._encoding import encode
 from ._placement import PlacedBatch, fits
@@ -108,10 +109,11 @@ class Contrast(LossTerm):
         target, size = trainer.section_.target, self.plan.network.latent_size
         x, anchors = recall(trainer.memory_, _prepare_walk, target, size, trainer.seed_)
         terms = self.plan.terms
-        anchors = None if anchors is None else torch.tensor(anchors)
-        walk = make_walk(
-            torch.tensor(x), self.plan.walk_length, terms.walk_alpha, terms.sigma, anchors=anchors
-        )
+        options = torch.tensor(x), self.plan.walk_length, terms.walk_alpha, terms.sigma
+        if anchors is None:
+            walk = ExactWalk(*options)
+        else:
+            walk = AnchorWalk(*options, anchors=torch.tensor(anchors))
         self.walk = walk.to(trainer.device_) if fits(walk.n_bytes, trainer.device_) else walk
 
     def compute(self, step):

@@ -56,17 +56,9 @@ def test_reconstruction_refuses_to_broadcast():
         reconstruction_loss(torch.zeros(4, 3), torch.zeros(4, 1))
 
 
-@pytest.mark.parametrize("as_dict", [False, True])
-def test_total_reconstruction_sums_what_there_is(as_dict):
-    parts = [torch.tensor(1.0), None, torch.tensor(2.5)]
-    if as_dict:
-        parts = dict(zip("abc", parts, strict=True))
+def test_total_reconstruction_is_the_sum_of_the_parts():
+    parts = {"decoder": torch.tensor(1.0), "gene_autoencoder": torch.tensor(2.5)}
     assert_close(total_reconstruction_loss(parts), torch.tensor(3.5))
-
-
-def test_total_reconstruction_needs_a_part():
-    with pytest.raises(ValueError, match="parts is empty"):
-        total_reconstruction_loss({"image": None})
 
 
 # Contrast: (13)
@@ -232,8 +224,8 @@ def test_target_of_an_unused_cluster_is_finite(unused):
 
 
 def test_objective_weighs_the_terms():
-    terms = {"a": torch.tensor(2.0, requires_grad=True), "b": torch.tensor(3.0), "c": None}
-    total = objective(terms, {"a": 10, "b": 0.5, "c": 1, "unused": 4})
+    terms = {"a": torch.tensor(2.0, requires_grad=True), "b": torch.tensor(3.0)}
+    total = objective(terms, {"a": 10, "b": 0.5, "unused": 4})
     total.backward()
     assert_close(total.detach(), torch.tensor(21.5))
     assert_close(terms["a"].grad, torch.tensor(10.0))
@@ -244,8 +236,6 @@ def test_objective_leaves_out_weight_zero():
     assert objective(terms, {"a": 1.0, "b": 0.0}) == 2.0
 
 
-def test_objective_names_what_is_missing():
-    with pytest.raises(ValueError, match=r"no entry for \['b'\]"):
-        objective({"a": torch.tensor(1.0), "b": torch.tensor(1.0)}, {"a": 1.0})
+def test_objective_needs_a_term():
     with pytest.raises(ValueError, match="nothing to optimise"):
         objective({"a": torch.tensor(1.0)}, {"a": 0.0})

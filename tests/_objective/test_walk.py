@@ -5,15 +5,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from skiehercl._objective import _anchors, _walk
-from skiehercl._objective._walk import (
-    AnchorWalk,
-    ExactWalk,
-    affinity,
-    make_walk,
-    transition,
-    walk_matrix,
-)
+from skiehercl._objective import _anchors
+from skiehercl._objective._anchors import AnchorWalk
+from skiehercl._objective._walk import ExactWalk, affinity, transition, walk_matrix
 
 STEPS = [0, 1, 2, 5, 15]
 
@@ -231,18 +225,6 @@ def test_no_gradient_flows_through_a_walk():
         assert not walk.batch(torch.arange(4)).requires_grad
 
 
-# Factory
-
-
-def test_factory_chooses_by_size(monkeypatch):
-    x = make_features(60)
-    assert isinstance(make_walk(x, 2), ExactWalk)
-    assert isinstance(make_walk(x, 2, mode="anchors"), AnchorWalk)
-    monkeypatch.setattr(_walk, "EXACT_LIMIT", 59)
-    assert isinstance(make_walk(x, 2, n_anchors=5), AnchorWalk)
-    assert isinstance(make_walk(x, 2, mode="exact"), ExactWalk)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -250,13 +232,17 @@ def test_factory_chooses_by_size(monkeypatch):
         ({"walk_length": 1.5}, "walk_length must be an integer >= 0, got 1.5"),
         ({"alpha": 1.1}, r"alpha must lie in \[0, 1\], got 1.1"),
         ({"sigma": 0}, "sigma must be > 0, got 0"),
-        ({"mode": "dense"}, "got 'dense'"),
-        ({"mode": "anchors", "n_anchors": 0}, "n_anchors, n_nearest must be >= 1, got 0, 64"),
     ],
 )
-def test_errors_name_the_parameter(arguments, message):
+@pytest.mark.parametrize("make", [ExactWalk, AnchorWalk])
+def test_errors_name_the_parameter(make, arguments, message):
     with pytest.raises(ValueError, match=message):
-        make_walk(make_features(10), **{"walk_length": 2, **arguments})
+        make(make_features(10), **{"walk_length": 2, **arguments})
+
+
+def test_a_walk_needs_anchors():
+    with pytest.raises(ValueError, match="n_anchors, n_nearest must be >= 1, got 0, 64"):
+        AnchorWalk(make_features(10), 2, n_anchors=0)
 
 
 @pytest.mark.data
