@@ -22,7 +22,7 @@ from ._features._options import INPUTS
 from ._features._transfer import LabelTransfer
 from ._spots._conversion import check_placed
 from ._spots._gather import split_second
-from ._spots._rows import KnownSpots, make_keys
+from ._spots._rows import KnownSpots, load, make_keys
 from ._utils._settings import clone_plain, standard_settings
 from ._utils._validation import fit_context
 from ._utils._warnings import warn_user
@@ -162,7 +162,7 @@ class NonSpatialClusterer(MetaEstimatorMixin, LaidOutClusterer):
         fitted = copy.copy(self)
         spots = fitted._gather(X, split_second(y, coords), image_features, sections, reset=True)
         with standard_settings():
-            fitted._learn(spots.genes.astype(np.float64))
+            fitted._learn(load(spots.genes).astype(np.float64))
         self.__dict__ = fitted.__dict__
         return self
 
@@ -208,7 +208,7 @@ class NonSpatialClusterer(MetaEstimatorMixin, LaidOutClusterer):
                 return self.estimator_.predict(self._project.transform(genes))
         known = KnownSpots(self._spot_keys, self.labels_)
         with standard_settings():
-            return known.recall(
+            return known.lookup(
                 genes,
                 self.labels_[:, None],
                 lambda new: self._discriminate(genes[new], new)[:, None],
@@ -235,7 +235,7 @@ class NonSpatialClusterer(MetaEstimatorMixin, LaidOutClusterer):
     def _gather_new(self, X, coords, image_features, sections):
         check_is_fitted(self)
         genes = self._gather(X, coords, image_features, sections, reset=False).genes
-        return genes.astype(np.float64)
+        return load(genes).astype(np.float64)
 
     def _make_part(self, name):
         part = super()._make_part(name)

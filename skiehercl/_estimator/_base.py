@@ -338,7 +338,7 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
 
         known = KnownSpots(getattr(self, "_spot_keys", None), self.labels_)
         with standard_settings():
-            return known.recall(spots.genes, values, describe_others)
+            return known.lookup(spots.genes, values, describe_others)
 
     def __sklearn_is_fitted__(self):
         # Number and names of the columns are set before anything is learned.

@@ -64,6 +64,7 @@ def warn_if_memory_short(estimator, spots, is_counts):
     """Return what a fit to Spots needs and what is free, in words; warn where it is too much."""
     genes, image = spots.genes, spots.image
     density = genes.nnz / max(1, genes.shape[0] * genes.shape[1]) if sp.issparse(genes) else None
+    density = 0.0 if isinstance(genes, _rows.RowBlocks) else density  # held nowhere
     n_image = 0 if image is None else image.shape[1]
     n_sections = 1 if spots.sections is None else len(spots.section_names)
     data = DataSize(*genes.shape, n_image, density, is_counts, n_sections)

@@ -72,7 +72,7 @@ def gather_spots(estimator, layout, X, coords, image_features, sections, *, rese
                 f"{PARAMETERS[next(iter(selections))]} names columns of a packed X, but X is an "
                 "AnnData: name its parts by SpotLayout(coords_key=, image_key=, section_key=)"
             )
-        parts = unpack_anndata(adata, layout)
+        parts = unpack_anndata(adata, layout, by_blocks=True)
         X, genes = parts.X, parts.genes
         given = _complete_given(given, parts, adata, layout)
         fitted = None if reset else _find_fitted_genes(estimator)

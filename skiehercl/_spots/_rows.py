@@ -300,7 +300,7 @@ class KnownSpots:
         self.keys = keys
         self.labels = labels
 
-    def recall(self, X, values, describe):
+    def lookup(self, X, values, describe):
         """Return values (n, k) of the spots that the rows of X (q, d) are, (q, k).
 
         ``describe`` gives those of other spots, for a mask (q,) of them.

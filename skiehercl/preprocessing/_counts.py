@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.utils import gen_batches
 from sklearn.utils.sparsefuncs import incr_mean_variance_axis
 
 from .._spots._arrays import admit
 from .._spots._checks import are_whole
-from .._spots._rows import RowBlocks
+from .._spots._rows import RowBlocks, load
 from ..graph._means import neighbor_sum
 
 if TYPE_CHECKING:
@@ -27,8 +26,6 @@ _BLOCK_ENTRIES = 2**24
 _DENSE_SHARE = 16
 # Entries of the blocks of genes: 4 MB in float32, which caches hold.
 _GENE_BLOCK_ENTRIES = 2**20
-# Share of the spots that a gene must be found in to be chosen by its spatial autocovariance.
-_LEAST_SHARE = 0.01
 
 
 def pool_counts(X: Array | SparseMatrix, graph: SparseMatrix) -> FloatArray | sp.csr_matrix:
@@ -136,7 +133,9 @@ def to_dense(X):
 
 def keep_columns(X, mask):
     """Return the columns of X in a mask, X itself if these are all."""
-    return X if mask.all() else X[:, mask]
+    if mask.all():
+        return X
+    return X.take_columns(mask) if isinstance(X, RowBlocks) else X[:, mask]
 
 
 def find_target(library, target_sum):
@@ -173,6 +172,7 @@ def stabilise(X, transformation):
 
 def normalise_rows(X, graph, factors, transformation, rows=slice(None)):
     """Return rows of counts X pooled, times their factors and transformed, always a new matrix."""
+    X = load(X)
     own = X[rows]
     X = own if graph is None else add_neighbors(own, graph[rows], X)
     X = multiply_rows(X, factors[rows], copy=X is own)
@@ -193,7 +193,7 @@ def gene_moments(X, graph=None, factors=None, transform=None):
     for start, stop, block in RowBlocks(X).blocks(entries=entries):
         rows = slice(start, stop)
         if graph is not None:
-            block = block + graph[rows] @ X
+            block = block + _sum_neighbors(graph[rows], X)
         if factors is not None:
             block = multiply_rows(block, factors[rows])
         is_sparse = sp.issparse(block)
@@ -213,6 +213,13 @@ def gene_moments(X, graph=None, factors=None, transform=None):
     return mean, variance * n_spots / max(n_spots - 1, 1)
 
 
+def _sum_neighbors(graph, X):
+    if not isinstance(X, RowBlocks):
+        return graph @ X
+    reached = np.unique(graph.indices)
+    return graph[:, reached] @ X[reached]
+
+
 def choose_genes(mean, variance, n_top):
     """Return the mask of the ``n_top`` most dispersed genes (see ``highly_variable_genes``)."""
     if n_top is None or n_top >= len(mean):
@@ -224,52 +231,6 @@ def choose_genes(mean, variance, n_top):
         mask[np.argsort(-mean, kind="stable")[:n_top]] = True
         return mask
     return score >= ranked[min(n_top, ranked.size) - 1]
-
-
-def choose_spatial_genes(X, graph, n_top):
-    """Return the mask of the ``n_top`` genes of highest spatial autocovariance in counts X.
-
-    They are fewer where not so many are found in 1 % of the spots. The mean over the spots of a
-    gene's own centred value times the mean of its neighbours', where a value is the square root of
-    the library-size normalised count: Moran's I before it is divided by the variance, which for
-    square roots of counts is noise of the same size for every gene.
-    """
-    n_spots, n_genes = X.shape
-    found = count_found(X) >= _LEAST_SHARE * n_spots
-    found |= ~found.any()
-    library, _ = RowBlocks(X).totals()
-    factors = scale_factors(library, find_target(library, None))
-    degree = np.asarray(graph.sum(axis=1), dtype=np.float64).ravel()
-    weights = multiply_rows(graph.tocsr().astype(X.dtype), scale_factors(degree, 1.0), copy=False)
-    score = np.full(n_genes, -np.inf)
-    score[found] = _autocovariance(X, np.flatnonzero(found), factors, weights)
-    mask = np.zeros(n_genes, dtype=bool)
-    mask[np.argsort(-score, kind="stable")[:n_top]] = True
-    return mask & found
-
-
-def _autocovariance(X, chosen, factors, weights):
-    """Return for each gene chosen the mean of a spot's centred value times its neighbours' mean."""
-    X = X.tocsc() if sp.issparse(X) else X
-    score = np.empty(len(chosen))
-    for genes in gen_batches(len(chosen), max(1, _GENE_BLOCK_ENTRIES // X.shape[0])):
-        # Dense, since means over neighbours are hardly sparse.
-        own = np.ascontiguousarray(to_dense(X[:, chosen[genes]]))
-        own = stabilise(multiply_rows(own, factors, copy=False), "sqrt")
-        around = weights @ own
-        means = own.mean(axis=0, dtype=np.float64) * around.mean(axis=0, dtype=np.float64)
-        score[genes] = (own * around).mean(axis=0, dtype=np.float64) - means
-    return score
-
-
-def count_found(X):
-    """Return in how many spots each gene of counts X (n, d) is found."""
-    if not sp.issparse(X):
-        return (X > 0).sum(axis=0)
-    found = np.zeros(X.shape[1], dtype=np.intp)
-    for part in gen_batches(X.nnz, _GENE_BLOCK_ENTRIES):
-        found += np.bincount(X.indices[part][X.data[part] > 0], minlength=X.shape[1])
-    return found
 
 
 def _normalise_dispersions(mean, variance, n_bins=20):

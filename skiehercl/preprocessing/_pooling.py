@@ -6,6 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from .._spots._graphs import check_graph
+from .._spots._rows import load
 from .._utils._settings import clone_plain, standard_settings
 from ..graph import SpatialKNNGraph
 from ..graph._tiles import cut_tiles as cut_spots
@@ -74,7 +75,7 @@ def pool_tile(X, pools, rows):
     graphs = [None if pool is None else pool[rows] for pool in pools]
     reached = [graph.indices for graph in graphs if graph is not None]
     around = np.unique(np.concatenate([rows, *reached]))
-    near = np.ascontiguousarray(to_dense(X if len(around) == X.shape[0] else X[around]))
+    near = np.ascontiguousarray(to_dense(load(X) if len(around) == X.shape[0] else X[around]))
     own = np.searchsorted(around, rows)
     total, before = near[own], None
     for graph in graphs:

@@ -17,6 +17,7 @@ from skiehercl.graph import SpatialKNNGraph, SpatialRadiusGraph
 from skiehercl.preprocessing import (
     ExpressionPreprocessor,
     _components,
+    _genes,
     highly_variable_genes,
     looks_like_counts,
     normalize_log,
@@ -201,7 +202,7 @@ def test_blocks_do_not_change_the_result(container, selection, monkeypatch):
     whole = model.fit_transform(X, coords=COORDS)
     genes = model.highly_variable_
     monkeypatch.setattr(_expression, "_BLOCK_ENTRIES", 3000)
-    monkeypatch.setattr(_expression, "_GENE_BLOCK_ENTRIES", 2000)
+    monkeypatch.setattr(_genes, "_GENE_BLOCK_ENTRIES", 2000)
     blocks = model.fit_transform(X, coords=COORDS)
     np.testing.assert_array_equal(model.highly_variable_, genes)
     np.testing.assert_allclose(blocks, whole, atol=1e-3)
@@ -451,9 +452,10 @@ def test_spatial_autocovariance_equals_an_explicit_computation(monkeypatch):
     centred = values - values.mean(axis=0)
     score = (centred * (around - values.mean(axis=0))).mean(axis=0)[:-1]
     for entries in (2**24, 60 * 7):
-        monkeypatch.setattr(_expression, "_BLOCK_ENTRIES", entries)
-        mask = _expression.choose_spatial_genes(sp.csr_matrix(counts), graph, 20)
-        assert set(np.flatnonzero(mask)) == set(np.argsort(-score)[:20])
+        monkeypatch.setattr(_genes, "_GENE_BLOCK_ENTRIES", entries)
+        for X, tiles in ((sp.csr_matrix(counts), None), (counts, np.split(np.arange(200), 4))):
+            mask = _genes.choose_spatial_genes(X, graph, 20, tiles)
+            assert set(np.flatnonzero(mask)) == set(np.argsort(-score)[:20])
 
 
 def test_spatial_selection_without_places_names_the_cure():
