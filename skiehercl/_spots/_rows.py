@@ -98,20 +98,8 @@ class RowBlocks:
     def blocks(self, rows=None, *, entries=_BLOCK_ENTRIES, dense=True):
         """Yield (start, stop, block) for all rows, or for those at sorted positions (m,).
 
-        Parameters
-        ----------
-        rows : ndarray of int, default=None
-            ``rows[start:stop]`` are those of a block.
-        entries : int
-            Of a block, at most (but for a single row).
-        dense : bool
-            Whether zeros that a sparse block doesn't store count too.
-
-        Yields
-        ------
-        start, stop : int
-        block : ndarray or csr_matrix of shape (stop - start, d)
-            X itself, if that is a single block in memory.
+        A block (ndarray or CSR) has at most so many entries, but for a single row; ``dense``: the
+        zeros that a sparse one doesn't store count too. X itself, if it is one block in memory.
         """
         n = self.shape[0] if rows is None else len(rows)
         step = self._count_rows(entries, dense)
