@@ -65,8 +65,20 @@ def neighbor_sum(graph: SparseMatrix, X: Array | SparseMatrix) -> FloatArray | s
 def neighbor_mean(
     graph: SparseMatrix, X: Array | SparseMatrix, include_self: bool = False
 ) -> FloatArray | sp.csr_matrix:
-    """Return the mean of X over each spot's neighbours.
+    """Return the mean of X over each spot's neighbours (see :func:`neighbor_mean_matrix`).
 
-    Parameters are those of :func:`neighbor_mean_matrix`, the result that of :func:`neighbor_sum`.
+    Parameters
+    ----------
+    graph : sparse matrix of shape (n_spots, n_spots)
+        Non-negative weights.
+    X : ndarray or sparse matrix of shape (n_spots, n_features)
+        Values to average.
+    include_self : bool, default=False
+        Count the spot itself.
+
+    Returns
+    -------
+    mean : ndarray or CSR matrix of shape (n_spots, n_features)
+        Sparse if X is; float32 if X is float32, otherwise float64.
     """
     return neighbor_sum(neighbor_mean_matrix(graph, include_self), X)
