@@ -6,55 +6,9 @@ import shlex
 from ast import literal_eval
 
 from .._utils._version import __version__
+from ._texts import DESCRIPTION, EXAMPLES, FIT, FIT_EXAMPLES, PREDICT, REPORT, STATUS
 
 __all__ = ["join_lines", "make_parser"]
-
-_DESCRIPTION = "Spatial domains from gene expression, spot coordinates and the tissue image."
-_EXAMPLES = """\
-examples:
-  skiehercl demo
-  skiehercl info section.h5ad
-  skiehercl fit section.h5ad --n-clusters 7 --out labelled.h5ad --plot domains.png
-  skiehercl fit spaceranger/outs -k 4-8 --out labelled.h5ad --save-model model.safetensors
-  skiehercl fit one.h5ad two.h5ad -k 7 --out-dir labelled
-  skiehercl predict model.safetensors other.h5ad --out other_labelled.h5ad
-
-"python -m skiehercl" is the same command. "skiehercl fit --help" explains every option.
-"""
-_FIT = """\
-Find the spatial domains of a section and write it with them. Counts are recognised and
-preprocessed; ready features, such as principal components, are used as they are. A tissue image
-is used if the section has one. Several sections are fitted together, so that a domain has one
-name in all of them, and written one by one; what an interrupted run has written isn't made again.
-
-Added to the section:
-  obs['domain_pred']              the domain of each spot, "0", "1", ..., the largest first
-  obs['domain_pred_confidence']   the probability of that domain
-  obsm['X_iehercl']               the embedding
-  obsm['X_iehercl_attention_*']   attention weights within each modality and across them
-  obsm['X_image']                 image features, if they were computed
-  uns['domain_pred']              the parameters; uns['domain_pred_colors'] the colours
---key names another entry than 'domain_pred'.
-"""
-_STATUS = """\
-exit status: 0 done; 2 bad input, too little memory or disk; 3 all written, but stdout failed (a
-reader who has read enough, as of "| head", is no failure; a closed stderr never is); 1 a bug; 130
-Ctrl-C; 143 SIGTERM. All but 0 are told in one line on stderr, which names the files written until
-then; if it names none, nothing was.
-"""
-_FIT_EXAMPLES = f"""\
-examples:
-  skiehercl fit section.h5ad --n-clusters 7 --out labelled.h5ad --plot domains.png
-  skiehercl fit spaceranger/outs -k 7 --out labelled.h5ad
-  skiehercl fit section.h5ad -k 4-8 --out labelled.h5ad --layer counts --truth layer --json
-  skiehercl fit section.h5ad -k 7 --out labelled.h5ad --backbone resnet50 --weights resnet50.pth
-  skiehercl fit one.h5ad two.zarr -k 7 --out-dir labelled
-
-{_STATUS}"""
-_PREDICT = """\
-Find a fitted model's domains in another section: the same domain has the same name and colour.
-Without --out, a table of spot, domain and confidence is printed on stdout.
-"""
 
 # What Python's users pass, and what it is called here.
 _OPTIONS = (
@@ -198,6 +152,7 @@ _FIT_OPTIONS = {
     ),
     "results": (
         _option("--plot", metavar="FILE", help="draw the domains: .png, .pdf or .svg"),
+        _option("--report", metavar="HTML", help="write a page to look at and to read"),
         _option("--save-model", metavar="FILE", help="write the model, for skiehercl predict"),
         _option("--truth", metavar="COLUMN", help="column of obs with true domains: print scores"),
         _KEY,
@@ -297,14 +252,14 @@ _COMMANDS: tuple = (
     (
         "fit",
         "find the domains of your section, or of several",
-        {"description": _FIT, "epilog": _FIT_EXAMPLES},
+        {"description": FIT, "epilog": FIT_EXAMPLES},
         (_option("paths", nargs="+", metavar="SECTION", help=_SECTION), _SEED),
         _FIT_OPTIONS,
     ),
     (
         "predict",
         "find a fitted model's domains in another section",
-        {"description": _PREDICT, "epilog": _STATUS},
+        {"description": PREDICT, "epilog": STATUS},
         (
             _option("model", metavar="MODEL", help="file that fit --save-model wrote"),
             _option("path", metavar="SECTION", help=_SECTION),
@@ -315,6 +270,22 @@ _COMMANDS: tuple = (
         ),
         _IMAGE,
     ),
+    (
+        "report",
+        "make an HTML page of a labelled section",
+        {"description": REPORT, "epilog": STATUS},
+        (
+            _option("path", metavar="LABELLED", help=_SECTION),
+            _option("--out", required=True, metavar="HTML", help="file to write"),
+            _option("--key", metavar="NAME", help="column of obs; default: what fit wrote"),
+            _option("--truth", metavar="COLUMN", help="column of obs with true domains: a layer"),
+            _option("--sections", metavar="COLUMN", help="column of obs that names the sections"),
+            _option("--layer", metavar="KEY", help="counts for the genes, of layers[KEY]"),
+            _option("--title", metavar="TEXT", help="title of the page"),
+            _JSON,
+        ),
+        {},
+    ),
 )
 
 
@@ -322,7 +293,7 @@ def make_parser():
     """Return the parser of all commands."""
     as_written = argparse.RawDescriptionHelpFormatter
     parser = _Parser(
-        prog="skiehercl", description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=as_written
+        prog="skiehercl", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=as_written
     )
     parser.add_argument("--version", action="version", version=f"skiehercl {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

@@ -7,13 +7,14 @@ import sys
 
 import numpy as np
 
+from ..report._verdict import judge_image as describe_image
+
 
 def judge_image(estimator):
-    """Return words on what the image had to say, and how far it was heard."""
-    attention = estimator.attention_["modality"][:, 1].mean()
-    gain, error = estimator.image_evidence_, estimator.image_evidence_error_
-    told = f"the image adds {gain:.1%} ± {error:.1%} to what the neighbours' genes tell: "
-    return told + (f"it got {attention:.0%} of the attention" if attention > 0 else "not used")
+    """Return the verdict on the image, as the report has it."""
+    attention = float(estimator.attention_["modality"][:, 1].mean())
+    evidence = estimator.image_evidence_, estimator.image_evidence_error_
+    return describe_image(*evidence, attention).sentence
 
 
 def choose_voice(quiet):

@@ -22,6 +22,8 @@ from .._utils._memory import digest_files
 from ..metrics import domain_scores, labelled_mask
 from ..plotting import _drawing, plot_domains, save_figure
 from ..plotting._curves import find_figure
+from ..report import section_report
+from ..report._section_report import open_templates
 from ._common import (
     check_suffix,
     choose_voice,
@@ -56,7 +58,8 @@ _PARAMETERS = (
 )
 # Options that change no output's content.
 _ASIDE = {
-    *("command", "paths", "out", "out_dir", "plot", "save_model", "checkpoint", "truth", "weights"),
+    *("command", "paths", "out", "out_dir", "plot", "report", "save_model", "checkpoint"),
+    *("truth", "weights"),
     *("json", "quiet", "debug", "written", "warnings"),
 }
 
@@ -110,13 +113,19 @@ def _find_and_write(args, outs, done, digest, say):
             args.written.append(out)
             say(f"wrote {out}: {_say_domains(adata, estimator, args.key)}")
     scores = _score(args, truths, [estimator.labels_[own] for own in rows])
+    truth = None
+    if args.truth is not None:
+        truth = np.concatenate([np.asarray(t) for t in truths])
     if args.plot:
-        truth = None if args.truth is None else np.concatenate([np.asarray(t) for t in truths])
         axes = _draw(joint, truth, section_key, args)
         save_figure(axes, args.plot)
         args.written.append(args.plot)
         _drawing.import_pyplot().close(find_figure(axes))
         say(f"wrote {args.plot}")
+    if args.report:
+        section_report(joint, args.report, key=args.key, truth=truth, sections=section_key)
+        args.written.append(args.report)
+        say(f"wrote {args.report}")
     return _summarise(args, adatas, outs, estimator, image_key, scores)
 
 
@@ -141,6 +150,9 @@ def _check_arguments(args):
     if args.plot:
         check_suffix("--plot", args.plot, (".png", ".pdf", ".svg"))
         _drawing.import_pyplot()
+    if args.report:
+        check_suffix("--report", args.report, (".html", ".htm"))
+        open_templates()
     if args.save_model:
         io.check_writable(args.save_model)
     outputs = _list_outputs(args, outs)
@@ -164,7 +176,7 @@ def _list_inputs(args):
 def _list_outputs(args, outs):
     names = ["--out"] if args.out_dir is None else [f"--out-dir: {out}" for out in outs]
     outputs = dict(zip(names, outs, strict=True))
-    named = {"--plot": args.plot, "--save-model": args.save_model}
+    named = {"--plot": args.plot, "--report": args.report, "--save-model": args.save_model}
     return outputs | {option: path for option, path in named.items() if path}
 
 

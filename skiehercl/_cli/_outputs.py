@@ -11,7 +11,7 @@ from ..io._visium import find_outs
 
 __all__ = ["check_folder", "check_outputs", "identify_inputs", "list_images"]
 
-_OURS = (".h5ad", ".png", ".pdf", ".svg")
+_OURS = (".h5ad", ".png", ".pdf", ".svg", ".html")
 
 
 def check_outputs(outputs, inputs):

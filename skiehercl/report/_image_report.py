@@ -19,6 +19,7 @@ from .._spots._sections import warn_of_space
 from .._utils._settings import standard_settings
 from ..graph import SpatialKNNGraph
 from ..metrics import chaos_score, domain_scores, morans_i_labels, pas_score
+from ._verdict import explain_evidence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -181,6 +182,8 @@ def image_report(
             if features is not None:
                 weight = model.attention_["modality"][:, 1]
             weights.setdefault(run, weight)
+            if run == "fused":
+                evidence = model.image_evidence_, model.image_evidence_error_
             labels[run].append(model.labels_)
             scores = _score(model.labels_, coords, groups, graph, truth)
             rows.append({"run": run, "seed": seed, **scores, "image attention": weight.mean()})
@@ -190,7 +193,7 @@ def image_report(
     labels = {run: np.array(found) for run, found in labels.items()}
     weight = weights["fused"]
     agreement, attention = _compare(labels), _average_by_domain(labels["fused"][0], weight)
-    verdict = _judge(scores, agreement)
+    verdict = _judge(scores, agreement) + explain_evidence(*evidence)
     return ImageReport(
         scores=scores,
         agreement=agreement,

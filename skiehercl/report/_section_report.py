@@ -106,7 +106,7 @@ def section_report(
     """
     if path is not None and Path(path).suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"cannot write {Path(path).name!r}: the suffix must be .html")
-    environment = _open_templates()
+    environment = open_templates()
     key = find_domain_key(adata) if key is None else key
     facts = _gather_facts(adata, key, truth, sections, layer, image, microns_per_unit, image_report)
     page = fill_page(environment, adata, facts, title)
@@ -117,7 +117,7 @@ def section_report(
     return page
 
 
-def _open_templates():
+def open_templates():
     try:
         import jinja2
         import matplotlib  # noqa: F401  # colours

@@ -24,7 +24,7 @@ def judge_image(evidence, error, attention, comparison=None):
     """
     if evidence is None and attention is None:
         return Verdict("The fit saw no image.", "")
-    adds = "" if evidence is None else f"{evidence:.0%}" + (f" ± {error:.0%}" if error else "")
+    adds = "" if evidence is None else _tell(evidence, error)
     meaning = (
         f"In blocks of tissue left out of the regression, the image adds {adds} to what the "
         "neighbours' genes tell about a spot's own genes. "
@@ -51,3 +51,18 @@ def judge_image(evidence, error, attention, comparison=None):
         sentence += f". {comparison[0].upper()}{comparison[1:]}."
         meaning += "The comparison of fits with and without the image says whether they are."
     return Verdict(sentence, meaning)
+
+
+def explain_evidence(evidence, error):
+    """Return words to put after a comparison of fits with and without the image."""
+    if evidence is None:
+        return ""
+    return (
+        f"; it adds {_tell(evidence, error)} to what the neighbours' genes tell, which decides "
+        "whether it is used and not whether it helps"
+    )
+
+
+def _tell(evidence, error):
+    digits = 0 if abs(evidence) >= 0.1 else 1
+    return f"{evidence:.{digits}%}" + (f" ± {error:.{digits}%}" if error is not None else "")

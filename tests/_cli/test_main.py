@@ -268,11 +268,11 @@ def test_one_of_several_images_is_chosen(fit, tissue, tmp_path, capsys):
     assert "'grey' is not in uns['spatial']" in read_error(capsys)
     assert sorted(os.listdir(tmp_path)) == before
     assert fit("--library", "blank", section=tmp_path / "two.h5ad") == 0
-    blank = re.search("the image adds .*", capsys.readouterr().err).group()
+    blank = re.search("it adds .*", capsys.readouterr().err).group()
     assert re.search(r"adds -?0.0% ± 0.0% .* not used", blank)
     arguments = ("--library", "synthetic", "--plot", tmp_path / "one.png")
     assert fit(*arguments, section=tmp_path / "two.h5ad") == 0
-    assert re.search("the image adds .*", capsys.readouterr().err).group() != blank
+    assert re.search("it adds .*", capsys.readouterr().err).group() != blank
 
 
 def test_an_older_output_is_replaced(fit, tmp_path):
