@@ -50,9 +50,8 @@ def annotate(adata: AnnData, estimator: BaseEstimator, key: str = "domain_pred")
         * ``uns[key + "_colors"]``: a colour for each category, up to twelve those of
           :func:`skiehercl.plotting.plot_domains`; of more, domains that touch look different;
         * ``uns[key]``: ``"params"``, the estimator's class, the version, where in ``obsm`` the
-          embedding is, and, for figures and the report, ``"loss_history"`` of the first training,
-          ``"n_clusters_curve"``, ``"image_evidence"`` and its error, and ``"spots"``: "fit" or
-          "predict";
+          embedding is, and, for figures and reports, ``"loss_history"`` of the first training,
+          ``"n_clusters_curve"``, what is known of the image, and ``"spots"``: "fit" or "predict";
         * ``obsm["X_iehercl"]``, ``obsm["X_smoothedmixture"]``: the embedding, by the estimator;
         * ``obsm["X_iehercl_attention_*"]``: the attention, of the section of ``fit`` only.
 
@@ -119,10 +118,7 @@ def annotate(adata: AnnData, estimator: BaseEstimator, key: str = "domain_pred")
 
 
 def _count_contacts(estimator, probabilities):
-    """Return how often the domains of fit touch (K, K), or None where the graph isn't kept.
-
-    Taken from the fit, so that a domain has one colour in all sections.
-    """
+    """Return how often the domains of fit touch (K, K): one colour each in all sections; or None."""
     graph = getattr(estimator, "graph_", None)
     if graph is None or probabilities is None:
         return None
@@ -140,6 +136,9 @@ def _record_fit(estimator):
         for name in ("image_evidence", "image_evidence_error")
         if getattr(estimator, f"{name}_", None) is not None
     }
+    modality = (getattr(estimator, "attention_", None) or {}).get("modality")
+    if modality is not None and np.shape(modality)[1] > 1:
+        record["image_attention"] = float(np.mean(modality[:, 1]))
     history = next(iter(getattr(estimator, "loss_history_", None) or []), {})
     if any(map(len, history.values())):
         record["loss_history"] = {term: np.asarray(v, float) for term, v in history.items()}

@@ -69,6 +69,10 @@ def _read(name):
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
+def _to_line(name):
+    return " ".join(str(name).split())
+
+
 def _find_title(adata):
     info = adata.uns.get("dataset_info")
     name = info.get("name") if hasattr(info, "get") else None
@@ -81,7 +85,7 @@ def _make_map(adata, facts, ramp):
     places, origin, step = _payload.quantise_places(section.coords)
     radius = measure_spots(section.coords) / 2 * (0.9 if section.pictures else 1.0)
     layers, blobs = [], [("places", _payload.pack(places))]
-    blobs.append(("spot-names", _payload.pack("\n".join(map(str, adata.obs_names)).encode())))
+    blobs.append(("spot-names", _payload.pack("\n".join(map(_to_line, adata.obs_names)).encode())))
 
     def add(id_, label, group, data, **more):
         blobs.append((f"data-{id_}", _payload.pack(data)))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["section_report"]
 
+_LOOKED_AT, _MOST_LOG = 100_000, 30.0  # values of X; logarithms are smaller than that
 _KEPT = 30  # genes of a domain that the map has for certain
 
 
@@ -146,20 +147,19 @@ def _gather_facts(adata, key, truth, sections, layer, image, microns, comparison
     confidence = adata.obs.get(f"{key}_confidence")
     confidence = None if confidence is None else np.asarray(confidence, dtype=float)
     attention = list_attention(adata)
-    heard = attention.get("modality")
-    heard = None if heard is None or heard.shape[1] < 2 else float(np.mean(heard[:, 1]))
+    heard = record.get("image_attention")
     told = None if comparison is None else comparison.verdict
     evidence, error = record.get("image_evidence"), record.get("image_evidence_error")
-    verdict = judge_image(evidence, error, heard if evidence is not None else None, told)
+    verdict = judge_image(evidence, error, heard, told)
     names = [str(name) for name in names]
     sizes = dict(
         zip(names, np.bincount(codes[codes >= 0], minlength=len(names)).tolist(), strict=True)
     )
-    kind = params.get("input") or ("counts" if _are_counts(adata, layer) else "features")
+    X = adata.X if layer is None else adata.layers[layer]
+    kind = _judge_kind(X)
     logs = _facts.take_logs(adata, layer, kind)
     totals = None
     if kind == "counts":
-        X = adata.X if layer is None else adata.layers[layer]
         totals = np.asarray(X.sum(axis=1)).ravel()
     truth_labels = take_column(adata, truth, "truth") if isinstance(truth, str) else truth
     colours = pick_colours(names, find_palette(adata, key))
@@ -187,11 +187,16 @@ def _gather_facts(adata, key, truth, sections, layer, image, microns, comparison
     }
 
 
-def _are_counts(adata, layer):
-    X = adata.X if layer is None else adata.layers[layer]
-    values = X.data if hasattr(X, "indptr") else np.asarray(X).ravel()
-    values = values[:100_000]
-    return bool(len(values) and (values >= 0).all() and (values == np.rint(values)).all())
+def _judge_kind(X):
+    """Return what X holds: "counts", "log1p", or "features" where it has no genes."""
+    if X is None:
+        return "features"
+    values = (X.data if hasattr(X, "indptr") else np.asarray(X).ravel())[:_LOOKED_AT]
+    if not len(values) or values.dtype.kind not in "iufb" or not (values >= 0).all():
+        return "features"
+    if (values == np.rint(values)).all() or values.max() > _MOST_LOG:
+        return "counts"
+    return "log1p"
 
 
 def _match_truth(codes, names, colours, labels, n_spots):

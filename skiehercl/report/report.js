@@ -85,6 +85,7 @@
     least = view.scale / 2;
     view.x = W0 / 2 - css.width / 2 / view.scale;
     view.y = H0 / 2 - (room.height / 2 + top) / view.scale;
+    state.fitted = true; // until it is moved: a window of another size shows it whole again
     redraw();
   }
   const project = (i) => [
@@ -138,17 +139,24 @@
     hook.drawMs = performance.now() - begin;
   }
 
+  const list = new Uint32Array(n);
   function listVisible() {
     const r = radius;
     const [x0, y0] = [view.x - r, view.y - r];
     const [x1, y1] = [view.x + css.width / view.scale + r, view.y + css.height / view.scale + r];
-    const found = [];
+    const { codes } = state.layer;
+    const domainOf = domains.codes;
+    const off = hidden.get(domains.id);
+    const other = state.layer !== domains && state.layer.names ? hidden.get(state.layer.id) : null;
+    let found = 0;
     for (let i = 0; i < n; i++) {
       const x = places[2 * i];
       const y = places[2 * i + 1];
-      if (x >= x0 && x <= x1 && y >= y0 && y <= y1 && isShown(i)) found.push(i);
+      if (x < x0 || x > x1 || y < y0 || y > y1) continue;
+      if ((off && off.has(domainOf[i])) || (other && other.has(codes[i]))) continue;
+      list[found++] = i;
     }
-    return found;
+    return list.subarray(0, found);
   }
 
   function drawSpots() {
@@ -200,10 +208,13 @@
     const pack = ([red, green, blue]) => ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
     const packed = table.map(pack);
     const scale = view.scale * pixels;
-    for (const i of visible) {
-      const code = layer.codes[i];
-      let color = code === layer.none ? pack(grey) : packed[code];
-      if (state.selected && state.selected.has(i)) color = 0xff000000;
+    const { codes, none } = layer;
+    const missing = pack(grey);
+    const { selected } = state;
+    for (let k = 0; k < visible.length; k++) {
+      const i = visible[k];
+      let color = codes[i] === none ? missing : packed[codes[i]];
+      if (selected && selected.has(i)) color = 0xff000000;
       const left = Math.round((places[2 * i] - view.x) * scale - size / 2);
       const top = Math.round((places[2 * i + 1] - view.y) * scale - size / 2);
       for (let y = Math.max(0, top); y < Math.min(h, top + size); y++)
@@ -395,6 +406,7 @@
 
   // ------------------------------------------------------------------ zoom, pan, lasso
   function zoom(factor, px = css.width / 2, py = css.height / 2) {
+    state.fitted = false;
     const scale = Math.min(least * 400, Math.max(least, view.scale * factor));
     view.x += px / view.scale - px / scale;
     view.y += py / view.scale - py / scale;
@@ -424,6 +436,7 @@
       return redraw();
     }
     $("tip").hidden = true;
+    state.fitted = false;
     if (pointers.size === 1) {
       view.x -= (px - before[0]) / view.scale;
       view.y -= (py - before[1]) / view.scale;
@@ -449,6 +462,7 @@
   canvas.addEventListener("keydown", (event) => {
     const move = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
     if (move) {
+      state.fitted = false;
       view.x += (move[0] * 40) / view.scale;
       view.y += (move[1] * 40) / view.scale;
       redraw();
@@ -538,9 +552,8 @@
   const hook = { view, state, project, show, hidden, meta };
   window.skiehercl = hook;
   new ResizeObserver(() => {
-    const first = !css.width;
     resize();
-    first ? fit() : redraw();
+    state.fitted ? fit() : redraw();
   }).observe(canvas);
   resize();
   fit();

@@ -152,7 +152,7 @@ def test_borders_against_chance():
     grid = np.stack(np.meshgrid(np.arange(30.0), np.arange(30.0)), -1).reshape(-1, 2)
     stripes = (grid[:, 0] // 10).astype(int)
     ratio = _facts.measure_borders(grid, stripes, 3)
-    np.testing.assert_allclose(ratio[[0, 1, 0], [1, 2, 2]], [1.5, 1.5, 0], rtol=0.02)
+    np.testing.assert_allclose(ratio[[0, 1, 0], [1, 2, 2]], [1.5, 1.5, 0], rtol=0.1)
     np.testing.assert_array_equal(ratio, ratio.T)
     mixed = np.random.RandomState(0).permutation(stripes)
     values = _facts.measure_borders(grid, mixed, 3)
