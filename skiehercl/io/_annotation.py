@@ -118,7 +118,7 @@ def annotate(adata: AnnData, estimator: BaseEstimator, key: str = "domain_pred")
 
 
 def _count_contacts(estimator, probabilities):
-    """Return how often the domains of fit touch (K, K): one colour each in all sections; or None."""
+    """Return how often the domains of fit touch (K, K), by which all sections are coloured."""
     graph = getattr(estimator, "graph_", None)
     if graph is None or probabilities is None:
         return None

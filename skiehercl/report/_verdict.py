@@ -32,11 +32,13 @@ def judge_image(evidence, error, attention, comparison=None):
         else ""
     )
     if not attention:
-        why = (
-            f" adds {adds} to what the neighbours' genes tell, no more than chance" if adds else ""
-        )
-        sentence = f"The image was not used: it{why}." if why else "The image was not used."
-        return Verdict(sentence, meaning and meaning.strip())
+        sentence = "The image was not used."
+        if adds:
+            beyond = evidence > 3 * (error or 0.0) and evidence > 0.005
+            why = "but the settings leave it out" if beyond else "no more than chance"
+            told = f"it adds {adds} to what the neighbours' genes tell, {why}"
+            sentence = f"The image was not used: {told}."
+        return Verdict(sentence, meaning.strip())
     sentence = f"The image was used, with {attention:.0%} of the attention"
     if adds:
         sentence += f", as it adds {adds} to what the neighbours' genes tell"

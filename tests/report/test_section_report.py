@@ -165,6 +165,8 @@ def test_borders_against_chance():
     [
         ((None, None, None), "The fit saw no image."),
         ((0.001, 0.01, 0.0), "not used: it adds 0.1% ± 1.0% to what the neighbours' genes tell"),
+        ((0.001, 0.01, 0.0), "tell, no more than chance."),
+        ((0.47, 0.1, 0.0), "tell, but the settings leave it out."),
         ((0.47, 0.1, 0.3), "used, with 30% of the attention, as it adds 47% ± 10%"),
         ((0.47, 0.1, 0.3), "whether the domains gain by it was not tested"),
         ((0.47, 0.1, 0.3, "it made no difference"), "It made no difference."),
