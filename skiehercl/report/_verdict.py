@@ -40,7 +40,7 @@ def judge_image(evidence, error, attention, comparison=None):
             sentence = f"The image was not used: {told}."
         return Verdict(sentence, meaning.strip())
     sentence = f"The image was used, with {attention:.0%} of the attention"
-    if adds:
+    if adds and comparison is None:  # else told by the comparison
         sentence += f", as it adds {adds} to what the neighbours' genes tell"
     meaning += (
         "That decides whether the image is used, and how much: it says that the image knows "
