@@ -13,7 +13,7 @@ your own section here; the line that you would change is the one that reads it.
 
 from skiehercl.datasets import make_tissue
 
-adata = make_tissue(600, n_domains=5, n_genes=150, random_state=0)
+adata = make_tissue(500, n_domains=5, n_genes=150, random_state=0)
 adata
 
 # %%
@@ -41,11 +41,17 @@ adata.obs[["domain_pred", "domain_pred_confidence"]].head()
 
 from skiehercl.plotting import plot_domains
 
-figure = plot_domains(adata, key="domain_pred", truth="domain", image=False)
+axes = plot_domains(adata, key="domain_pred", truth="domain", image=False)
 
 # %%
 # Where is the model unsure? Low values lie along borders, and in domains that the genes hardly
 # tell apart.
+
+from skiehercl.plotting import plot_confidence
+
+ax = plot_confidence(adata, image=False)
+
+# %%
 
 by_domain = adata.obs.groupby("domain_pred", observed=True)["domain_pred_confidence"]
 by_domain.describe()[["count", "mean", "min"]].round(2)

@@ -15,7 +15,7 @@ from sklearn.metrics import adjusted_rand_score
 from skiehercl import IEHERCLClusterer, io
 from skiehercl.datasets import make_tissue
 
-adata = make_tissue(800, n_domains=5, n_genes=200, random_state=0)
+adata = make_tissue(700, n_domains=5, n_genes=200, random_state=0)
 truth = adata.obs["domain"]
 
 # %%
@@ -26,8 +26,7 @@ truth = adata.obs["domain"]
 
 from skiehercl.plotting import plot_placement
 
-image, scale, spot_diameter = io.find_image(adata)
-figure = plot_placement(adata.obsm["spatial"], image, scale=scale, patch_size=40)
+axes = plot_placement(adata, patch_size=40)
 
 # %%
 # Describe the patches
@@ -65,7 +64,7 @@ print(f"evidence: {model.image_evidence_:+.3f} ± {model.image_evidence_error_:.
 
 from skiehercl.plotting import plot_attention
 
-figure = plot_attention(adata, {"modality": model.attention_["modality"]}, image=None)
+ax = plot_attention(adata, {"modality": model.attention_["modality"]})
 
 # %%
 # Is it the image, or chance?
@@ -75,6 +74,6 @@ figure = plot_attention(adata, {"modality": model.attention_["modality"]}, image
 
 from skiehercl.report import image_report
 
-report = image_report(adata, estimator=IEHERCLClusterer(5), truth=truth, seeds=[0, 1])
+report = image_report(adata, estimator=IEHERCLClusterer(5), truth=truth, seeds=[0])
 print(report.verdict)
-report.summary["ARI"].round(2)
+report.scores[["run", "ARI"]].round(2)

@@ -11,7 +11,7 @@ from sklearn.metrics import adjusted_rand_score
 from skiehercl import IEHERCLClusterer
 from skiehercl.datasets import make_tissue
 
-adata = make_tissue(700, n_domains=5, n_genes=150, n_gene_twins=0, random_state=0)
+adata = make_tissue(500, n_domains=5, n_genes=150, n_gene_twins=0, random_state=0)
 
 # %%
 # A range instead of a number
@@ -29,18 +29,9 @@ model.n_clusters_
 # Don't take the number alone. A flat valley means that several answers are as good; a minimum at
 # the edge of your range means that the range was too short.
 
-import matplotlib.pyplot as plt
-import pandas as pd
+from skiehercl.plotting import plot_n_clusters_curve
 
-curve = pd.DataFrame(model.n_clusters_curve_).set_index("n_clusters")
-figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
-left.plot(curve.index, curve["bic"], "o-")
-left.set(xlabel="number of domains", ylabel="BIC (lower is better)")
-right.plot(curve.index, curve["stability"], "o-")
-right.axhline(0.8, color="0.6", linestyle="--")
-right.set(xlabel="number of domains", ylabel="stability", ylim=(0, 1.05))
-for ax in (left, right):
-    ax.axvline(model.n_clusters_, color="0.8", zorder=0)
+ax = plot_n_clusters_curve(model.n_clusters_curve_)
 
 # %%
 # The same for a model that is fitted already, with any K:
@@ -55,6 +46,8 @@ n_clusters_curve(model, range(3, 8), random_state=0).round(2)
 # ------------------------------------
 # From K to K + 1 usually one domain splits. If both halves make sense to you, take the larger
 # number.
+
+import matplotlib.pyplot as plt
 
 from skiehercl.plotting import plot_domains
 
