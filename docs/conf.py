@@ -44,6 +44,7 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "remove_config_comments": True,
     "show_signature": False,
+    "parallel": 2,
 }
 
 html_theme = "pydata_sphinx_theme"
