@@ -12,12 +12,14 @@ import scipy.sparse as sp
 
 from .._domains._footprint import count_choice, count_head, count_mixture, count_ward
 from .._domains._head import MixtureHead
+from .._features import _tiling
 from .._features._footprint import DataSize, FitSizes, count_left_over, count_phases
 from .._spots import _rows
 from .._training._footprint import count_training
 from .._training._options import HybridEncoder
 from .._utils._free_memory import format_bytes, free_memory
 from .._utils._settings import WAYS_TO_NEED_LESS
+from .._utils._threads import count_threads
 from .._utils._warnings import warn_user
 from ..graph import SpatialKNNGraph
 from ..preprocessing._footprint import LARGEST_SMALL
@@ -39,6 +41,18 @@ _LIBRARIES = 8 * 2**20  # measured, at their first large product
 
 def estimate_fit(estimator, data):
     """Return the peak additional memory of a fit of an estimator to a DataSize, bytes by phase."""
+    if not _tiling.is_tiled(data.n_spots, data.is_linked):
+        return _estimate_whole(estimator, data)
+    phases = _estimate_whole(estimator, data._replace(n_spots=_tiling.MOST_LEARNED))
+    tile = max(_estimate_whole(estimator, data._replace(n_spots=_tiling.MOST_IN_TILE)).values())
+    size, network = FitSizes(estimator, data), getattr(estimator, "network", None)
+    latent = (network or HybridEncoder()).latent_size if size.is_network else size.d
+    # Probabilities, also in their last order, embedding, neighbour mean, keys.
+    each = 16 * size.n_clusters + 8 * latent + 12 * (size.neighbors[0] + 1) + 64
+    return phases | {"tiles": int(data.n_spots * each + count_threads() * tile)}
+
+
+def _estimate_whole(estimator, data):
     size = FitSizes(estimator, data)
     n, sections, n_clusters = size.n, size.n * size.section, size.n_clusters
     phases = count_phases(size)
@@ -67,7 +81,8 @@ def warn_if_memory_short(estimator, spots, is_counts):
     density = 0.0 if isinstance(genes, _rows.RowBlocks) else density  # held nowhere
     n_image = 0 if image is None else image.shape[1]
     n_sections = 1 if spots.sections is None else len(spots.section_names)
-    data = DataSize(*genes.shape, n_image, density, is_counts, n_sections)
+    is_linked = any(graph is not None for graph in spots.graphs or ())
+    data = DataSize(*genes.shape, n_image, density, is_counts, n_sections, is_linked)
     needed, free = max(estimate_fit(estimator, data).values()), free_memory()
     needs = f"this fit needs about {format_bytes(needed)} of memory"
     needs += "" if free is None else f", {format_bytes(free)} are free"

@@ -32,6 +32,8 @@ class DataSize(NamedTuple):
     is_counts : bool
         Whether X holds counts, or logarithms of them, and not ready features.
     n_sections : int
+    is_linked : bool
+        Whether the user brings adjacencies.
     """
 
     n_spots: int
@@ -40,6 +42,7 @@ class DataSize(NamedTuple):
     density: float | None = None
     is_counts: bool = True
     n_sections: int = 1
+    is_linked: bool = False
 
 
 class FitSizes:

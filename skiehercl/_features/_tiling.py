@@ -11,7 +11,15 @@ from .._utils._threads import map_small
 from ..graph._tiles import cut_tiles, draw_tiles, surround
 from ._spool import spool
 
-__all__ = ["describe", "fetch", "learn", "sample_tissue"]
+__all__ = [
+    "MOST_IN_TILE",
+    "MOST_LEARNED",
+    "describe",
+    "fetch",
+    "is_tiled",
+    "learn",
+    "sample_tissue",
+]
 
 # Up to here all is learned from all spots at once (benchmarks/decisions.md).
 _MOST_SPOTS = 50_000
@@ -21,6 +29,8 @@ _LEARNED_SPOTS, _LEARNED_TILE = 30_000, 2048
 _TILE = 16_384
 # Spots that lie side by side in a file.
 _LEAF = 256
+# With what lies around them, roughly.
+MOST_LEARNED, MOST_IN_TILE = 50_000, 21_000
 # A part of a tile that the reach of a neighbourhood is measured on.
 _MEASURED = 1024
 # Longest edges belong to spots that lie apart; the neighbourhoods of the others end before.
@@ -133,9 +143,16 @@ def sample_tissue(spots, graphs, seed):
     return spots.cut(rows), np.searchsorted(rows, drawn), drawn
 
 
+def is_tiled(n_spots, is_linked):
+    """Whether so many spots are learned from a sample and described tile by tile.
+
+    Adjacencies that the user brings needn't link what lies together: those are taken whole.
+    """
+    return n_spots > _MOST_SPOTS and not is_linked
+
+
 def _are_many(spots):
-    # Adjacencies that the user brings needn't link what lies together: those are taken whole.
-    return len(spots) > _MOST_SPOTS and not any(g is not None for g in spots.graphs or ())
+    return is_tiled(len(spots), any(graph is not None for graph in spots.graphs or ()))
 
 
 def _fit_features(features, spots):

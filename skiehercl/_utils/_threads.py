@@ -12,7 +12,16 @@ from joblib import cpu_count
 from sklearn import config_context, get_config
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["map_small"]
+__all__ = ["count_threads", "map_small"]
+
+
+def _select_blas():
+    return ThreadpoolController().select(user_api="blas")
+
+
+def count_threads():
+    """Return the number of threads that `map_small` runs on, as many as BLAS may use."""
+    return min(max((one["num_threads"] for one in _select_blas().info()), default=1), cpu_count())
 
 
 def map_small(function, *sequences):
@@ -31,8 +40,7 @@ def map_small(function, *sequences):
         In the order of the sequences. Settings of numpy and scikit-learn are the caller's; the
         number of BLAS threads is set back.
     """
-    blas = ThreadpoolController().select(user_api="blas")
-    n_threads = min(max((one["num_threads"] for one in blas.info()), default=1), cpu_count())
+    blas, n_threads = _select_blas(), count_threads()
     config = get_config()
 
     def run(context, *elements):
