@@ -99,9 +99,9 @@ def make_data(case):
         return make_features(domain, n_columns), coords, domain
     if kind == "c":
         return sp.vstack(list(make_counts(domain, n_columns)), format="csr"), coords, domain
-    from skiehercl.io import open_section
+    from skiehercl.io import read_section
 
-    return open_section(OUT / f"{case}.zarr"), None, domain
+    return read_section(OUT / f"{case}.zarr", backed=True), None, domain
 
 
 def run_floor(X, coords):

@@ -28,7 +28,7 @@ __all__ = [
 _SUBMODULES = frozenset(
     {
         *("baseline", "clusterer", "datasets", "graph", "image", "io", "metrics", "mixture"),
-        *("model_selection", "plotting", "preprocessing", "report", "resources"),
+        *("cohort", "model_selection", "plotting", "preprocessing", "report", "resources"),
     }
 )
 _HOMES = {
@@ -49,6 +49,7 @@ _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 if TYPE_CHECKING:
     from . import baseline as baseline
     from . import clusterer as clusterer
+    from . import cohort as cohort
     from . import datasets as datasets
     from . import graph as graph
     from . import image as image

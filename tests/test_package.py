@@ -13,7 +13,7 @@ import skiehercl
 
 SUBMODULES = [
     *("clusterer", "datasets", "graph", "image", "io", "metrics", "mixture"),
-    *("model_selection", "plotting", "preprocessing", "report", "resources"),
+    *("cohort", "model_selection", "plotting", "preprocessing", "report", "resources"),
 ]
 HEAVY = ["torch", "torchvision", "torch_geometric", "ot", "matplotlib", "anndata"]
 

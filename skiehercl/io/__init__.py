@@ -7,7 +7,6 @@ pixel ``(column, row) = obsm["spatial"] * uns["spatial"][l]["scalefactors"]["tis
 
 from .._spots._section_image import SectionImage, find_image
 from ._annotation import add_domains, annotate
-from ._cohort import fit_sections
 from ._describe import describe_section
 from ._files import check_writable, read_section, write_labelled
 from ._image_features import section_image_features
@@ -21,7 +20,6 @@ __all__ = [
     "check_writable",
     "describe_section",
     "find_image",
-    "fit_sections",
     "from_spatialdata",
     "read_section",
     "read_visium",

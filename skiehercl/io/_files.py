@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["check_writable", "read_section", "write_labelled"]
 
 
-def read_section(path: PathLike, *, spatial_key: str | None = "spatial") -> AnnData:
+def read_section(
+    path: PathLike, *, spatial_key: str | None = "spatial", backed: bool = False
+) -> AnnData:
     """Read a section: ``.h5ad``, Space Ranger's folder, or AnnData's or SpatialData's ``.zarr``.
 
     Parameters
@@ -32,11 +34,14 @@ def read_section(path: PathLike, *, spatial_key: str | None = "spatial") -> AnnD
         An AnnData's ``.zarr`` may be packed as a zip file.
     spatial_key : str or None, default="spatial"
         Entry of ``obsm`` that must hold the coordinates; None: none needed.
+    backed : bool, default=False
+        Whether X and the layers of an .h5ad or an AnnData's .zarr folder stay there: they are read
+        by rows when they are asked for.
 
     Returns
     -------
     AnnData
-        A sparse ``X`` is CSR.
+        A sparse ``X`` in memory is CSR.
 
     Raises
     ------
@@ -62,11 +67,13 @@ def read_section(path: PathLike, *, spatial_key: str | None = "spatial") -> AnnD
     if not os.path.isdir(name):
         check_regular(name, "an .h5ad, a .zarr store or a Space Ranger folder")
     if is_store(name):
-        adata = read_zarr(name, lambda name: _read_spatialdata(name, spatial_key or "spatial"))
+        adata = read_zarr(
+            name, lambda name: _read_spatialdata(name, spatial_key or "spatial"), backed
+        )
     elif os.path.isdir(name):
         return read_visium(name)
     else:
-        adata = read_h5ad(name)
+        adata = read_h5ad(name, backed)
     if spatial_key is not None:
         check_spatial(adata, spatial_key, name)
     if sparse.issparse(adata.X) and adata.X.format != "csr":

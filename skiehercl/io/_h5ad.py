@@ -39,6 +39,24 @@ def write_h5ad(adata, path):
             stopped.set()
 
 
+def open_zarr(path):
+    """Return the AnnData of a .zarr folder whose X and layers stay there."""
+    import anndata
+    import zarr
+
+    root = zarr.open_group(path, mode="r")
+    backed = ("X", "layers")
+    parts = {key: anndata.io.read_elem(root[key]) for key in root if key not in (*backed, "raw")}
+    layers = {key: _open_matrix(root["layers"][key]) for key in root.get("layers", ())}
+    return anndata.AnnData(_open_matrix(root["X"]) if "X" in root else None, layers=layers, **parts)
+
+
+def _open_matrix(element):
+    import anndata
+
+    return anndata.io.sparse_dataset(element) if hasattr(element, "keys") else element
+
+
 def check_h5ad(adata):
     """Raise a ValueError that names the first part of `adata` that an .h5ad can't hold.
 

@@ -14,6 +14,7 @@ from .._spots._arrays import check_sparse
 from .._storage._untrusted import check_store
 from .._utils._warnings import warn_user
 from ..image._region_image import is_zarr
+from ._h5ad import open_zarr
 from ._hdf5 import check_hdf5
 
 __all__ = ["is_store", "read_h5ad", "read_zarr"]
@@ -31,7 +32,7 @@ def is_store(name):
     return zipfile.is_zipfile(name)
 
 
-def read_h5ad(name):
+def read_h5ad(name, backed=False):
     """Read an .h5ad file."""
     import anndata
     import h5py
@@ -55,10 +56,13 @@ def read_h5ad(name):
             )
         _check_encoding(file, name)
 
-    return _read(name, lambda: h5py.File(name, "r"), check, anndata.read_h5ad, name)
+    def read(path):
+        return anndata.read_h5ad(path, backed="r" if backed else None)
+
+    return _read(name, lambda: h5py.File(name, "r"), check, read, name)
 
 
-def read_zarr(name, read_spatialdata):
+def read_zarr(name, read_spatialdata, backed=False):
     """Read an AnnData's .zarr store, or hand a SpatialData's to `read_spatialdata`."""
     import anndata
 
@@ -96,7 +100,7 @@ def read_zarr(name, read_spatialdata):
 
     def read(path):
         if os.path.isdir(path):
-            return anndata.read_zarr(path)
+            return open_zarr(path) if backed else anndata.read_zarr(path)
         with contextlib.closing(zarr.storage.ZipStore(path, mode="r")) as store:
             return anndata.read_zarr(store)
 
@@ -104,9 +108,9 @@ def read_zarr(name, read_spatialdata):
         return _read(name, open_store, check, read, name)
     except _SpatialDataError:
         pass
-    if not os.path.isdir(name):
-        raise ValueError(f"{name!r} is a SpatialData store in a zip file: unpack it (unzip)")
-    return read_spatialdata(name)
+    if os.path.isdir(name):
+        return read_spatialdata(name)
+    raise ValueError(f"{name!r} is a SpatialData store in a zip file: unpack it (unzip)")
 
 
 def _check_chunks(group, name, place=""):

@@ -254,3 +254,24 @@ def test_missing_chunks_are_told(form, tmp_path):
     drop("X/data")
     with pytest.raises(ValueError, match="is truncated: 1 of the 1 chunks of X/data are missing"):
         io.read_section(path)
+
+
+@pytest.mark.parametrize("ending", [".h5ad", ".zarr"])
+@pytest.mark.parametrize("is_sparse", [True, False])
+def test_backed_sections_stay_in_their_files(ending, is_sparse, tmp_path):
+    from skiehercl import SmoothedMixture, io
+    from skiehercl.datasets import make_tissue
+
+    tissue = make_tissue(200, 3, n_genes=40, random_state=0)
+    tissue.X = tissue.X if is_sparse else tissue.X.toarray()
+    tissue.layers["counts"] = tissue.X.copy()
+    path = tmp_path / f"section{ending}"
+    (tissue.write_zarr if ending == ".zarr" else tissue.write_h5ad)(path)
+    adata = io.read_section(path, backed=True)
+    assert type(adata.X).__module__.partition(".")[0] in ("anndata", "zarr", "h5py")
+    np.testing.assert_array_equal(adata.obs_names, tissue.obs_names)
+    np.testing.assert_array_equal(adata.obsm["spatial"], tissue.obsm["spatial"])
+    expected = SmoothedMixture(3, random_state=0).fit(tissue).labels_
+    for layer in (None, "counts"):
+        model = SmoothedMixture(3, random_state=0).set_params(layout__layer=layer)
+        np.testing.assert_array_equal(model.fit(adata).labels_, expected)

@@ -1,4 +1,4 @@
-"""Many sections: learned once from a sample of all, then labelled one by one, here or on Dask."""
+"""Cohorts: learned once from a sample of all sections, then labelled one by one."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.base import clone
 
-from .._utils._memory import digest_files
-from .._utils._version import __version__
-from ..graph._tiles import draw_tiles
-from ._annotation import annotate
-from ._files import check_writable, read_section, write_labelled
+from ._utils._memory import digest_files
+from ._utils._version import __version__
+from .graph._tiles import draw_tiles
+from .io import annotate, check_writable, read_section, write_labelled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from .._estimator._base import SpatialClusterer
-    from .._typing import PathLike
+    from ._estimator._base import SpatialClusterer
+    from ._typing import PathLike
 
 __all__ = ["fit_sections", "name_outputs"]
 
@@ -52,11 +51,12 @@ def fit_sections(
     estimator : IEHERCLClusterer or SmoothedMixture
         Unfitted; its ``random_state`` should be an int. Image features have to be in ``obsm``.
     paths : sequence of str or path-like
-        What :func:`read_section` reads. Genes are matched by name: those that all sections have.
+        What :func:`skiehercl.io.read_section` reads. Genes are matched by name: those that all
+        sections have.
     out_dir : str or path-like
-        Folder, made if it isn't there, for the model and an ``.h5ad`` of each section, by its name.
+        Folder, made if it isn't there, for the model and an ``.h5ad`` of each section.
     key : str, default="domain_pred"
-        As in :func:`annotate`.
+        As in :func:`skiehercl.io.annotate`.
     n_learned : int, default=40000
         Spots that the model is learned from, about; all of them where there are fewer.
     client : dask.distributed.Client, default=None
@@ -151,20 +151,22 @@ def _name_sections(adata, path, column):
     adata.obs[_COLUMN] = name + own
 
 
-def _read(path, layout):
-    adata = read_section(path, spatial_key="spatial" if layout is None else layout.coords_key)
+def _read(path, layout, backed=False):
+    adata = read_section(
+        path, spatial_key="spatial" if layout is None else layout.coords_key, backed=backed
+    )
     _name_sections(adata, path, None if layout is None else layout.section_key)
     return adata
 
 
 def _draw(path, layout, n_drawn):
     """Return tiles of a section as an AnnData, and the size of what it holds of sections."""
-    adata = _read(path, layout)
+    adata = _read(path, layout, backed=True)
     codes = np.unique(adata.obs[_COLUMN], return_inverse=True)[1]
     key = "spatial" if layout is None else layout.coords_key
     coords = None if key is None else np.asarray(adata.obsm[key])
     tiles = draw_tiles(adata.n_obs, n_drawn, _TILE, coords, codes, random_state=0)
-    sample = adata[np.sort(np.concatenate(tiles))].copy()
+    sample = adata[np.sort(np.concatenate(tiles))].to_memory()
     return sample, float(np.median(np.bincount(codes)))
 
 

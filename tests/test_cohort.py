@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from skiehercl import SmoothedMixture
+from skiehercl import SmoothedMixture, cohort
+from skiehercl.cohort import fit_sections
 from skiehercl.datasets import make_tissue
-from skiehercl.io import _cohort, fit_sections
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_a_repeated_run_goes_on(paths, tmp_path, monkeypatch):
     first = read_labels(tmp_path / "out")
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     (tmp_path / "out" / "s1.h5ad").unlink()
-    monkeypatch.setattr(_cohort, "_learn", None)  # not asked again
+    monkeypatch.setattr(cohort, "_learn", None)  # not asked again
     fit_sections(SmoothedMixture(3, random_state=0), paths, tmp_path / "out")
     again = read_labels(tmp_path / "out")
     np.testing.assert_array_equal(again["s1.h5ad"], first["s1.h5ad"])
