@@ -150,6 +150,19 @@ _FIT_OPTIONS = {
             _option("--out-dir", metavar="DIR", help="folder for one file of each section"),
         ),
     ),
+    "many sections": (
+        _option(
+            "--one-by-one",
+            action="store_true",
+            help="learn from tiles of all sections, then read, label and write each by itself, so "
+            "that memory holds one; without their images",
+        ),
+        _option(
+            "--dask",
+            metavar="ADDRESS",
+            help="one by one on the workers of a Dask cluster, such as tcp://host:8786, or local",
+        ),
+    ),
     "results": (
         _option("--plot", metavar="FILE", help="draw the domains: .png, .pdf or .svg"),
         _option("--report", metavar="HTML", help="write a page to look at and to read"),

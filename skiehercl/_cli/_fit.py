@@ -19,6 +19,7 @@ from .. import (
 )
 from .._utils._atomic import protected
 from .._utils._memory import digest_files
+from ..cohort import fit_sections, is_written, join_sections, name_outputs, part_results
 from ..metrics import domain_scores, labelled_mask
 from ..plotting import _drawing, plot_domains, save_figure
 from ..plotting._curves import find_figure
@@ -37,7 +38,6 @@ from ._common import (
 )
 from ._image import check_image_options, take_image
 from ._outputs import check_folder, check_outputs, identify_inputs, list_images
-from ._together import is_written, join_sections, name_outputs, part_results
 
 __all__ = ["run_fit"]
 
@@ -62,6 +62,8 @@ _ASIDE = {
     *("truth", "weights"),
     *("json", "quiet", "debug", "written", "warnings"),
 }
+# Options that a fit one by one has no use for: it never sees all sections, nor their images.
+_TOGETHER = ("plot", "report", "save_model", "truth", "checkpoint", "backbone", "weights")
 
 
 def run_fit(args):
@@ -70,6 +72,8 @@ def run_fit(args):
     outs = _check_arguments(args)
     inputs = _list_inputs(args)
     with protected(identify_inputs(inputs)):
+        if args.one_by_one or args.dask:
+            return _fit_one_by_one(args, outs, say)
         digest = _digest(args) if args.out_dir else None
         done = [out for out in outs if digest and is_written(out, args.key, digest)]
         if len(done) == len(outs):
@@ -81,6 +85,27 @@ def run_fit(args):
         seconds = round(time.perf_counter() - start, 1)
         kept = {"outputs": args.written, "kept": done, "warnings": args.warnings}
         print_json({"skiehercl": __version__, "seconds": seconds, **result, **kept})
+
+
+def _fit_one_by_one(args, outs, say):
+    """Learn from a sample of all sections and label each by itself, here or on Dask."""
+    estimator = _make_estimator(args, args.sections, args.image_features)
+    with contextlib.ExitStack() as stack:
+        client = None
+        if args.dask:
+            try:
+                from distributed import Client
+            except ImportError as error:
+                cure = "python -m pip install 'skiehercl[dask]'"
+                raise ImportError(f"--dask needs distributed: {cure}") from error
+            client = stack.enter_context(Client(None if args.dask == "local" else args.dask))
+        stack.enter_context(limited_threads(args.device))
+        fit_sections(estimator, args.paths, args.out_dir, key=args.key, client=client)
+    args.written += outs
+    for out in outs:
+        say(f"wrote {out}")
+    if args.json:
+        print_json({"skiehercl": __version__, "outputs": outs, "warnings": args.warnings})
 
 
 def _find_and_write(args, outs, done, digest, say):
@@ -136,6 +161,13 @@ def _check_arguments(args):
         if getattr(args, option) is not None and args.graph != graph:
             name = option.replace("_", "-")
             raise ValueError(f"--{name} is for --graph {graph}: add it, or leave --{name} out")
+    if args.one_by_one or args.dask:
+        option = "--dask" if args.dask else "--one-by-one"
+        if args.out_dir is None:
+            raise ValueError(f"{option} writes one file for each section: name a folder, --out-dir")
+        if named := [name for name in _TOGETHER if getattr(args, name)]:
+            name = named[0].replace("_", "-")
+            raise ValueError(f"--{name} needs all sections at once: leave {option} or it out")
     if args.out_dir is None:
         if len(args.paths) > 1:
             raise ValueError(

@@ -186,7 +186,6 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
         # A copy learns: a fit that fails then leaves nothing behind.
         fitted, parts = copy.copy(self), self._take_parts()
         spots = fitted._gather(X, split_second(y, coords), image_features, sections, reset=True)
-        # Of a sample of sections, they are larger than what is seen of them.
         spots.section_size = fitted.__dict__.pop("_section_size", spots.section_size)
         candidates = list_candidates(self.n_clusters, len(spots))
         check_placed(spots.genes, fitted.input_, spots.coords is not None)
@@ -196,8 +195,8 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
         with standard_settings(needs):
             spots = fetch(spots)
             section = fitted._learn(spots, candidates, parts)
-            own, rows = section.inputs["gene"][0], section.rows
-            found = own, fitted.labels_[rows], fitted.embedding_[rows]
+            found = (values[section.rows] for values in (fitted.labels_, fitted.embedding_))
+            found = section.inputs["gene"][0], *found
             fitted._transfer = learn_transfer(fitted._fitted_features, spots, *found)
         self.__dict__ = fitted.__dict__
         return self

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import zipfile
+from functools import partial
 
 import pandas as pd
 from scipy import sparse
@@ -56,9 +57,7 @@ def read_h5ad(name, backed=False):
             )
         _check_encoding(file, name)
 
-    def read(path):
-        return anndata.read_h5ad(path, backed="r" if backed else None)
-
+    read = partial(anndata.read_h5ad, backed="r" if backed else None)
     return _read(name, lambda: h5py.File(name, "r"), check, read, name)
 
 

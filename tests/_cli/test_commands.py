@@ -202,3 +202,15 @@ def test_info_says_what_a_path_is(folder, capsys):
     assert "AnnData, .zarr" in told and "obsm['spatial'] is missing" in told
     assert run("info", "nothing") == 2
     assert "'nothing' does not exist" in capsys.readouterr().err
+
+
+def test_sections_one_by_one(folder, capsys):
+    command = ("fit", "first.h5ad", "second.h5ad", "-k", "3", "--one-by-one", *QUICK)
+    assert run(*command, "--out-dir", "out", "--json") == 0
+    outs = json.loads(capsys.readouterr().out)["outputs"]
+    assert [os.path.basename(out) for out in outs] == ["first.h5ad", "second.h5ad"]
+    assert all("domain_pred" in anndata.read_h5ad(out).obs for out in outs)
+    assert run(*command, "--out-dir", "out", "--plot", "a.png") != 0
+    assert "--plot needs all sections at once" in capsys.readouterr().err
+    assert run(*command, "--out", "a.h5ad") != 0
+    assert "name a folder, --out-dir" in capsys.readouterr().err

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from skiehercl import SpatialKNNGraph
-from skiehercl._features._section import SectionArrays
+from skiehercl._features._features import SectionArrays
 from skiehercl._training._options import HybridEncoder, LossOptions, Trainer, TrainingPlan
 from skiehercl.graph import neighbor_mean_matrix
 

@@ -403,7 +403,7 @@ KILLED = """
 import json, os, random, signal, sys, time
 import numpy as np, scipy.sparse as sp, torch
 import skiehercl._training._loop
-from skiehercl._features._section import SectionArrays
+from skiehercl._features._features import SectionArrays
 from skiehercl._training._checkpoint import Checkpoint, read_state, write_state
 from skiehercl._training._loop import Training
 from skiehercl._training._options import HybridEncoder, LossOptions, Trainer, TrainingPlan

@@ -9,7 +9,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from skiehercl import SpatialKNNGraph
 from skiehercl._domains._ward import ward_labels
-from skiehercl._features._section import SectionArrays
+from skiehercl._features._features import SectionArrays
 from skiehercl._objective._losses import contrastive_loss
 from skiehercl._training._batches import cut_batch, draw_tiles
 from skiehercl._training._callbacks import Callback
