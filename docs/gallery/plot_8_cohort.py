@@ -35,7 +35,7 @@ paths = sorted(folder.glob("*.h5ad"))
 
 client = Client(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None)
 model = IEHERCLClusterer(4, random_state=0)
-model = io.fit_sections(model, paths, folder / "labelled", client=client)
+model = cohort.fit_sections(model, paths, folder / "labelled", client=client)
 sorted(path.name for path in (folder / "labelled").iterdir())
 
 # %%
