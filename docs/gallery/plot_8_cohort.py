@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 from dask.distributed import Client
 
-from skiehercl import IEHERCLClusterer, io
+from skiehercl import IEHERCLClusterer, cohort, io
 from skiehercl.datasets import make_tissue
 
 # %%
