@@ -76,7 +76,9 @@ def draw_tissue(ax, section, spot_size):
         draw_scale_bar(ax, section.microns)
 
 
-def _draw_picture(ax, image, scale, origin):
+def _draw_picture(ax, image, scale, origin, bounds):
+    from matplotlib.patches import Rectangle
+
     image = np.asarray(image)
     if image.ndim not in (2, 3) or not np.isfinite(scale) or scale <= 0:
         raise ValueError(
@@ -86,7 +88,7 @@ def _draw_picture(ax, image, scale, origin):
     (height, width), (x, y) = image.shape[:2], origin
     pixels = drop_opacity(np.atleast_3d(image))
     shown = as_rgb(pixels, pixel_ceiling(pixels))
-    ax.imshow(
+    drawn = ax.imshow(
         shown[..., 0] if pixels.shape[2] == 1 else shown,
         extent=(x, x + width / scale, y + height / scale, y),
         cmap="gray",  # of one channel
@@ -95,6 +97,10 @@ def _draw_picture(ax, image, scale, origin):
         alpha=0.6,  # faded, so that the domains' colours stand out
         zorder=0,
     )
+    if bounds is not None:
+        left, top, right, bottom = bounds
+        own = Rectangle((left, top), right - left, bottom - top, transform=ax.transData)
+        drawn.set_clip_path(own.get_path(), own.get_transform())  # beside the axes' own clip
 
 
 def draw_scale_bar(ax, microns, *, inside=False):

@@ -25,11 +25,15 @@ _VIEWS = {
 
 
 class Picture(NamedTuple):
-    """An image below the spots: its pixels, pixels per unit, and where its corner lies."""
+    """An image below the spots: its pixels, pixels per unit, where its corner lies, what is shown.
+
+    `bounds`, (left, top, right, bottom) in units, keep it off the sections beside it.
+    """
 
     image: np.ndarray
     scale: float
     origin: tuple = (0.0, 0.0)
+    bounds: tuple | None = None
 
 
 class Section(NamedTuple):
@@ -87,7 +91,7 @@ def read_section(data, image=None, scale=1.0, sections=None, microns=None, key=N
             f"one image but {len(names)} sections, which lie beside each other: pass "
             "image=False, or draw each section on its own"
         )
-    placed, shifts = lay_out(coords, sections, names)
+    placed, shifts, margin = lay_out(coords, sections, names)
     pictures, titles, sizes = [], [], set()
     for name, shift in zip(names, shifts, strict=True):
         own = sections == name
@@ -99,7 +103,8 @@ def read_section(data, image=None, scale=1.0, sections=None, microns=None, key=N
         sizes.add(_find_microns(adata, library, coords[own]))
         found = _find_picture(adata, image, library)
         if found is not None:
-            pictures.append(found._replace(origin=tuple(shift)))
+            low, high = placed[own].min(axis=0) - margin, placed[own].max(axis=0) + margin
+            pictures.append(found._replace(origin=tuple(shift), bounds=(*low, *high)))
     alike = sizes and None not in sizes and max(sizes) < 1.02 * min(sizes)
     microns = microns or (float(np.mean(list(sizes))) if alike else None)
     return Section(placed, pictures, sections, titles, microns)
@@ -116,7 +121,7 @@ def check_coords(coords):
 
 
 def lay_out(coords, sections, names):
-    """Return coordinates (n, 2) with the sections beside each other, and each one's shift (2,)."""
+    """Return coordinates (n, 2) with the sections side by side, their shifts, and half the gap."""
     extents = [coords[sections == name] for name in names]
     low = np.array([part.min(axis=0) for part in extents])
     size = np.array([np.ptp(part, axis=0) for part in extents])
@@ -132,7 +137,7 @@ def lay_out(coords, sections, names):
             placed[sections == names[i]] += shifts[-1]
             left += size[i, 0] + gap
         top += size[list(row), 1].max() + 1.5 * gap
-    return placed, shifts
+    return placed, shifts, gap / 2
 
 
 def find_domain_key(adata):

@@ -67,7 +67,9 @@ def pack_picture(picture, corners, n_sections):
     """Return an image's part below the spots as {"href", "x", "y", "width", "height"}, in units."""
     from PIL import Image
 
-    image, scale, origin = picture
+    image, scale, origin, bounds = picture
+    if bounds is not None:
+        corners = [np.maximum(corners[0], bounds[:2]), np.minimum(corners[1], bounds[2:])]
     image = np.asarray(image)
     height, width = image.shape[:2]
     (left, top), (right, bottom) = (np.asarray(corners) - origin) * scale

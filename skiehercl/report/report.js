@@ -79,7 +79,9 @@
   }
   function fit() {
     const margin = 2 * radius + 0.02 * Math.max(W0, H0);
-    const top = meta.titles.length ? 22 : 0;
+    const tools = document.querySelector(".tools"); // above the map where it is narrow
+    const above = getComputedStyle(tools).flexDirection === "row" ? tools.offsetHeight + 16 : 0;
+    const top = (meta.titles.length ? 22 : 0) + above;
     const room = { width: css.width, height: css.height - top - 30 };
     view.scale = Math.min(room.width / (W0 + 2 * margin), room.height / (H0 + 2 * margin));
     least = view.scale / 2;

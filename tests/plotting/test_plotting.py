@@ -664,3 +664,13 @@ def test_placement_of_an_annotated_section_finds_its_image(adata):
         plot_placement(adata, ax=own, patch_size=8)
     with pytest.raises(ValueError, match="no image to draw"):
         plot_placement(adata.obsm["spatial"])
+
+
+def test_images_stay_off_the_sections_beside_them(joint):
+    from skiehercl.plotting._section import read_section
+
+    section = read_section(joint, sections="slide")
+    (first, second), own = section.pictures, (joint.obs["slide"] == "s0").to_numpy()
+    assert section.coords[own, 0].max() < first.bounds[2] <= second.bounds[0] + 1e-9
+    assert second.bounds[0] < section.coords[~own, 0].min()
+    assert all(image.get_clip_path() is not None for image in plot_domains(joint, "domain").images)
