@@ -182,7 +182,7 @@ def image_report(
             if features is not None:
                 weight = model.attention_["modality"][:, 1]
             weights.setdefault(run, weight)
-            if run == "fused":
+            if run == "fused" and seed == seeds[0]:
                 evidence = model.image_evidence_, model.image_evidence_error_
             labels[run].append(model.labels_)
             scores = _score(model.labels_, coords, groups, graph, truth)
@@ -193,7 +193,7 @@ def image_report(
     labels = {run: np.array(found) for run, found in labels.items()}
     weight = weights["fused"]
     agreement, attention = _compare(labels), _average_by_domain(labels["fused"][0], weight)
-    verdict = _judge(scores, agreement) + explain_evidence(*evidence)
+    verdict = _judge(scores, agreement) + explain_evidence(*evidence, weight.mean())
     return ImageReport(
         scores=scores,
         agreement=agreement,
@@ -269,7 +269,7 @@ def _judge(scores, agreement):
     weight, chance = (by_run.loc[[run], "image attention"].mean() for run in ("fused", "shuffled"))
     head = f"attention on the image {weight:.2f} (shuffled {chance:.2f})"
     if weight == 0:
-        return f"{head}: the image was left out, it adds nothing to the neighbours' genes here"
+        return f"{head}: the image was left out"
     if "ARI" in scores:
         table = scores.pivot(index="seed", columns="run", values="ARI")
         gain = table["fused"] - table["genes"]

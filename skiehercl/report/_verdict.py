@@ -34,10 +34,7 @@ def judge_image(evidence, error, attention, comparison=None):
     if not attention:
         sentence = "The image was not used."
         if adds:
-            beyond = evidence > 3 * (error or 0.0) and evidence > 0.005
-            why = "but the settings leave it out" if beyond else "no more than chance"
-            told = f"it adds {adds} to what the neighbours' genes tell, {why}"
-            sentence = f"The image was not used: {told}."
+            sentence = f"The image was not used: {_tell_why_not(evidence, error)}."
         return Verdict(sentence, meaning.strip())
     sentence = f"The image was used, with {attention:.0%} of the attention"
     if adds and comparison is None:  # else told by the comparison
@@ -55,14 +52,22 @@ def judge_image(evidence, error, attention, comparison=None):
     return Verdict(sentence, meaning)
 
 
-def explain_evidence(evidence, error):
+def explain_evidence(evidence, error, attention):
     """Return words to put after a comparison of fits with and without the image."""
     if evidence is None:
         return ""
+    if not attention:
+        return f"; {_tell_why_not(evidence, error)}"
     return (
         f"; it adds {_tell(evidence, error)} to what the neighbours' genes tell, which decides "
         "whether it is used and not whether it helps"
     )
+
+
+def _tell_why_not(evidence, error):
+    beyond = evidence > 3 * (error or 0.0) and evidence > 0.005
+    why = "but the settings leave it out" if beyond else "no more than chance"
+    return f"it adds {_tell(evidence, error)} to what the neighbours' genes tell, {why}"
 
 
 def _tell(evidence, error):
