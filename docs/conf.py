@@ -30,6 +30,7 @@ default_role = "code"  # `labels_` in our docstrings
 autosummary_generate = True
 autodoc_typehints = "none"
 numpydoc_show_class_members = False
+toc_object_entries_show_parents = "hide"
 # Pages of other projects, which are not fetched: the build needs no network.
 nitpick_ignore_regex = [(r"py:.*", r"(sklearn|numpy|scipy|pandas|torch|anndata|matplotlib)\..*")]
 

@@ -53,6 +53,14 @@ for name, model in models.items():
     print(f"{name:7} {model.input_:8} ARI {adjusted_rand_score(truth, labels):.2f}")
 
 # %%
+# The figure is scanpy's business too: what ``annotate`` writes, ``sc.pl`` understands.
+
+from skiehercl import io
+
+io.annotate(adata, models["layer"])
+sc.pl.embedding(adata, basis="spatial", color=["domain", "domain_pred"])
+
+# %%
 # Principal components instead
 # ----------------------------
 # Anything in ``obsm`` can take the place of the genes: components, or the embedding of another

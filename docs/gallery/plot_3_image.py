@@ -15,7 +15,7 @@ from sklearn.metrics import adjusted_rand_score
 from skiehercl import IEHERCLClusterer, io
 from skiehercl.datasets import make_tissue
 
-adata = make_tissue(700, n_domains=5, n_genes=200, random_state=0)
+adata = make_tissue(800, n_domains=5, n_genes=200, random_state=0)
 truth = adata.obs["domain"]
 
 # %%

@@ -11,7 +11,7 @@ from sklearn.metrics import adjusted_rand_score
 from skiehercl import IEHERCLClusterer
 from skiehercl.datasets import make_tissue
 
-adata = make_tissue(500, n_domains=5, n_genes=150, n_gene_twins=0, random_state=0)
+adata = make_tissue(600, n_domains=4, n_genes=150, n_gene_twins=0, image=False, random_state=0)
 
 # %%
 # A range instead of a number
@@ -52,7 +52,7 @@ import matplotlib.pyplot as plt
 from skiehercl.plotting import plot_domains
 
 figure, axes = plt.subplots(1, 3, figsize=(12, 4), layout="constrained")
-for ax, n_clusters in zip(axes, (4, 5, 6), strict=True):
+for ax, n_clusters in zip(axes, (3, 4, 5), strict=True):
     labels = IEHERCLClusterer(n_clusters, random_state=0).fit_predict(adata)
     agreement = adjusted_rand_score(adata.obs["domain"], labels)
-    plot_domains(adata, labels, image=False, ax=ax, title=f"K = {n_clusters}, ARI {agreement:.2f}")
+    plot_domains(adata, labels, ax=ax, title=f"K = {n_clusters}, ARI {agreement:.2f}")

@@ -18,7 +18,9 @@ from skiehercl import IEHERCLClusterer, NonSpatialClusterer, SmoothedMixture
 from skiehercl.datasets import make_tissue
 from skiehercl.model_selection import WholeSectionSplit
 
-tissue = make_tissue(500, n_domains=4, n_genes=150, return_arrays=True, random_state=0)
+tissue = make_tissue(
+    500, n_domains=4, n_genes=200, n_gene_twins=0, return_arrays=True, random_state=0
+)
 counts, coords, truth = tissue.X, tissue.coords, tissue.domain
 
 # %%
@@ -80,10 +82,17 @@ searches = {
     )
     for name, (model, grid) in models.items()
 }
-table = pd.DataFrame(
-    {name: {"ARI": s.best_score_, "settings": str(s.best_params_)} for name, s in searches.items()}
-).T
+best = {name: search.best_score_ for name, search in searches.items()}
+settings = {name: str(search.best_params_) for name, search in searches.items()}
+table = pd.DataFrame({"ARI": best, "settings": settings}).round(3)
 table
+
+# %%
+
+ax = table["ARI"].plot.barh(figsize=(6, 2.5), color="#0072b2")
+ax.invert_yaxis()
+ax.set(xlabel="adjusted Rand index, best of the grid", xlim=(0, 1))
+ax.figure.tight_layout()
 
 # %%
 # What the lambdas do
