@@ -46,6 +46,7 @@ sphinx_gallery_conf = {
     "remove_config_comments": True,
     "show_signature": False,
     "parallel": 2,
+    "write_computation_times": False,
 }
 
 html_theme = "pydata_sphinx_theme"

@@ -83,6 +83,7 @@ searches = {
     for name, (model, grid) in models.items()
 }
 best = {name: search.best_score_ for name, search in searches.items()}
+pd.set_option("display.max_colwidth", None)
 settings = {name: str(search.best_params_) for name, search in searches.items()}
 table = pd.DataFrame({"ARI": best, "settings": settings}).round(3)
 table
