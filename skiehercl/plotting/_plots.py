@@ -28,7 +28,14 @@ from ._drawing import (
     measure_spots,
     take_axes,
 )
-from ._section import find_domain_key, list_attention, list_views, read_section, take_column
+from ._section import (
+    find_domain_key,
+    is_measure,
+    list_attention,
+    list_views,
+    read_section,
+    take_column,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,8 +46,6 @@ if TYPE_CHECKING:
     from .._typing import Array, ArrayLike, ImageLike, Labels, SpotsLike
 
 __all__ = ["plot_attention", "plot_confidence", "plot_domains"]
-
-_MOST_DOMAINS = 60  # whole numbers of more values than this are a measure
 
 
 def plot_domains(
@@ -122,25 +127,10 @@ def plot_domains(
     >>> from skiehercl.plotting import plot_domains
     >>> ax = plot_domains(make_tissue(200, 3, n_genes=20, random_state=0), key="domain")
     """
-    plt, own, adata = import_pyplot(), None, coords if hasattr(coords, "obsm") else None
-    if isinstance(labels, str):
-        key, labels = _take_name(labels, key), None
-    if adata is None and (key is not None or isinstance(truth, str)):
-        raise ValueError(
-            "key= and the names of columns need an AnnData as first argument, got a "
-            f"{type(coords).__name__}: pass labels= and truth= as arrays"
-        )
-    if adata is not None:
-        if key is not None and labels is not None:
-            raise ValueError("with an AnnData pass either key= (a column of obs) or labels=")
-        if labels is None:
-            key = find_domain_key(adata) if key is None else key
-            labels = take_column(adata, key, "key")
-            title = title or (key if truth is None else None)
-            own = find_palette(adata, key) if palette is None else None
-        truth = take_column(adata, truth, "truth") if isinstance(truth, str) else truth
-    if labels is None:
-        raise ValueError("no domains to draw: pass labels=, or key= with an AnnData")
+    plt = import_pyplot()
+    labels, key, truth = _read_labels(coords, labels, key, truth)
+    own = find_palette(coords, key) if key is not None and palette is None else None
+    title = title or (key if truth is None else None)
     section = read_section(coords, image, scale, sections, microns_per_unit, key)
     n_spots, with_image = len(section.coords), bool(section.pictures)
     spot_size = spot_size or measure_spots(section.coords) * (0.8 if with_image else 1.0)
@@ -169,10 +159,27 @@ def plot_domains(
     return give_axes(axes)
 
 
-def _take_name(labels, key):
-    if key is not None:
+def _read_labels(coords, labels, key, truth):
+    """Return labels, the column that they come from or None, and the truth."""
+    if isinstance(labels, str) and key is None:
+        labels, key = None, labels
+    elif isinstance(labels, str):
         raise ValueError(f"labels={labels!r} and key={key!r} both name a column: pass one of them")
-    return labels
+    if hasattr(coords, "obsm"):
+        if key is not None and labels is not None:
+            raise ValueError("with an AnnData pass either key= (a column of obs) or labels=")
+        if labels is None:
+            key = find_domain_key(coords) if key is None else key
+            labels = take_column(coords, key, "key")
+        truth = take_column(coords, truth, "truth") if isinstance(truth, str) else truth
+    elif key is not None or isinstance(truth, str):
+        raise ValueError(
+            "key= and the names of columns need an AnnData as first argument, got a "
+            f"{type(coords).__name__}: pass labels= and truth= as arrays"
+        )
+    if labels is None:
+        raise ValueError("no domains to draw: pass labels=, or key= with an AnnData")
+    return labels, key, truth
 
 
 def _check_length(values, name, n_spots):
@@ -181,15 +188,6 @@ def _check_length(values, name, n_spots):
             f"{name} has {len(values)} entries but coords has {n_spots} rows: pass one value per "
             "spot (did you filter one of them?)"
         )
-
-
-def is_measure(labels):
-    """Whether values are a measure and not names: fractions, or very many whole numbers."""
-    values = np.asarray(labels)
-    if hasattr(labels, "cat") or hasattr(labels, "categories") or values.dtype.kind not in "iuf":
-        return False
-    values = values[np.isfinite(values)]
-    return bool((values != np.rint(values)).any()) or len(np.unique(values)) > _MOST_DOMAINS
 
 
 def _choose_palette(predicted, section, palette):

@@ -12,6 +12,7 @@ from .._spots._section_image import find_picture
 
 _GAP = 0.1  # between sections, of a section's size
 _MOST_IN_A_ROW = 4
+_MOST_DOMAINS = 60  # whole numbers of more values than this are a measure
 # Micrometres between spots, and spots' distance over their diameter as files tell it: Visium's
 # diameter is of 55 (or 65, Space Ranger's), Spatial Transcriptomics' of 100.
 _PITCHES = ((100.0, (1.35, 1.9)), (200.0, (1.95, 2.05)))
@@ -173,6 +174,15 @@ def take_column(adata, column, name):
             f"{name}={column!r} is not a column of obs, which has {list(adata.obs.columns)}"
         )
     return adata.obs[column]
+
+
+def is_measure(labels):
+    """Whether values are a measure and not names: fractions, or very many whole numbers."""
+    values = np.asarray(labels)
+    if hasattr(labels, "cat") or hasattr(labels, "categories") or values.dtype.kind not in "iuf":
+        return False
+    values = values[np.isfinite(values)]
+    return bool((values != np.rint(values)).any()) or len(np.unique(values)) > _MOST_DOMAINS
 
 
 def list_attention(adata):
