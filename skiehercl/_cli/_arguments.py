@@ -97,7 +97,10 @@ _KEY = _option(
     metavar="NAME",
     help="column of obs for the domains, and its companions; default: %(default)s",
 )
-_SECTION = ".h5ad file, Space Ranger folder, or .zarr store of an AnnData or SpatialData"
+_SECTION = (
+    ".h5ad file, folder of Space Ranger, Xenium, CosMx or MERSCOPE, or .zarr store of an AnnData "
+    "or SpatialData"
+)
 # Groups of options by title; a tuple of options instead of one excludes each other.
 _IMAGE = {
     "image": (

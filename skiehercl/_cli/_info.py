@@ -37,11 +37,15 @@ def _describe(found):
     yield "size", f"{found['n_spots']} spots x {found['n_genes']} genes, {stored}"
     yield "layers", ", ".join(found["layers"]) or "none"
     yield "obsm", ", ".join(found["obsm"]) or "none"
-    yield "sections", _describe_sections(found["libraries"])
+    yield "sections", _describe_sections(found["libraries"], found["section_key"])
     if found["spacing"] is None:
         yield "coords", "none: obsm['spatial'] is missing, which a fit needs"
     else:
-        yield "coords", f"obsm['spatial'], nearest spots {found['spacing']:.4g} apart"
+        unit = found["micrometres_per_unit"]
+        unit = (
+            "" if unit is None else ", in micrometres" if unit == 1 else f", units of {unit:.4g} µm"
+        )
+        yield "coords", f"obsm['spatial']{unit}, nearest spots {found['spacing']:.4g} apart"
     for image in found["images"]:
         yield "image", _describe_image(image)
     if not found["images"]:
@@ -52,7 +56,9 @@ def _describe(found):
         yield "memory", f"a fit takes about {found['memory_of_fit'] / 2**30:.2f} GiB{free}"
 
 
-def _describe_sections(libraries):
+def _describe_sections(libraries, key):
+    if key is not None:
+        return f"several, which don't touch: fit --sections {key}"
     if len(libraries) < 2:
         return "1, as far as uns['spatial'] tells; of several, fit --sections COLUMN"
     return f"{len(libraries)}: {', '.join(libraries)}; name their column, fit --sections COLUMN"

@@ -11,6 +11,7 @@ from .._spots._section_image import check_spatial
 from .._utils._atomic import check_regular, check_target, replace_file
 from ._annotation import check_domain_key
 from ._h5ad import check_h5ad, measure_h5ad, write_h5ad
+from ._platforms import find_reader
 from ._spatialdata import from_spatialdata, import_spatialdata
 from ._stores import is_store, read_h5ad, read_zarr
 from ._visium import read_visium
@@ -20,13 +21,17 @@ if TYPE_CHECKING:
 
     from .._typing import PathLike
 
-__all__ = ["check_writable", "read_section", "write_labelled"]
+__all__ = ["check_writable", "read_section", "write_cell_groups", "write_labelled"]
 
 
 def read_section(
     path: PathLike, *, spatial_key: str | None = "spatial", backed: bool = False
 ) -> AnnData:
-    """Read a section: ``.h5ad``, Space Ranger's folder, or AnnData's or SpatialData's ``.zarr``.
+    """Read a section: ``.h5ad``, ``.zarr`` of AnnData or SpatialData, or a platform's folder.
+
+    Folders are known by their files: Space Ranger's of Visium and Visium HD, Xenium's, CosMx'
+    flat files and MERSCOPE's. Their readers, such as :func:`read_xenium`, have options; this
+    function takes their defaults.
 
     Parameters
     ----------
@@ -62,7 +67,7 @@ def read_section(
     name = os.fspath(path)
     if not os.path.exists(name):
         raise FileNotFoundError(
-            f"{name!r} does not exist: pass an .h5ad, a .zarr store or a Space Ranger folder"
+            f"{name!r} does not exist: pass an .h5ad, a .zarr store or a platform's output folder"
         )
     if not os.path.isdir(name):
         check_regular(name, "an .h5ad, a .zarr store or a Space Ranger folder")
@@ -71,7 +76,7 @@ def read_section(
             name, lambda name: _read_spatialdata(name, spatial_key or "spatial"), backed
         )
     elif os.path.isdir(name):
-        return read_visium(name)
+        return (find_reader(name)[1] or read_visium)(name)
     else:
         adata = read_h5ad(name, backed)
     if spatial_key is not None:
@@ -139,3 +144,52 @@ def write_labelled(adata: AnnData, path: PathLike) -> None:
     check_h5ad(adata)
     with replace_file(path) as temporary:
         write_h5ad(adata, temporary)
+
+
+def write_cell_groups(adata: AnnData, path: PathLike, key: str = "domain_pred") -> None:
+    """Write domains as a CSV that the Xenium Explorer loads as a cell group.
+
+    Two columns, ``cell_id`` and ``group``; cells without a domain are left out, as the Explorer
+    then shows them as unassigned.
+
+    Parameters
+    ----------
+    adata : AnnData
+        Of one section, with the names of cells that Xenium gave.
+    path : str or path-like
+    key : str, default="domain_pred"
+        Column of ``obs``, as :func:`annotate` writes it.
+
+    Raises
+    ------
+    OSError
+        The file can't be written.
+    ValueError
+        There is no such column, or two cells have one name.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from skiehercl import io
+    >>> from skiehercl.datasets import make_tissue
+    >>> adata = make_tissue(200, 3, n_genes=20, random_state=0)
+    >>> adata.obs["domain_pred"] = adata.obs["domain"]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "groups.csv")
+    ...     io.write_cell_groups(adata, path)
+    ...     with open(path) as file:
+    ...         print(file.readline().strip())
+    cell_id,group
+    """
+    if key not in adata.obs:
+        raise ValueError(
+            f"obs has no column {key!r} (it has {list(adata.obs)}): call io.annotate first, or "
+            "name the column, key="
+        )
+    if not adata.obs_names.is_unique:
+        twice = adata.obs_names[adata.obs_names.duplicated()][0]
+        raise ValueError(f"two cells are named {twice!r}: write each section to a file of its own")
+    groups = adata.obs[key]
+    groups = groups[groups.notna()].astype(str).rename("group").rename_axis("cell_id")
+    with replace_file(path) as temporary:
+        groups.to_csv(temporary)

@@ -18,22 +18,22 @@ __all__ = ["MATRIX", "find_file", "find_matrix", "list_names", "read_counts", "u
 
 MATRIX = "filtered_feature_bc_matrix"
 _METADATA = ("library_ids", "chemistry_description", "software_version")
-_AS_WRITTEN = "the matrix as Space Ranger writes it"
+_AS_WRITTEN = "the matrix as 10x Genomics' software writes it"
 # Space Ranger's tables shrink to a fifth; no sane one to less than a thirtieth.
 _SMALL, _MOST_FROM_A_BYTE = 2**24, 30
 _LEAST_ENTRY = 4  # bytes of the shortest line of a matrix.mtx, "1 1" and its end
 
 
-def find_matrix(outs):
+def find_matrix(outs, name=MATRIX):
     """Return the path of the filtered matrix, HDF5 or a folder, or None."""
     # Another folder may hold the Matrix Market files themselves, as flat downloads do.
-    folder = outs / MATRIX if (outs / MATRIX).is_dir() else outs
-    file = find_file(outs, f"{MATRIX}.h5", what="matrices")
+    folder = outs / name if (outs / name).is_dir() else outs
+    file = find_file(outs, f"{name}.h5", what="matrices")
     return file or (folder if find_file(folder, "matrix.mtx") or folder != outs else None)
 
 
-def read_counts(outs):
-    """Read the filtered matrix.
+def read_counts(outs, name=MATRIX):
+    """Read the filtered matrix, without what isn't a gene.
 
     Returns
     -------
@@ -46,10 +46,10 @@ def read_counts(outs):
     origin : Path
         What was read.
     """
-    origin = find_matrix(outs)
+    origin = find_matrix(outs, name)
     if origin is None:
         raise FileNotFoundError(
-            f"{outs} has neither {MATRIX}.h5 nor a folder {MATRIX}: found {list_names(outs)}; copy "
+            f"{outs} has neither {name}.h5 nor a folder {name}: found {list_names(outs)}; copy "
             "one of them there"
         )
     if origin.suffix == ".gz":

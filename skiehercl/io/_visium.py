@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,8 @@ POSITION_COLUMNS = [
     "pxl_row_in_fullres",
     "pxl_col_in_fullres",
 ]
-_CELL_FILES = ("filtered_feature_cell_matrix.h5", "cell_segmentations.geojson")
+CELL_MATRIX = "filtered_feature_cell_matrix"
+_CELL_FILES = (f"{CELL_MATRIX}.h5", "cell_segmentations.geojson")
 POSITION_FILES = ("tissue_positions.csv", "tissue_positions_list.csv", "tissue_positions.parquet")
 
 
@@ -61,24 +63,38 @@ def find_outs(path):
     )
 
 
+def find_hd(folder):
+    """Return {size of bins in micrometres, or "cells": folder} of a Visium HD output, or None.
+
+    `folder` is the output, its ``binned_outputs`` or its ``segmented_outputs``.
+    """
+    if not folder.is_dir() or find_matrix(folder) is not None:
+        return None
+    cells = any((folder / name).exists() for name in _CELL_FILES)
+    root = folder.parent if cells or os.path.basename(folder) == "binned_outputs" else folder
+    places = [*root.glob("binned_outputs/*/"), *folder.glob("square_*um/")]
+    sizes = {re.fullmatch(r"square_0*(\d+)um", place.name): place for place in sorted(places)}
+    found = {int(size[1]): place for size, place in sizes.items() if size and place.is_dir()}
+    segmented = folder if cells else root / "segmented_outputs"
+    if cells or (segmented.is_dir() and any((segmented / name).exists() for name in _CELL_FILES)):
+        found["cells"] = segmented
+    return found if found or (folder / "feature_slice.h5").exists() else None
+
+
 def _refuse_hd_root(folder):
     """Refuse a Visium HD folder above the bins, or one of segmented cells, and name the bins."""
-    if not folder.is_dir() or find_matrix(folder) is not None:
+    if (found := find_hd(folder)) is None:
         return
-    cells = any((folder / name).exists() for name in _CELL_FILES)
-    inner = folder / "segmented_outputs"
-    root = folder.parent if cells else folder
-    found = [*root.glob("binned_outputs/*/"), *root.glob("square_*um/")]
-    bins = ", ".join(sorted(str(entry) for entry in found if entry.is_dir()))
-    if not (bins or cells or inner.is_dir() or (folder / "feature_slice.h5").exists()):
-        return
-    what = "is a Visium HD output with several bin sizes"
-    if cells:
-        what = "holds the segmented cells of a Visium HD output, which are not read yet"
-    elif inner.is_dir():
-        what += " (and segmented_outputs, cells, which are not read yet)"
-    cure = f"pass one of {bins}" if bins else "copy one of its folders binned_outputs/square_*um"
-    raise ValueError(f"{os.fspath(folder)!r} {what}: {cure}")
+    places = ", ".join(str(place) for size, place in found.items() if size != "cells")
+    cure = (
+        f"pass one of {places}" if places else "copy one of its folders binned_outputs/square_*um"
+    )
+    what = "segmented cells" if found.get("cells") == folder else "several bin sizes"
+    also = " or cells" if "cells" in found else ""
+    raise ValueError(
+        f"{os.fspath(folder)!r} is a Visium HD output of {what}: read bins{also} by "
+        f"io.read_visium_hd, or {cure}"
+    )
 
 
 def read_positions(spatial):
@@ -261,8 +277,6 @@ def read_visium(
     ValueError
         The folder is not Space Ranger's, or its files contradict each other.
     """
-    import anndata
-
     outs = find_outs(path)
     spatial = outs / "spatial" if (outs / "spatial").is_dir() else outs
     counts, barcodes, var, metadata, origin = read_counts(outs)
@@ -277,20 +291,28 @@ def read_visium(
 
     obs = positions[["in_tissue", "array_row", "array_col"]].astype(int)
     obs.index = obs.index.astype(str).rename(None)
-    adata = anndata.AnnData(counts, obs=obs, var=var)
-    pixels = positions[["pxl_col_in_fullres", "pxl_row_in_fullres"]]
-    adata.obsm["spatial"] = pixels.to_numpy(dtype=np.float64)
+    pixels = positions[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=np.float64)
     if in_tissue_only:
-        adata = adata[(adata.obs["in_tissue"] == 1).to_numpy()].copy()
-    if adata.n_obs == 0:
+        rows = np.flatnonzero(obs["in_tissue"] == 1)
+        counts, obs, pixels = counts[rows], obs.iloc[rows], pixels[rows]
+    if len(obs) == 0:
         raise ValueError(
             f"{outs} has no spot in tissue: in_tissue is 1 for none of the matrix's barcodes in "
             f"{table}; pass in_tissue_only=False to take all"
         )
+    entry = {"images": images, "scalefactors": factors, "metadata": metadata}
+    return make_section(path, library_id, counts, obs, var, pixels, entry)
+
+
+def make_section(path, library_id, counts, obs, var, coords, entry):
+    """Return an AnnData with `entry` in ``uns["spatial"]``, under a name from `path` if None."""
+    import anndata
+
+    adata = anndata.AnnData(counts, obs=obs, var=var)
+    adata.obsm["spatial"] = coords
     folder = Path(os.path.abspath(path))
     own = folder.parent.name if folder.name == "outs" else folder.name
-    stored = metadata.pop("library_ids", own)
-    entry = {"images": images, "scalefactors": factors, "metadata": metadata}
+    stored = entry["metadata"].pop("library_ids", own)
     stored = stored.replace("/", "_").replace("\0", "_")  # which no .h5ad could hold
     adata.uns["spatial"] = {library_id or (own if stored in ("", ".") else stored): entry}
     return adata

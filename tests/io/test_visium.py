@@ -135,11 +135,12 @@ def test_the_root_of_an_hd_output_names_its_bins(tmp_path, inner, segmented):
     if segmented:
         (cells / "spatial").mkdir(parents=True)
         (cells / "filtered_feature_cell_matrix.h5").write_bytes(b"x")
+        (cells / "cell_segmentations.geojson").write_bytes(b"x")
     told = rf"pass one of .*binned_outputs{os.sep}square_008um, .*square_016um"
     for path in (tmp_path / "run", outs, outs / "binned_outputs", *([cells] if segmented else [])):
-        with pytest.raises(ValueError, match=told) as caught:
-            io.read_section(path)
-        assert ("cells" in str(caught.value)) == (segmented and path.name != "binned_outputs")
+        with pytest.raises(ValueError, match=rf"io\.read_visium_hd, or {told}") as caught:
+            io.read_visium(path)
+        assert ("cells" in str(caught.value)) == segmented
     check(io.read_section(outs / "binned_outputs" / "square_008um"))
 
 
