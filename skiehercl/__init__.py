@@ -8,6 +8,7 @@ from ._utils._version import __version__
 __all__ = [
     "Callback",
     "Checkpoint",
+    "ConsensusMixture",
     "HybridEncoder",
     "IEHERCLClusterer",
     "LossOptions",
@@ -27,8 +28,9 @@ __all__ = [
 
 _SUBMODULES = frozenset(
     {
-        *("baseline", "clusterer", "datasets", "graph", "image", "io", "metrics", "mixture"),
-        *("cohort", "model_selection", "plotting", "preprocessing", "report", "resources"),
+        *("baseline", "clusterer", "cohort", "consensus", "datasets", "graph", "image", "io"),
+        *("metrics", "mixture", "model_selection", "plotting", "preprocessing", "report"),
+        *("resources", "tl"),
     }
 )
 _HOMES = {
@@ -40,6 +42,7 @@ _HOMES = {
     "_training._options": ("HybridEncoder", "LossOptions", "LossTerms", "Trainer"),
     "baseline": ("NonSpatialClusterer",),
     "clusterer": ("IEHERCLClusterer",),
+    "consensus": ("ConsensusMixture",),
     "graph": ("SpatialDelaunayGraph", "SpatialKNNGraph", "SpatialRadiusGraph"),
     "image": ("PatchExtractor", "ResNet50PatchFeaturizer"),
     "mixture": ("SmoothedMixture",),
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     from . import baseline as baseline
     from . import clusterer as clusterer
     from . import cohort as cohort
+    from . import consensus as consensus
     from . import datasets as datasets
     from . import graph as graph
     from . import image as image
@@ -61,6 +65,7 @@ if TYPE_CHECKING:
     from . import preprocessing as preprocessing
     from . import report as report
     from . import resources as resources
+    from . import tl as tl
     from ._domains._head import MixtureHead
     from ._features._options import SpotFeatures
     from ._spots._layout import SpotLayout
@@ -69,6 +74,7 @@ if TYPE_CHECKING:
     from ._training._options import HybridEncoder, LossOptions, Trainer
     from .baseline import NonSpatialClusterer
     from .clusterer import IEHERCLClusterer
+    from .consensus import ConsensusMixture
     from .graph import SpatialDelaunayGraph, SpatialKNNGraph, SpatialRadiusGraph
     from .image import PatchExtractor, ResNet50PatchFeaturizer
     from .mixture import SmoothedMixture

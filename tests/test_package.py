@@ -12,8 +12,8 @@ import pytest
 import skiehercl
 
 SUBMODULES = [
-    *("clusterer", "datasets", "graph", "image", "io", "metrics", "mixture"),
-    *("cohort", "model_selection", "plotting", "preprocessing", "report", "resources"),
+    *("clusterer", "cohort", "consensus", "datasets", "graph", "image", "io", "metrics"),
+    *("mixture", "model_selection", "plotting", "preprocessing", "report", "resources", "tl"),
 ]
 HEAVY = ["torch", "torchvision", "torch_geometric", "ot", "matplotlib", "anndata"]
 
@@ -34,6 +34,7 @@ steps["training"] = loaded(["torch"])
 from skiehercl.datasets import make_tissue
 tissue = make_tissue(60, 2, n_genes=20, image=False, return_arrays=True, random_state=0)
 skiehercl.SmoothedMixture(2, random_state=0).fit(tissue.X, tissue.coords)
+skiehercl.ConsensusMixture(2, n_starts=1, random_state=0).fit(tissue.X.toarray(), tissue.coords)
 steps["mixture"] = loaded(["torch", "torch_geometric", "ot"])
 print(json.dumps(steps))
 """
@@ -68,7 +69,7 @@ def test_trainers_and_checkpoints_are_made_without_torch(steps):
     assert steps["training"] == []
 
 
-def test_smoothed_mixture_needs_no_torch(steps):
+def test_mixtures_need_no_torch(steps):
     assert steps["mixture"] == []
 
 

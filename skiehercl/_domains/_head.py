@@ -219,7 +219,7 @@ class MixtureVote:
         return [SpatialKNNGraph(self.n_refine_neighbors_, include_ties=True)]
 
     def _refine(self, probabilities, spots):
-        if self.n_refine_neighbors_ is None:
+        if self.n_refine_neighbors_ is None or spots.coords is None:
             return probabilities
         (graph,) = self.list_graphs()
         graph = graph.fit_transform(spots.coords, sections=spots.sections)

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         SpotsLike,
     )
 
-__all__ = ["LaidOutClusterer", "SpatialClusterer"]
+__all__ = ["DomainClusterer", "LaidOutClusterer", "SpatialClusterer"]
 
 
 class LaidOutClusterer(
@@ -111,7 +111,22 @@ class LaidOutClusterer(
         return tags
 
 
-class SpatialClusterer(StoredEstimator, LaidOutClusterer):
+class DomainClusterer(StoredEstimator):
+    """Base of clusterers that find domains, numbered by their size."""
+
+    def _number_domains(self, probabilities, cure=""):
+        """Set the domains' probabilities (n, K) and labels: 0 is the largest domain."""
+        self._domain_order = order_domains(probabilities)
+        self.probabilities_ = renumber(probabilities, self._domain_order)
+        self.labels_ = self.probabilities_.argmax(axis=1)
+        warn_of_missing_domains(self.labels_, probabilities.shape[1], cure)
+
+    def __sklearn_is_fitted__(self):
+        # Number and names of the columns are set before anything is learned.
+        return hasattr(self, "labels_")
+
+
+class SpatialClusterer(DomainClusterer, LaidOutClusterer):
     """Base of clusterers that learn from neighbourhoods.
 
     A subclass learns in ``_learn``, which calls ``_number_domains`` and returns the section, and
@@ -285,13 +300,6 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
         with standard_settings():
             return self._embed(spots)
 
-    def _number_domains(self, probabilities, cure=""):
-        """Set the domains' probabilities (n, K) and labels: 0 is the largest domain."""
-        self._domain_order = order_domains(probabilities)
-        self.probabilities_ = renumber(probabilities, self._domain_order)
-        self.labels_ = self.probabilities_.argmax(axis=1)
-        warn_of_missing_domains(self.labels_, probabilities.shape[1], cure)
-
     def _gather(self, X, coords, image_features, sections, *, reset):
         spots = super()._gather(X, coords, image_features, sections, reset=reset)
         if not self._takes_image:
@@ -338,10 +346,6 @@ class SpatialClusterer(StoredEstimator, LaidOutClusterer):
         known = KnownSpots(getattr(self, "_spot_keys", None), self.labels_)
         with standard_settings():
             return known.lookup(spots.genes, values, describe_others)
-
-    def __sklearn_is_fitted__(self):
-        # Number and names of the columns are set before anything is learned.
-        return hasattr(self, "labels_")
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -26,23 +26,26 @@ from .._storage._fields import (
 )
 from .._storage._registry import Stored
 
-__all__ = ["STORED_IEHERCL", "STORED_MIXTURE", "import_stored"]
+__all__ = ["STORED_CONSENSUS", "STORED_IEHERCL", "STORED_MIXTURE", "import_stored"]
 
-_FIELDS = {
+_DOMAINS = {
     "labels_": array("iu", "spots"),
     "probabilities_": array("f", "spots", "domains"),
-    "embedding_": array("f", "spots", "latent"),
     "n_clusters_": size("domains"),
-    "n_pooled_": number(1.0),
+    "n_clusters_curve_": optional(mapping(array("iuf", "candidates", finite=False))),
     "n_features_in_": size("columns"),
     "feature_names_in_": optional(texts("columns")),
+    "_domain_order": array("iu", "domains"),
+}
+_FIELDS = {
+    **_DOMAINS,
+    "embedding_": array("f", "spots", "latent"),
+    "n_pooled_": number(1.0),
     "input_": one_of("counts", "log1p", "features"),
     "_stage": one_of(*STAGES),
     "_depth": or_none(positive()),
-    "n_clusters_curve_": optional(mapping(array("iuf", "candidates", finite=False))),
     "_spot_keys": array("f", "spots", None),
     "_spot_places": optional(anything),
-    "_domain_order": array("iu", "domains"),
     "_transfer": or_none(instance("LabelTransfer")),
     "_n_features_out": size("latent"),
     "_blocks": optional(mapping(array("iu", None), "genes")),
@@ -60,7 +63,7 @@ def import_stored():
         import_module(f"{_domains.__name__}.{module.name}")
 
 
-def _check_clusterer(value, n_clusters, features):
+def _check_domains(value, n_clusters):
     n_domains = value.probabilities_.shape[1]
     require(n_domains == n_clusters, "probabilities_ don't fit the model")
     require(are_shares(value.probabilities_), "probabilities_ don't sum to 1")
@@ -69,6 +72,10 @@ def _check_clusterer(value, n_clusters, features):
     order = value._domain_order
     one_to_one = np.array_equal(np.sort(order), np.arange(n_domains))
     require(one_to_one, "_domain_order is no permutation")
+
+
+def _check_clusterer(value, n_clusters, features):
+    _check_domains(value, n_clusters)
     genes = value.n_features_in_
     if hasattr(value, "_blocks"):
         for columns in value._blocks.values():
@@ -79,7 +86,7 @@ def _check_clusterer(value, n_clusters, features):
     if transfer is not None:
         sizes = (len(transfer.center_), len(transfer.mean_))
         require(sizes == (len(features.center_), value._n_features_out), "_transfer doesn't fit")
-        known = np.isin(transfer.labels_, np.arange(n_domains)).all()
+        known = np.isin(transfer.labels_, np.arange(n_clusters)).all()
         require(known, "_transfer has other domains")
 
 
@@ -94,6 +101,12 @@ def _check_mixture(value, sizes):
     _check_clusterer(value, value.mixture_.n_clusters_, value.features_)
     fits = len(value.mixture_.center) == len(value.features_.center_)
     require(fits, "mixture_ doesn't fit the features")
+
+
+def _check_consensus(value, sizes):
+    _check_domains(value, value.vote_.n_clusters_)
+    seen = {len(one.center) for some in value.vote_.mixtures_ for one in some}
+    require(len(value.vote_.mixtures_) == 1 and seen == {sizes["columns"]}, "vote_ isn't of X")
 
 
 STORED_IEHERCL = Stored(
@@ -117,4 +130,12 @@ STORED_MIXTURE = Stored(
         "mixture_": instance("DomainMixture"),
     },
     _check_mixture,
+)
+STORED_CONSENSUS = Stored(
+    {
+        **_DOMAINS,
+        "vote_": instance("MixtureVote"),
+        "_row_keys": array("f", "spots", None),
+    },
+    _check_consensus,
 )

@@ -299,16 +299,19 @@ def add_domains(
     return adata
 
 
-def check_domain_key(adata, key):
-    """Raise a ValueError if domains stored in `adata` under this key would replace others' data."""
+def check_domain_key(adata, key, name="key"):
+    """Raise a ValueError if domains stored in `adata` under this key would replace others' data.
+
+    ``name`` is what the caller's parameter is called.
+    """
     check_key(key, "obs")
     taken = _find_taken(adata, key)
     if taken is not None:
         others = itertools.chain(["domain_pred"], (f"{key}_{i}" for i in itertools.count(2)))
         free = next(other for other in others if _find_taken(adata, other) is None)
         raise ValueError(
-            f"key={key!r} is taken: adata.{taken} holds something else, which would be lost; "
-            f"choose another, such as key={free!r}"
+            f"{name}={key!r} is taken: adata.{taken} holds something else, which would be lost; "
+            f"choose another, such as {name}={free!r}"
         )
 
 

@@ -9,7 +9,7 @@ import skiehercl
 FACES = [
     *("datasets", "graph", "image", "io", "metrics"),
     *("model_selection", "plotting", "preprocessing", "report"),
-    *("baseline", "clusterer", "mixture"),
+    *("baseline", "clusterer", "consensus", "mixture", "tl"),
 ]
 
 

@@ -8,6 +8,7 @@ from scipy import sparse
 
 import skiehercl
 from skiehercl import (
+    ConsensusMixture,
     HybridEncoder,
     IEHERCLClusterer,
     LossOptions,
@@ -64,6 +65,12 @@ def sections(folder: Path) -> None:
     written: Path = save_figure(ax, folder / "domains.png", dpi=300)
     skiehercl.io.write_labelled(adata, str(written))
     model.save(folder / "model.safetensors")
+    skiehercl.tl.domains(adata, range(3, 6), key_added="niche", head__n_starts=2)
+    labelled = skiehercl.tl.domains(adata, 4, copy=True)
+    assert labelled is not None and "domain" in labelled.obs
+    niches = ConsensusMixture("auto", n_starts=2, random_state=0)
+    shape: tuple[int, ...] = niches.fit_predict(adata.obsm["X_pca"], coords=coords).shape
+    assert shape == niches.fit(counts, coords).predict_proba(frame, coords, ["a"] * 4).shape[:1]
 
 
 def scores(truth: list[str | None], history: list[dict[str, list[float]]]) -> dict[str, float]:
