@@ -4,7 +4,7 @@ import numpy as np
 
 from .._domains._head import Head, MixtureVote, smooth_over_neighbors
 from .._features._features import NeighborhoodFeatures
-from .._features._tiling import describe, learn
+from .._features._tiling import describe, is_large, learn
 from .._storage._fields import each, instance, require
 from .._storage._registry import stored
 from .._training._callbacks import ProgressBar
@@ -69,25 +69,29 @@ class DomainModel:
 
         Returns what `describe` returns, and the SectionArrays that were learned from.
         """
-        chosen = choose_device(device)
-        self.features, section, learned = learn(self.features, spots, memory)
-        if self._starts_alike:
-            size = self.plan.network.latent_size
-            section.directions = self.features.find_directions(section.target, size)
+        chosen, is_tiled = choose_device(device), is_large(spots)
         self.trained_ = []
-        with ProgressBar(len(seeds), disable=not self.plan.verbose) as bar:
+        with ProgressBar(len(seeds), not self.plan.verbose, is_tiled) as bar:
+            bar.start("features")
+            self.features, section, learned = learn(self.features, spots, memory)
+            if self._starts_alike:
+                size = self.plan.network.latent_size
+                section.directions = self.features.find_directions(section.target, size)
+            bar.start("training")
             callbacks = [bar] if checkpoint is None else [bar, Checkpoint(checkpoint)]
             for seed in map(int, seeds):
                 training = Training(section, self.plan, seed, chosen, memory)
                 self.trained_.append(training.run(callbacks))
-        latents, attention = self._encode(section, chosen)
-        voters, n_pooled = self._voters(latents, section), self.features.n_pooled_
-        probabilities = self.head.fit(voters, learned, candidates, n_pooled, int(seeds[0]))
-        if learned is not spots:
-            return *self.describe(spots, device, memory), section
+            bar.start("mixtures")
+            latents, attention = self._encode(section, chosen)
+            voters, n_pooled = self._voters(latents, section), self.features.n_pooled_
+            probabilities = self.head.fit(voters, learned, candidates, n_pooled, int(seeds[0]))
+            bar.start("labels")
+            if is_tiled:
+                return *self.describe(spots, device, memory, bar.advance), section
         return probabilities, self._join(latents), attention, section.neighbor_mean, section
 
-    def describe(self, spots, device, memory=NO_MEMORY):
+    def describe(self, spots, device, memory=NO_MEMORY, advance=None):
         """Return probabilities (n, K), embedding (n, k), attention and neighbour mean of Spots."""
 
         def tell(features, part):
@@ -102,7 +106,7 @@ class DomainModel:
 
         smooth = [self.features.graphs_[:1]] * getattr(self.head, "smooth", 0)
         refine = getattr(self.head, "list_graphs", list)()
-        found = describe(self.features, tell, spots, [*smooth, refine])
+        found = describe(self.features, tell, spots, [*smooth, refine], advance)
         return *map(found.pop, ("probabilities", "embedding")), found, found.pop("neighbor_mean")
 
     def embed(self, spots, device, memory=NO_MEMORY):

@@ -19,6 +19,7 @@ __all__ = [
     "MOST_LEARNED",
     "describe",
     "fetch",
+    "is_large",
     "is_tiled",
     "learn",
     "sample_tissue",
@@ -46,7 +47,7 @@ def fetch(spots):
     """Return Spots whose X is in memory; of many that come in a file, in one ordered by place."""
     if isinstance(spots.genes, np.ndarray) or sp.issparse(spots.genes):
         return spots
-    if not _are_many(spots):
+    if not is_large(spots):
         return replace(spots, genes=spots.genes[:])
     order = np.concatenate(cut_tiles(len(spots), _LEAF, spots.coords, spots.sections))
     return replace(spots, genes=spool(spots.genes, order))
@@ -72,7 +73,7 @@ def learn(features, spots, memory=NO_MEMORY):
     learned : Spots
         Those spots; ``spots`` itself where they are all of them.
     """
-    if not _are_many(spots):
+    if not is_large(spots):
         return *recall(memory, _fit_features, features, spots), spots
     graphs = features.list_graphs(spots)
     sample, places, rows = sample_tissue(spots, graphs, features.random_state)
@@ -80,7 +81,7 @@ def learn(features, spots, memory=NO_MEMORY):
     return features, section.take(places, rows), sample.cut(places)
 
 
-def describe(features, function, spots, rings=()):
+def describe(features, function, spots, rings=(), advance=None):
     """Return what a function tells of Spots; of many, tile by tile.
 
     Parameters
@@ -93,17 +94,19 @@ def describe(features, function, spots, rings=()):
     rings : sequence of lists of graph transformers
         Neighbourhoods that the function asks after those of the features: it sees a tile with all
         spots within the sum of their reaches, and what it tells of these is dropped.
+    advance : callable, default=None
+        Told the share of the tiles that are done.
 
     Returns
     -------
     dict
     """
     spots = fetch(spots)
-    if not _are_many(spots):
+    if not is_large(spots):
         return function(features, spots)
     features, rings = features.meet_sections(spots), [features.graphs_, *rings]
     tiles = cut_tiles(len(spots), _TILE, spots.coords, spots.sections)
-    results, linked = {}, [{} for _ in tiles]
+    results, linked, done = {}, [{} for _ in tiles], []
 
     def run(number):
         tile = tiles[number]
@@ -115,6 +118,9 @@ def describe(features, function, spots, rings=()):
             if name not in results:  # by the first tile, which has no others beside it
                 results[name] = np.empty((len(spots), *part.shape[1:]), part.dtype)
             results[name][tile] = part[own]
+        done.append(number)
+        if advance is not None:
+            advance(len(done) / len(tiles))
 
     run(0)
     map_small(run, range(1, len(tiles)))
@@ -156,7 +162,8 @@ def is_tiled(n_spots, is_linked):
     return n_spots > _MOST_SPOTS and not is_linked
 
 
-def _are_many(spots):
+def is_large(spots):
+    """Whether Spots are learned from a sample and described tile by tile."""
     return is_tiled(len(spots), any(graph is not None for graph in spots.graphs or ()))
 
 

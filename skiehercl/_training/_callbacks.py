@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -104,8 +106,13 @@ class EarlyStopping(Callback):
         self.best_, self.stale_ = state["best"], state["stale"]
 
 
+# Per cent of a fit's time by stage, roughly: of a section, and of one that is described by tiles.
+_STAGES = {"features": 30, "training": 35, "mixtures": 30, "labels": 5}
+_TILED_STAGES = {"features": 15, "training": 10, "mixtures": 15, "labels": 60}
+
+
 class ProgressBar(Callback):
-    """One bar for all trainings of a fit, in steps, with the loss.
+    """One bar for all stages of a fit, with the time left; a line for each where no terminal is.
 
     A context: the bar closes at its end, however that comes.
 
@@ -113,34 +120,51 @@ class ProgressBar(Callback):
     ----------
     n_trainings : int, default=1
     disable : bool, default=False
+    is_tiled : bool, default=False
+        Whether a sample is learned from and all spots are described afterwards.
     """
 
-    def __init__(self, n_trainings: int = 1, disable: bool = False) -> None:
+    def __init__(self, n_trainings: int = 1, disable: bool = False, is_tiled: bool = False) -> None:
         self.n_trainings = n_trainings
         self.disable = disable
+        self.is_tiled = is_tiled
 
     def __enter__(self):
-        self._bar, self._round = None, 0
+        self._stage, self._round, self._bar = None, 0, None
+        self._left, self._done = dict(_TILED_STAGES if self.is_tiled else _STAGES), 0.0
+        if not self.disable and sys.stderr.isatty():
+            form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+            self._bar = tqdm(total=100, bar_format=form)
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, kind, *exception):
+        if kind is None:
+            self.start(None)
         if self._bar is not None:
             self._bar.close()
 
+    def start(self, stage: str | None) -> None:
+        """Start a stage: "features", "training", "mixtures" or "labels"; None: all have ended."""
+        now = time.perf_counter()
+        if self._stage is not None:
+            self.advance(1.0)
+            self._done += self._left.pop(self._stage)
+            if not self.disable and self._bar is None:
+                print(f"{self._stage}: {now - self._since:.1f} s", file=sys.stderr, flush=True)
+        self._stage, self._since = stage, now
+        if self._bar is not None and stage is not None:
+            self._bar.set_postfix_str("")
+            self._bar.set_description_str(stage)
+
+    def advance(self, share: float) -> None:
+        """Tell which share of the stage is done."""
+        if self._bar is not None:
+            self._bar.update(self._done + share * self._left[self._stage] - self._bar.n)
+
     def on_train_begin(self, trainer: Training) -> None:
-        if self._bar is None:
-            total = self.n_trainings * trainer.max_iter_
-            self._bar = tqdm(total=total, desc="training", unit="step", disable=self.disable)
-        self._round, self._seen = self._round + 1, 0
-        self._bar.set_description(f"training {self._round}/{self.n_trainings}")
+        self._round += 1
 
     def on_epoch_end(self, trainer: Training) -> None:
-        self._advance(trainer.n_iter_)
-        self._bar.set_postfix(loss=f"{trainer.history_['total'][-1]:.4g}")
-
-    def on_train_end(self, trainer: Training) -> None:
-        self._advance(trainer.max_iter_)
-
-    def _advance(self, n_steps):
-        self._bar.update(n_steps - self._seen)
-        self._seen = n_steps
+        self.advance((self._round - 1 + trainer.n_iter_ / trainer.max_iter_) / self.n_trainings)
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"loss={trainer.history_['total'][-1]:.4g}")

@@ -42,17 +42,35 @@ def test_early_stop_starts_over_where_a_term_joins():
     assert stop_after([5, 5, 9, 8, 7, 6], waits=range(2), n_iter_no_change=2) is None
 
 
-def test_progress_bar_counts_the_steps_of_all_trainings(make_section, make_plan):
+class Terminal(io.StringIO):
+    """What a terminal shows."""
+
+    def isatty(self):
+        return True
+
+
+def run_stages(text, make_section, make_plan):
     plan = make_plan(tol=0.9, n_iter_no_change=2, lambda_ot=0.0)
-    text = io.StringIO()
     with redirect_stderr(text), ProgressBar(2) as bar:
+        bar.start("features")
+        bar.start("training")
         for seed in (0, 1):
-            trained = Training(make_section(), plan, seed, CPU).run([bar])
-            assert trained.n_iter < plan.max_iter  # what is left out is counted, too
-        counted = bar._bar.n
-    assert counted == 2 * plan.max_iter
-    assert "training 1/2" in text.getvalue() and "training 2/2" in text.getvalue()
-    assert re.search(r"30/30 .*step.*loss=", text.getvalue())
+            Training(make_section(), plan, seed, CPU).run([bar])
+        bar.start("mixtures")
+        bar.start("labels")
+    return bar, text.getvalue()
+
+
+def test_one_bar_counts_all_stages_on_a_terminal(make_section, make_plan):
+    bar, text = run_stages(Terminal(), make_section, make_plan)
+    assert bar._bar.n == pytest.approx(100)
+    assert re.search(r"training: +\d+%.*loss=", text) and re.search(r"labels: 100%", text)
+
+
+def test_a_log_gets_a_line_for_each_stage(make_section, make_plan):
+    text = run_stages(io.StringIO(), make_section, make_plan)[1]
+    lines = [line.partition(":")[0] for line in text.splitlines()]
+    assert lines == ["features", "training", "mixtures", "labels"]
 
 
 def test_progress_bar_closes_when_a_training_fails(make_section, make_plan):
@@ -61,7 +79,8 @@ def test_progress_bar_closes_when_a_training_fails(make_section, make_plan):
             raise RuntimeError
 
     plan = make_plan()
-    with redirect_stderr(io.StringIO()), pytest.raises(RuntimeError), ProgressBar() as bar:
+    with redirect_stderr(Terminal()), pytest.raises(RuntimeError), ProgressBar() as bar:
+        bar.start("training")
         Training(make_section(), plan, 0, CPU).run([bar, Fail()])
     assert bar._bar.disable  # as tqdm marks a closed one
 
@@ -69,6 +88,7 @@ def test_progress_bar_closes_when_a_training_fails(make_section, make_plan):
 def test_a_disabled_bar_writes_nothing(make_section, make_plan):
     plan, text = make_plan(max_iter=4), io.StringIO()
     with redirect_stderr(text), ProgressBar(disable=True) as bar:
+        bar.start("training")
         trained = Training(make_section(), plan, 0, CPU).run([bar])
     assert text.getvalue() == ""
     assert np.isfinite(trained.loss_history["total"]).all()
