@@ -130,7 +130,7 @@ class ProgressBar(Callback):
         self.is_tiled = is_tiled
 
     def __enter__(self):
-        self._stage, self._round, self._bar = None, 0, None
+        self._stage, self._since, self._round, self._bar = None, time.perf_counter(), 0, None
         self._left, self._done = dict(_TILED_STAGES if self.is_tiled else _STAGES), 0.0
         if not self.disable and sys.stderr.isatty():
             form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
