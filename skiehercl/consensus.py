@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from ._domains._consensus import renumber
 from ._domains._head import MixtureHead
 from ._domains._n_clusters import list_candidates
-from ._estimator._base import DomainClusterer
+from ._estimator._numbering import DomainClusterer
 from ._estimator._parameters import CONSTRAINTS
 from ._estimator._stored import STORED_CONSENSUS
 from ._spots._anndata import align_rows, find_labels, is_anndata

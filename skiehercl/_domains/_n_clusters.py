@@ -7,6 +7,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.utils import check_random_state
 
 from .._utils._threads import map_small
+from .._utils._warnings import warn_user
 from ._mixture import fit_mixtures
 
 __all__ = ["AUTO_RANGE", "choose_n_clusters", "list_candidates", "measure_curve"]
@@ -102,10 +103,29 @@ def measure_curve(embeddings, candidates, n_pooled=1.0, random_state=None):
 
 
 def choose_n_clusters(curve):
-    """Return the number of lowest BIC among the stable ones; of all, if none is stable."""
+    """Return the number of lowest BIC among the stable ones; of all, if none is stable.
+
+    Warns where it is at the edge of the numbers compared.
+    """
     stable = curve["stability"] >= _STABLE
     bic = np.where(stable | ~stable.any(), curve["bic"], np.inf)
-    return int(curve["n_clusters"][bic.argmin()])
+    chosen = int(curve["n_clusters"][bic.argmin()])
+    _warn_of_edge(chosen, [int(number) for number in curve["n_clusters"]])
+    return chosen
+
+
+def _warn_of_edge(chosen, numbers):
+    """Warn if the number is the first or last of those to choose from."""
+    first, last = numbers[0], numbers[-1]
+    # Of two numbers each is at an edge, and fewer than two domains are none.
+    if len(numbers) < 3 or first < chosen < last or chosen <= 2:
+        return
+    end = "largest" if chosen == last else "smallest"
+    wider = (first, 2 * last - first + 1) if chosen == last else (2, last + 1)
+    warn_user(
+        f"n_clusters={chosen} was chosen, the {end} of {first} to {last}: the best number may lie "
+        f"beyond, so compare more, such as n_clusters=range{wider}, or give the number"
+    )
 
 
 def _fit_mixtures(Z, candidates):

@@ -14,7 +14,7 @@ from sklearn.base import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from .._domains._consensus import order_domains, renumber, warn_of_missing_domains
+from .._domains._consensus import renumber
 from .._domains._n_clusters import list_candidates
 from .._features._options import SpotFeatures
 from .._features._tiling import fetch
@@ -24,13 +24,13 @@ from .._spots._conversion import check_placed
 from .._spots._gather import gather_spots, split_second
 from .._spots._layout import SpotLayout
 from .._spots._rows import KnownSpots, find_lack, make_keys
-from .._storage._models import StoredEstimator
 from .._utils._display import DocumentedEstimator
 from .._utils._settings import standard_settings
 from .._utils._validation import fit_context
 from ..graph import SpatialKNNGraph
 from ..preprocessing import ExpressionPreprocessor
 from ._footprint import warn_if_memory_short
+from ._numbering import DomainClusterer
 from ._stored import import_stored
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         SpotsLike,
     )
 
-__all__ = ["DomainClusterer", "LaidOutClusterer", "SpatialClusterer"]
+__all__ = ["LaidOutClusterer", "SpatialClusterer"]
 
 
 class LaidOutClusterer(
@@ -109,21 +109,6 @@ class LaidOutClusterer(
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = []
         return tags
-
-
-class DomainClusterer(StoredEstimator):
-    """Base of clusterers that find domains, numbered by their size."""
-
-    def _number_domains(self, probabilities, cure=""):
-        """Set the domains' probabilities (n, K) and labels: 0 is the largest domain."""
-        self._domain_order = order_domains(probabilities)
-        self.probabilities_ = renumber(probabilities, self._domain_order)
-        self.labels_ = self.probabilities_.argmax(axis=1)
-        warn_of_missing_domains(self.labels_, probabilities.shape[1], cure)
-
-    def __sklearn_is_fitted__(self):
-        # Number and names of the columns are set before anything is learned.
-        return hasattr(self, "labels_")
 
 
 class SpatialClusterer(DomainClusterer, LaidOutClusterer):
@@ -196,7 +181,8 @@ class SpatialClusterer(DomainClusterer, LaidOutClusterer):
         -----
         UserWarning
             If spots or genes have no counts, spots share a place or are background, domains end
-            without spots, or there seem to be several sections but none are named.
+            without spots, their number is at the edge of those to choose from, or there seem to be
+            several sections but none are named.
         """
         # A copy learns: a fit that fails then leaves nothing behind.
         fitted, parts = copy.copy(self), self._take_parts()

@@ -54,6 +54,11 @@ def n_clusters_curve(
     ValueError
         If the estimator has no ``embedding_``, or a number is no integer from 1 to n_spots.
 
+    Warns
+    -----
+    UserWarning
+        If the number chosen is at the edge of those compared.
+
     Examples
     --------
     >>> from skiehercl import SmoothedMixture

@@ -37,8 +37,3 @@ def test_spots_at_equal_odds_belong_to_the_larger_domain():
     order = order_domains(probabilities)
     labels = renumber(probabilities, order).argmax(axis=1)
     assert (np.diff(np.bincount(labels)) <= 0).all()
-
-
-def test_files_without_an_order_are_taken_as_they_are():
-    probabilities = np.eye(3)
-    assert renumber(probabilities, None) is probabilities

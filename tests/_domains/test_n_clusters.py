@@ -1,3 +1,6 @@
+import re
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -94,6 +97,33 @@ def test_lowest_bic_among_the_stable_is_chosen():
     }
     assert choose_n_clusters(curve) == 3
     assert choose_n_clusters({**curve, "stability": np.array([0.1, 0.2, 0.3])}) == 4
+
+
+@pytest.mark.parametrize(
+    ("numbers", "best", "message"),
+    [
+        (range(3, 9), 8, r"^n_clusters=8 was chosen, the largest of 3 to 8.*range\(3, 14\)"),
+        (range(3, 9), 3, r"^n_clusters=3 was chosen, the smallest of 3 to 8.*range\(2, 9\)"),
+        (range(3, 9), 5, None),
+        (range(2, 9), 2, None),  # there is nothing below
+        ([5, 7], 7, None),  # each of two is at an edge
+        (range(2, 21), 20, r"the largest of 2 to 20.*range\(2, 39\)"),
+    ],
+)
+def test_a_number_at_the_edge_is_warned_of(numbers, best, message):
+    numbers = np.array(numbers)
+    curve = {"n_clusters": numbers, "bic": abs(numbers - best), "stability": np.ones(len(numbers))}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert choose_n_clusters(curve) == best
+    assert len(told) == (message is not None)
+    assert message is None or re.search(message, str(told[0].message))
+
+
+def test_estimators_warn_of_the_edge():
+    for model in (SmoothedMixture(range(2, 5), random_state=0), make_quick(range(2, 5))):
+        with pytest.warns(UserWarning, match=r"n_clusters=4 was chosen, the largest of 2 to 4"):
+            model.fit(TISSUE.X, TISSUE.coords)
 
 
 @pytest.mark.parametrize("X", [np.ones((40, 3)), np.repeat(np.eye(3), 10, axis=0)])
