@@ -10,8 +10,13 @@ pixels for Visium and in micrometres for Xenium, CosMx and MERSCOPE. With ``fact
 
 from .._spots._section_image import SectionImage, find_image
 from ._annotation import add_domains, annotate
-from ._describe import describe_section
-from ._files import check_writable, read_section, write_cell_groups, write_labelled
+from ._files import (
+    check_writable,
+    describe_section,
+    read_section,
+    write_cell_groups,
+    write_labelled,
+)
 from ._image_features import section_image_features
 from ._platforms import read_cosmx, read_merscope, read_visium_hd, read_xenium
 from ._spatialdata import from_spatialdata, to_spatialdata

@@ -279,11 +279,13 @@ def test_damaged_files_of_a_folder(outs, tmp_path):
 
 def test_other_folders_are_refused(tmp_path):
     (tmp_path / "photo.jpg").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"looked for filtered_feature.*found photo\.jpg"):
+    with pytest.raises(
+        ValueError, match=r"looked for filtered_feature.*found photo\.jpg.*Xenium has"
+    ):
         io.read_section(tmp_path)
     (tmp_path / "binned_outputs" / "square_008um").mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"bin sizes: pass one of .*square_008um"):
-        io.read_section(tmp_path)
+    with pytest.raises(ValueError, match=r"bin sizes: .* pass one of .*square_008um"):
+        io.read_visium(tmp_path)
     with pytest.raises(FileNotFoundError):
         io.read_visium(tmp_path / "absent")
 

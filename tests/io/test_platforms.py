@@ -13,6 +13,7 @@ from PIL import Image
 from scipy import sparse
 
 from skiehercl import io
+from skiehercl.__main__ import main
 from skiehercl.datasets import make_tissue
 
 N, GENES = 6, ["ACTA2", "NA", "NEGR1"]
@@ -466,3 +467,17 @@ def test_a_missing_file_is_named_with_what_it_is_for(tmp_path, make, read, name,
             function(tmp_path / "run")
     with pytest.raises(FileNotFoundError, match="is not a folder"):
         read(tmp_path / "nowhere")
+
+
+def test_a_users_table_does_not_make_space_ranger_another_platform(tmp_path):
+    folder = make_hd(tmp_path, sizes=[16], cells=False) / "binned_outputs" / "square_016um"
+    (folder / "my_cells.csv").write_text("a,b\n")
+    assert io.describe_section(folder)[0]["format"] == "Space Ranger, spatial/"
+
+
+def test_the_command_line_says_units_and_sections(tmp_path, capsys):
+    make_cosmx(tmp_path / "run", corners=[(0, 0), (0, 9000)])
+    assert main(["info", str(tmp_path / "run")]) == 0
+    told = capsys.readouterr().out
+    assert "CosMx" in told and "in micrometres" in told and "fit --sections fov" in told
+    assert f"{N} spots x {len(GENES)} genes" in told
