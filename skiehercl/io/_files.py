@@ -64,7 +64,7 @@ def read_section(
     OSError
         The file is missing or damaged.
     ValueError
-        It is no AnnData or Space Ranger folder, has no coordinates or parts that don't fit each
+        It is no AnnData and no platform's folder, has no coordinates or parts that don't fit each
         other, or only a newer anndata can read its spots, genes or ``X``.
     ImportError
         They need a package that isn't installed.

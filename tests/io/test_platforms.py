@@ -369,6 +369,15 @@ def test_what_cosmx_tables_lack_is_told(tmp_path):
         io.read_cosmx(tmp_path / "run")
 
 
+def test_damaged_positions_of_fields_of_view_are_told(tmp_path):
+    make_cosmx(tmp_path / "run")
+    (tmp_path / "run" / "S1_fov_positions_file.csv").write_text(
+        "fov,x_global_px,y_global_px\n1,a,0"
+    )
+    with pytest.raises(OSError, match=r"fov_positions_file\.csv' cannot be read"):
+        io.read_cosmx(tmp_path / "run")
+
+
 def test_a_truncated_gzip_is_told(tmp_path):
     make_cosmx(tmp_path / "run", packed=True)
     path = tmp_path / "run" / "S1_exprMat_file.csv.gz"

@@ -239,18 +239,19 @@ def _read_fields(folder):
     path = find_file(folder, "fov_positions_file.csv")
     if path is None:
         return None
-    with naming(path, AS_WRITTEN.format("CosMx")), open_table(path) as file:
-        table = pd.read_csv(file, index_col=False)
-    names = {name.lower(): name for name in table}
-    found = pd.DataFrame(index=pd.to_numeric(table[names.get("fov", table.columns[0])]))
-    for axis in "xy":
-        for unit, ways in (
-            ("px", (f"{axis}_global_px",)),
-            ("mm", (f"{axis}_global_mm", f"{axis}_mm")),
-        ):
-            for way in ways:
-                if way in names and f"{axis}_{unit}" not in found:
-                    found[f"{axis}_{unit}"] = pd.to_numeric(table[names[way]]).to_numpy()
+    with naming(path, AS_WRITTEN.format("CosMx")):
+        with open_table(path) as file:
+            table = pd.read_csv(file, index_col=False)
+        names = {name.lower(): name for name in table}
+        found = pd.DataFrame(index=pd.to_numeric(table[names.get("fov", table.columns[0])]))
+        for axis in "xy":
+            for unit, ways in (
+                ("px", (f"{axis}_global_px",)),
+                ("mm", (f"{axis}_global_mm", f"{axis}_mm")),
+            ):
+                for way in ways:
+                    if way in names and f"{axis}_{unit}" not in found:
+                        found[f"{axis}_{unit}"] = pd.to_numeric(table[names[way]]).to_numpy()
     return found[~found.index.duplicated()]
 
 
