@@ -94,7 +94,7 @@ def read_cosmx(
         pixel_size = _find_pixel_size(cells, fields)
     cells = cells.iloc[rows].reset_index(drop=True)
     coords = cells[_CENTRES].to_numpy(dtype=np.float64) * pixel_size
-    obs = _describe_cells(cells, cells_file)
+    obs = _describe_cells(cells, keys[rows].to_numpy())
     groups = _group_fields(cells, obs["fov"].astype(int).to_numpy(), fields, pixel_size)
     metadata = {"platform": "CosMx", "pixel_size": float(pixel_size)}
     n_groups, n_fields = groups.nunique(), len(groups)
@@ -201,9 +201,12 @@ def _make_keys(cells, path):
     """Return one number for field of view and cell of each row: 0 in its lower half is no cell."""
     name = _find_id(cells, path)
     # The number of the cell in its field of view, or c_SLIDE_FIELD_CELL.
-    parts = cells[name].astype(str).str.extract(r"^(?:c_\d+_(\d+)_)?(\d+)(?:\.0)?$")
-    fields = cells["fov"] if "fov" in cells else parts[0]
-    numbers = [pd.to_numeric(column, errors="coerce").to_numpy() for column in (fields, parts[1])]
+    ids, fields = cells[name], cells.get("fov")
+    numbers = [] if fields is None else [pd.to_numeric(c, errors="coerce") for c in (fields, ids)]
+    if not numbers or numbers[1].isna().any():
+        parts = ids.astype(str).str.extract(r"^(?:c_\d+_(\d+)_)?(\d+)$")
+        fields = parts[0] if fields is None else fields
+        numbers = [pd.to_numeric(column, errors="coerce") for column in (fields, parts[1])]
     good = np.isfinite(numbers).all(axis=0)
     if not good.all():
         row = int(np.argmin(good))
@@ -211,7 +214,8 @@ def _make_keys(cells, path):
             f"{path} names a cell {cells[name].iloc[row]!r} of field of view {fields.iloc[row]!r}: "
             "expected its number there, with a column fov, or c_SLIDE_FOV_CELL"
         )
-    return numbers[0].astype(np.int64) * 2**32 + numbers[1].astype(np.int64)
+    fields, ids = (column.to_numpy().astype(np.int64) for column in numbers)
+    return fields * 2**32 + ids
 
 
 def _find_cells(keys, wanted):
@@ -219,9 +223,8 @@ def _find_cells(keys, wanted):
     return np.where(wanted % 2**32 == 0, BACKGROUND, keys.get_indexer(wanted))
 
 
-def _describe_cells(cells, path):
+def _describe_cells(cells, keys):
     """Return `obs`: names, field of view, area and stains."""
-    keys = _make_keys(cells, path)
     fields, numbers = keys // 2**32, keys % 2**32
     names = pd.Index([f"{field}_{number}" for field, number in zip(fields, numbers, strict=True)])
     for name in _COSMX_IDS:
