@@ -215,6 +215,8 @@ def _pack(X, coords):
 
 def expect(row):
     """Return what the package expects of a row's fit, GiB."""
+    from threadpoolctl import threadpool_limits
+
     from skiehercl.resources import estimate_memory
 
     own, estimator = SETTINGS[row["setting"]], make_estimator(row["model"], row["setting"])
@@ -224,14 +226,15 @@ def expect(row):
     elif row["kind"] == "sparse features":
         estimator.set_params(features__input="features")
     n_spots, n_features = int(row["n_spots"]), int(row["n_features"])
-    n_bytes = estimate_memory(
-        n_spots,
-        n_features,
-        estimator=estimator,
-        n_image_features=own.n_image,
-        density=density,
-        n_sections=own.n_sections,
-    )
+    with threadpool_limits(int(row["threads"])):  # each holds a tile
+        n_bytes = estimate_memory(
+            n_spots,
+            n_features,
+            estimator=estimator,
+            n_image_features=own.n_image,
+            density=density,
+            n_sections=own.n_sections,
+        )
     if own.dtype != "float32":  # the copy in it
         n_bytes += n_spots * n_features * (4 if density is None else 8 * density)
     return n_bytes / 2**30
