@@ -32,7 +32,7 @@ from ._ward import ward_labels
 __all__ = ["DomainMixture", "TiedMixture", "fit_mixtures", "sample_rows"]
 
 # Spots that mixtures are learned from; more only cost time.
-_MOST_ROWS = 20_000
+_MOST_ROWS = 10_000
 
 # Most steps of EM.
 _MAX_ITER = 200

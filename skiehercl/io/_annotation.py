@@ -269,12 +269,8 @@ def add_domains(
         this key.
     """
     values = np.asarray(labels)
-    rows: dict[str, Any] = {
-        "labels": values,
-        "probabilities": probabilities,
-        "embedding": embedding,
-    }
-    for name, given in rows.items():
+    rows = ("labels", values), ("probabilities", probabilities), ("embedding", embedding)
+    for name, given in rows:
         if given is not None and len(given) != adata.n_obs:
             raise ValueError(
                 f"{name} has {len(given)} rows but adata has {adata.n_obs} spots: pass one per spot"
