@@ -27,13 +27,7 @@ if TYPE_CHECKING:
     from ._domains._head import Head
     from ._features._options import SpotFeatures
     from ._spots._layout import SpotLayout
-    from ._typing import (
-        FloatArray,
-        GraphLike,
-        MemoryLike,
-        PathLike,
-        RandomState,
-    )
+    from ._typing import FloatArray, GraphLike, MemoryLike, PathLike, RandomState
     from .preprocessing import ExpressionPreprocessor
 
 __all__ = ["IEHERCLClusterer"]
@@ -67,11 +61,11 @@ class IEHERCLClusterer(SpatialClusterer):
     lambda_contrast : float, default=0.1
         Weight lambda_2 of the contrastive loss (13); 0 leaves it out.
     lambda_ot : float, default=0.0
-        Weight lambda_3 of the Sinkhorn divergence (17); 0 leaves it out, which is faster and no
-        worse.
+        Weight lambda_3 of the Sinkhorn divergence (17); 0, which is faster, leaves it out (see
+        ``benchmarks/decisions.md``).
     walk_length : int, default=5
-        Steps t of the random walk (12); 0 is the contrast without a walk. It hardly changes the
-        loss, so a search over it finds nothing.
+        Steps t of the random walk (12); 0 is the contrast without a walk. Not worth a search: it
+        hardly changes the loss.
     graph : graph transformer, sparse matrix, str, list of them, or None, default=None
         Neighbourhoods, such as :class:`SpatialKNNGraph` or :class:`SpatialRadiusGraph`; several
         make GraphSAGE see several scales. None: the 6, 12, 18 and 30 nearest spots and those
@@ -83,7 +77,7 @@ class IEHERCLClusterer(SpatialClusterer):
         Preprocessing of counts. None: log-normalised, the 2,000 genes of highest spatial
         autocovariance (without coordinates 3,000 highly variable ones).
     features : SpotFeatures or None, default=None
-        What is made of genes and image before the network sees them.
+        How genes and image are turned into the network's input.
     network : HybridEncoder or None, default=None
         Views, sizes and start of the network.
     terms : LossOptions or None, default=None
@@ -93,26 +87,24 @@ class IEHERCLClusterer(SpatialClusterer):
     head : MixtureHead or None, default=None
         How embeddings become domains.
     layout : SpotLayout or None, default=None
-        Where a packed X or an AnnData has what.
+        Where to find coordinates, image features and sections in a packed X or an AnnData.
     n_init : int, default=1
-        Trainings from different seeds; all of them vote. One is as good as three.
+        Trainings from different seeds; all of them vote. One is usually enough.
     max_iter : int, default=50
-        Most steps of a training, each on one batch, so that a section's size doesn't decide how
-        far the network goes; 0: the network stays as it starts (needs ``init="pca"``).
+        Maximum number of training steps, each on one batch, whatever the section's size; 0 leaves
+        the network at its start (needs ``init="pca"``).
     device : str, default="auto"
         torch device; "auto": CUDA or Apple's GPU if there is one, else the CPU. It may be changed
-        after ``fit``; where the device of the training is absent, prediction takes the CPU.
+        after ``fit``; prediction falls back to the CPU if the training's device is absent.
     memory : str, path, joblib.Memory or None, default=None
-        Folder that keeps what does not depend on the lambdas, ``walk_length`` and the like:
-        neighbour graphs, pooled features, image evidence and the walk's anchors. Fits and
-        predictions of the same spots compute it once, in all processes of a search. Needs a
-        ``random_state``, else no two fits have it in common. joblib reads the folder by
-        unpickling: name one that only you can write to.
+        Cache folder for what doesn't depend on the lambdas, ``walk_length`` and the like:
+        neighbour graphs, pooled features, image evidence and the walk's anchors. All fits and
+        predictions of the same spots share it, also across the processes of a search. Needs a
+        ``random_state``. joblib unpickles these files: use a folder that only you can write to.
     checkpoint : str, path or None, default=None
-        Folder that keeps the state of each training. A fit that was interrupted, even killed, and
-        is repeated goes on from there and finds the labels that it would have found undisturbed;
-        finished trainings aren't repeated. Raises an error if the folder holds checkpoints of
-        other data or parameters. Needs a ``random_state``.
+        Folder that keeps the state of each training. Repeat an interrupted fit, even a killed
+        one, to resume it: the labels are those of an undisturbed fit. Raises an error if the
+        folder holds checkpoints of other data or parameters. Needs a ``random_state``.
     random_state : int, RandomState instance or None, default=None
         Seed of weights, batches and samples. An int gives the same labels on every run.
     verbose : bool or int, default=False
@@ -152,7 +144,7 @@ class IEHERCLClusterer(SpatialClusterer):
     n_pooled_ : float
         Mean number of spots in a neighbourhood, the spot itself included.
     input_ : {"counts", "log1p", "features"}
-        What X was taken for.
+        Kind of X that was given or recognised.
     graph_ : csr_matrix of shape (n_spots, n_spots)
         Row-stochastic neighbour mean that the decoder uses, of the first neighbourhood.
     model_ : object
@@ -294,7 +286,7 @@ class IEHERCLClusterer(SpatialClusterer):
         return section
 
     def _build_model(self, candidates, seed, parts):
-        # Imported here: a user who only reads or plots a section needn't load torch.
+        # Imported here: reading or plotting a section doesn't need torch.
         from ._estimator._model import DomainModel
 
         features = parts["features"].build(

@@ -23,10 +23,7 @@ if TYPE_CHECKING:
 
     from ._features._options import SpotFeatures
     from ._spots._layout import SpotLayout
-    from ._typing import (
-        GraphLike,
-        RandomState,
-    )
+    from ._typing import GraphLike, RandomState
     from .preprocessing import ExpressionPreprocessor
 
 __all__ = ["SmoothedMixture"]
@@ -37,8 +34,8 @@ class SmoothedMixture(SpatialClusterer):
 
     Counts are summed over each spot's neighbours before the logarithm (ready features: averaged as
     unit vectors), projected on principal components and clustered by a Gaussian mixture with a
-    shared covariance that starts from Ward's clusters, as mclust's EEE. It takes seconds, and much
-    of what spatial methods gain over K-means it has already.
+    shared covariance that starts from Ward's clusters, as mclust's EEE. It takes seconds and
+    already has much of the gain of spatial methods over K-means.
 
     Parameters
     ----------
@@ -46,12 +43,12 @@ class SmoothedMixture(SpatialClusterer):
         Number of domains; several, or "auto", to choose from, as in
         :class:`~skiehercl.IEHERCLClusterer`.
     n_components : int, default=15
-        Principal components that the mixture sees, and that are made unless ``features`` says
-        otherwise.
+        Principal components to cluster; ``features`` may compute more.
     graph, preprocessor, features
         As in :class:`~skiehercl.IEHERCLClusterer`.
     layout : SpotLayout or None, default=None
-        Where a packed X or an AnnData has what; image columns are left out of the genes.
+        Where to find coordinates and sections in a packed X or an AnnData; image columns are
+        left out of the genes.
     covariance_type : {"tied", "full", "diag", "spherical"}, default="tied"
         Covariance of the mixture; "tied" is mclust's EEE.
     random_state : int, RandomState instance or None, default=None
@@ -153,7 +150,7 @@ class SmoothedMixture(SpatialClusterer):
         return self.mixture_.predict_proba(self._embed(spots))
 
     def _embed(self, spots):
-        def tell(features, part):
+        def embed(features, part):
             return {"embedding": features.transform(part).target}
 
-        return describe(self.features_, tell, spots)["embedding"]
+        return describe(self.features_, embed, spots)["embedding"]

@@ -1,4 +1,4 @@
-"""What a fit will take, told before it is taken."""
+"""Estimate what a fit will take before running it."""
 
 from __future__ import annotations
 
@@ -88,6 +88,6 @@ def available_memory() -> int | None:
     -------
     n_bytes : int or None
         What the machine and, in a container or a job, its group of processes (cgroup) have left;
-        None where the system doesn't tell.
+        None where the system doesn't report it.
     """
     return free_memory()

@@ -91,10 +91,10 @@ def refine_probabilities(probabilities, neighbor_mean):
 
 
 def order_domains(probabilities):
-    """Return the domains (K,) by their spots, most first; of equals, by their probabilities (n, K).
+    """Return the domains (K,) sorted by size, ties by their total probability (n, K).
 
-    The first of a spot's likeliest domains is its own, so that sizes may depend on the order: it
-    is sought until it stays.
+    Ties between a spot's likeliest domains go to the first, so sizes may depend on the order: it
+    is iterated until it is stable.
     """
     mass, order = probabilities.sum(axis=0), np.arange(probabilities.shape[1])
     for _ in range(10):
@@ -112,7 +112,7 @@ def renumber(probabilities, order):
 
 
 def warn_of_missing_domains(labels, n_clusters, cure=""):
-    """Warn if fewer domains than asked for have spots; ``cure`` adds to that."""
+    """Warn if fewer domains than asked for have spots; ``cure`` extends the advice."""
     n_found = len(np.unique(labels))
     if n_found < n_clusters:
         warn_user(

@@ -1,4 +1,4 @@
-"""How embeddings become domains: mixtures that vote, and neighbours that vote after them."""
+"""From embeddings to domains: a vote of mixtures, then a vote of neighbours."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _BLOCK_ROWS = 4096
 
 
 class Head(Options):
-    """Base of how embeddings become domains.
+    """Base class of the step from embeddings to domains.
 
     A subclass holds the parameters. ``fitted`` is the class of what learns: made with the same
     parameters, it has ``fit(voters, spots, candidates, n_pooled, seed)``, which returns the

@@ -1,4 +1,4 @@
-"""What the clusterers have in common: from the user's arrays to Spots, and back to their rows."""
+"""Base classes of the clusterers: from the user's arrays to Spots and back to rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .._spots._checks import warn_of_empty
 from .._spots._conversion import check_placed
 from .._spots._gather import gather_spots, split_second
 from .._spots._layout import SpotLayout
-from .._spots._rows import KnownSpots, find_lack, make_keys
+from .._spots._rows import KnownSpots, find_missing, make_keys
 from .._utils._display import DocumentedEstimator
 from .._utils._settings import standard_settings
 from .._utils._validation import fit_context
@@ -36,13 +36,7 @@ from ._stored import import_stored
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from .._typing import (
-        ArrayLike,
-        FloatArray,
-        IntArray,
-        Labels,
-        SpotsLike,
-    )
+    from .._typing import ArrayLike, FloatArray, IntArray, Labels, SpotsLike
 
 __all__ = ["LaidOutClusterer", "SpatialClusterer"]
 
@@ -60,9 +54,9 @@ class LaidOutClusterer(
     __metadata_request__predict = __metadata_request__fit
     __metadata_request__transform = __metadata_request__fit
 
-    # Parameters that are options, and what None stands for.
+    # Parameters that hold options, and the default of each.
     _parts: dict = {"layout": SpotLayout}  # noqa: RUF012
-    # Keys of the layout that are left out.
+    # Keys of the layout that are ignored.
     _unread: tuple[str, ...] = ()
 
     def fit_predict(
@@ -168,11 +162,11 @@ class SpatialClusterer(DomainClusterer, LaidOutClusterer):
         Raises
         ------
         ValueError
-            If the blocks differ in length, hold NaN or infinite values, don't suit
-            ``n_clusters`` or ``input``, come both packed and beside X, or name columns that X
-            doesn't have or that overlap. The estimator stays as it was before.
+            If the blocks differ in length, hold NaN or infinite values, contradict ``n_clusters``
+            or ``input``, are passed twice (in X and beside it), or name columns that are missing
+            from X or overlap. The estimator is left unchanged.
         KeyError
-            If an AnnData lacks what a key names.
+            If a key isn't in the AnnData.
         TypeError
             If the adjacency is dense, or X is a sparse matrix of ready features without
             coordinates.
@@ -184,7 +178,7 @@ class SpatialClusterer(DomainClusterer, LaidOutClusterer):
             without spots, their number is at the edge of those to choose from, or there seem to be
             several sections but none are named.
         """
-        # A copy learns: a fit that fails then leaves nothing behind.
+        # Fit a copy, so that a failed fit leaves nothing behind.
         fitted, parts = copy.copy(self), self._take_parts()
         spots = fitted._gather(X, split_second(y, coords), image_features, sections, reset=True)
         spots.section_size = fitted.__dict__.pop("_section_size", spots.section_size)
@@ -216,10 +210,10 @@ class SpatialClusterer(DomainClusterer, LaidOutClusterer):
         ----------
         X, coords, image_features, sections
             As in ``fit``. X alone is enough for the training spots, all of them or some, in any
-            order: they are known by their rows and get ``labels_`` again. Of a new section, pass
-            all spots at once, since a spot's neighbours take part, with coordinates and image
-            features if ``fit`` used them. Other spots that come without, and rows that training
-            spots of several domains share, get the domains that their expression alone gives.
+            order: they are recognised by their rows and get ``labels_`` again. Pass all spots of a
+            new section at once, since neighbours are used, with coordinates and image features if
+            ``fit`` had them. New spots without these, and rows that training spots of several
+            domains share, are labelled by their expression alone.
             The genes of an AnnData are found by name, in any order and among others, if ``fit``
             had names; those that the model doesn't use may be missing.
 
@@ -254,12 +248,12 @@ class SpatialClusterer(DomainClusterer, LaidOutClusterer):
         probabilities : ndarray of shape (n_spots, n_clusters)
             Rows sum to 1.
         """
-        spots, lack = self._gather_new(X, coords, image_features, sections)
-        if lack:
+        spots, missing = self._gather_new(X, coords, image_features, sections)
+        if missing:
             n_domains = self.probabilities_.shape[1]
-            return self._recall(
+            return self._lookup_known(
                 spots,
-                lack,
+                missing,
                 self.probabilities_,
                 lambda transfer, rows: transfer.predict_proba(rows, n_domains),
             )
@@ -280,9 +274,9 @@ class SpatialClusterer(DomainClusterer, LaidOutClusterer):
         -------
         embedding : ndarray of shape (n_spots, n_dimensions)
         """
-        spots, lack = self._gather_new(X, coords, image_features, sections)
-        if lack:
-            return self._recall(spots, lack, self.embedding_, LabelTransfer.transform)
+        spots, missing = self._gather_new(X, coords, image_features, sections)
+        if missing:
+            return self._lookup_known(spots, missing, self.embedding_, LabelTransfer.transform)
         with standard_settings():
             return self._embed(spots)
 
@@ -293,12 +287,12 @@ class SpatialClusterer(DomainClusterer, LaidOutClusterer):
         return spots
 
     def _gather_new(self, X, coords, image_features, sections):
-        """Return Spots, and what they lack that the fit used, as `find_lack`."""
+        """Return Spots and, from `find_missing`, what the fit used but they come without."""
         check_is_fitted(self)
         spots = self._gather(X, coords, image_features, sections, reset=False)
         features = self._fitted_features
-        if lack := find_lack(spots, features):
-            return spots, lack
+        if missing := find_missing(spots, features):
+            return spots, missing
         image = features.image_
         for name, given, used in (
             ("coords", spots.coords is not None, features.with_coords_),
@@ -320,11 +314,11 @@ class SpatialClusterer(DomainClusterer, LaidOutClusterer):
         if self.input_ != "features":
             warn_of_empty(spots.genes, axes=((1, "spots"),))
 
-    def _recall(self, spots, lack, values, describe):
+    def _lookup_known(self, spots, missing, values, describe):
         """Return the fitted values (n, k) of training spots, and of others by expression alone."""
 
         def describe_others(new):
-            warn_of_transfer(lack, new)
+            warn_of_transfer(missing, new)
             others = spots.take(new)
             self._warn_of_empty(others)
             return describe(self._transfer, self._fitted_features.describe_own(others))

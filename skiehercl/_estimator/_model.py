@@ -13,7 +13,7 @@ from .._training._encoding import encode, reconstruct
 from .._training._fusion import weigh_genes_alone
 from .._training._loop import Training
 from .._utils._device import choose_device
-from .._utils._memory import NO_MEMORY, recall
+from .._utils._memory import NO_MEMORY, call_cached
 
 __all__ = ["DomainModel"]
 
@@ -48,7 +48,7 @@ def _check_stored(model, sizes):
     _check_stored,
 )
 class DomainModel:
-    """Everything that is learned from a section, and its use on the same or other sections.
+    """The fitted pipeline of a section, applied to the same or other sections.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class DomainModel:
         Unfitted, as the head.
     plan : TrainingPlan
     head : MixtureVote
-        Or what else has its ``fit``, ``predict_proba`` and ``n_clusters_``.
+        Or another fitted class of a Head.
     """
 
     def __init__(self, features, plan, head):
@@ -94,7 +94,7 @@ class DomainModel:
     def describe(self, spots, device, memory=NO_MEMORY, advance=None):
         """Return probabilities (n, K), embedding (n, k), attention and neighbour mean of Spots."""
 
-        def tell(features, part):
+        def describe_part(features, part):
             latents, attention, section = self._transform(features, part, device, memory)
             voters = self._voters(latents, section)
             return {
@@ -106,21 +106,21 @@ class DomainModel:
 
         smooth = [self.features.graphs_[:1]] * getattr(self.head, "smooth", 0)
         refine = getattr(self.head, "list_graphs", list)()
-        found = describe(self.features, tell, spots, [*smooth, refine], advance)
+        found = describe(self.features, describe_part, spots, [*smooth, refine], advance)
         return *map(found.pop, ("probabilities", "embedding")), found, found.pop("neighbor_mean")
 
     def embed(self, spots, device, memory=NO_MEMORY):
         """Return the embedding (n, k) of Spots."""
 
-        def tell(features, part):
+        def describe_part(features, part):
             latents = self._transform(features, part, device, memory)[0]
             return {"embedding": self._join(latents)}
 
-        return describe(self.features, tell, spots)["embedding"]
+        return describe(self.features, describe_part, spots)["embedding"]
 
     def _transform(self, features, spots, device, memory):
         """Return each training's latents of Spots, the mean attention, and the section."""
-        section = recall(memory, NeighborhoodFeatures.transform, features, spots)
+        section = call_cached(memory, NeighborhoodFeatures.transform, features, spots)
         return *self._encode(section, choose_device(device, or_cpu=True)), section
 
     def reconstruct(self, embedding, neighbor_mean, device):
@@ -151,6 +151,6 @@ class DomainModel:
         names = results[0][1]
         attention = {name: np.mean([a[name] for _, a in results], axis=0) for name in names}
         if self.features.image_ is not None and "image" not in section.inputs:
-            # Left out for want of evidence: all attention is on the genes.
+            # Left out for lack of evidence: all attention is on the genes.
             attention["modality"] = weigh_genes_alone(len(section))
         return latents, attention

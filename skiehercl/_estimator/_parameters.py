@@ -1,4 +1,4 @@
-"""The estimator's parameters: what each may be, and the presets."""
+"""The estimator's parameters: constraints and presets."""
 
 import os
 from numbers import Integral, Real
@@ -87,13 +87,13 @@ CONSTRAINTS = {
 
 
 def check_parameters(estimator, network):
-    """Raise a ValueError for what no parameter's own rule can say.
+    """Raise a ValueError if parameters contradict each other.
 
     Parameters
     ----------
     estimator : IEHERCLClusterer
     network : HybridEncoder
-        The estimator's, or what stands for None.
+        The estimator's, or the default one.
     """
     n_clusters = estimator.n_clusters
     if isinstance(n_clusters, bool | np.bool_):
@@ -105,7 +105,7 @@ def check_parameters(estimator, network):
         )
     if not estimator.max_iter and network.init != "pca":
         raise ValueError(
-            f"max_iter=0 leaves the network as it starts, which means nothing with init="
+            f"max_iter=0 leaves the network at its start, which is random with init="
             f"{network.init!r}: train it with max_iter >= 1, or use init='pca'"
         )
     if not estimator.max_iter and estimator.lambda_ot:
@@ -116,7 +116,7 @@ def check_parameters(estimator, network):
     if estimator.checkpoint is not None and estimator.random_state is None:
         raise ValueError(
             f"checkpoint={str(estimator.checkpoint)!r} needs a random_state, such as 0: without it "
-            "no two fits are alike, and none could go on where another stopped"
+            "a repeated fit has other seeds and can't resume this one"
         )
     if estimator.checkpoint is not None:
         make_folder(estimator.checkpoint)  # found out before the features are made

@@ -1,4 +1,4 @@
-"""Sections onto one another: what moves all spots of a section alike is no tissue."""
+"""Alignment of sections: a shift common to all spots of a section is a batch effect."""
 
 import numpy as np
 import scipy.sparse as sp
@@ -17,14 +17,14 @@ _LEAST_STEP = 1e-3
 def find_shift(reference, rows):
     """Return the shift (d,) that moves rows (n, d) onto the reference (m, d).
 
-    The mean difference between mutual nearest neighbours, taken again from where it leads. Unlike
-    the difference of means it holds where one of the two lacks a domain of the other: its spots
-    have no mutual neighbours.
+    The mean difference between mutual nearest neighbours, iterated. Unlike the difference of
+    means, it also works if a domain is missing from one of the two: its spots have no mutual
+    neighbours.
     """
     n_dimensions = min(_N_DIMENSIONS, *reference.shape)
     with np.errstate(invalid="ignore"):  # shares of a variance that may be zero
         axes = PCA(n_dimensions, random_state=0).fit(reference).components_.T
-    # The leading directions say who is whose neighbour, the shift is that of all.
+    # Neighbours are found in the leading directions; the shift is computed in all of them.
     fixed, moving = reference @ axes, rows @ axes
     tree = cKDTree(fixed)
     least = _LEAST_STEP * np.sqrt(reference.var(axis=0).sum())

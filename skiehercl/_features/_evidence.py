@@ -1,4 +1,4 @@
-"""What an image adds to what the neighbours' genes tell of a spot."""
+"""How much an image adds to the neighbours' genes as predictors of a spot's genes."""
 
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ _LEAST_ERRORS = 3.0
 
 
 class ImageGain(NamedTuple):
-    """Gain as a share of what the neighbours tell, and its standard error.
+    """Gain relative to the neighbours' explained variance, and its standard error.
 
     Means over several divisions into blocks; the error is the largest of any division.
     """
@@ -41,12 +41,12 @@ class ImageGain(NamedTuple):
 def measure_gain(image, own, around, coords, sections=None):
     """Measure how much better a spot's own genes are predicted with the image than without.
 
-    Two ridge regressions predict the spots' own components in blocks of tissue that they haven't
-    seen: from the neighbours', and from the neighbours' and the image. The gain is the covariance
-    of what the second one adds with what the first one leaves, relative to the variance that the
-    first one explains. Each component counts by the square of the share that its neighbours tell:
-    the others are noise, or vary from cell to cell, and know of no domains. An image that tells
-    what the neighbours tell (white matter from grey) adds nothing.
+    Two ridge regressions predict the spots' own components in left-out blocks of tissue: one from
+    the neighbours' components, one from these and the image. The gain is the covariance between
+    what the second adds and the residual of the first, relative to the variance that the first
+    explains. Each component is weighted by the squared share of its variance that the neighbours
+    explain, since the rest is noise or varies from cell to cell. An image that only repeats the
+    neighbours (white matter against grey) adds nothing.
 
     ``around`` (n, d) are the neighbours' means, the spot itself left out; without neighbours, None,
     the gain is a share of the variance, and the blocks are random. It is zero where there are too
@@ -72,15 +72,15 @@ def _measure_division(image, y, known, blocks):
     if n_blocks < _FEWEST_BLOCKS:
         return 0.0, 0.0
     centred, alone = _center(y, blocks), known.shape[1] == 0
-    penalty, told = _tell_by_neighbors(known, y, centred, blocks)
+    penalty, predicted = _predict_by_neighbors(known, y, centred, blocks)
     penalties = np.repeat([penalty, _IMAGE_PENALTY], [known.shape[1], image.shape[1]])
-    added = _predict_blocks(np.hstack([known, image]), y, blocks, penalties) - told
-    left = centred - told
+    added = _predict_blocks(np.hstack([known, image]), y, blocks, penalties) - predicted
+    left = centred - predicted
     total = (centred**2).sum(axis=0)
     share = _divide(total - (left**2).sum(axis=0), total)
     weight = np.ones_like(share) if alone else np.clip(share, 0.0, None) ** 2
     explained = weight.sum() if alone else (weight * share).sum()
-    # Without variation, or where neighbours tell nothing, there is nothing to add to.
+    # Zero where nothing varies or the neighbours explain nothing.
     by_spot = (added * left) @ _divide(weight, total * explained)
     gains = n_blocks * np.bincount(blocks, by_spot, minlength=n_blocks)
     return gains.mean(), gains.std(ddof=1) / np.sqrt(n_blocks)
@@ -128,14 +128,14 @@ def _halve(rows, coords, n_blocks, angle):
     ]
 
 
-def _tell_by_neighbors(known, y, centred, blocks):
+def _predict_by_neighbors(known, y, centred, blocks):
     """Return the penalty that predicts y best from the neighbours, and the prediction."""
     if known.shape[1] == 0:
         return 0.0, np.zeros_like(y)
     tried = []
     for penalty in _NEIGHBOR_PENALTIES:
-        told = _predict_blocks(known, y, blocks, np.full(known.shape[1], penalty))
-        tried.append((((centred - told) ** 2).sum(), penalty, told))
+        predicted = _predict_blocks(known, y, blocks, np.full(known.shape[1], penalty))
+        tried.append((((centred - predicted) ** 2).sum(), penalty, predicted))
     return min(tried, key=lambda found: found[0])[1:]
 
 

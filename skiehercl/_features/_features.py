@@ -1,4 +1,4 @@
-"""Checked spots -> what the network sees: components of the spots and of their neighbourhoods.
+"""Checked spots -> the network's input: components of the spots and of their neighbourhoods.
 
 Learned once in ``fit`` and applied in the same way to the training spots and to new sections, so
 that ``predict`` on the training spots repeats the training's numbers to the last digit.
@@ -31,7 +31,7 @@ from ._tiling import sample_tissue
 
 __all__ = ["NeighborhoodFeatures", "SectionArrays"]
 
-# Nearest neighbours whose genes the image has to add to.
+# Nearest neighbours whose genes are the image's baseline.
 _RIVALS = 18
 # Spots of each section that the sections are aligned by.
 _ALIGNED_ROWS = 2000
@@ -120,8 +120,8 @@ class NeighborhoodFeatures:
     Parameters
     ----------
     genes : CountFeatures or ReadyFeatures
-        Unfitted: what makes components of X. Both have ``fit_transform`` and ``transform`` of Spots
-        and adjacencies, ``restore``, the ``shape`` of X and of the components, and their bytes.
+        Unfitted; computes the components of X. Both have ``fit_transform`` and ``transform`` of
+        Spots and adjacencies, ``restore``, the ``shape`` of X and components, and memory counts.
     graph : graph transformer, str, list of them, or None
         Neighbourhoods; None: nearest neighbours at several scales. A name stands for an adjacency
         that comes with the Spots.
@@ -214,7 +214,7 @@ class NeighborhoodFeatures:
             return []
         return choose_graphs(self.graph, spots.section_size)
 
-    def meet_sections(self, spots):
+    def align_sections(self, spots):
         """Return a copy that knows how each section of Spots is shifted, from a sample of them."""
         copied = copy.copy(self)
         if self.reference_ is not None:

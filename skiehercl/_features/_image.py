@@ -1,4 +1,4 @@
-"""Image features -> components, what they say of the genes, and how far to trust them."""
+"""Image features -> components, their prediction of the genes, and the evidence for them."""
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -16,7 +16,7 @@ _N_COMPONENTS = 5
 _CLIP = 5.0
 # Attention that the image starts with where it adds to the neighbours' genes.
 _DEFAULT_PRIOR = 0.3
-# Shuffled images that tell what chance adds, and how many times the best of them is beyond it.
+# Shuffled images that estimate chance, and the factor by which the gain must exceed their best.
 _N_SHUFFLES, _BEYOND = 10, 2.0
 # Penalty of the regression of the genes, for each spot; the components' mean variance is 1.
 _SHRINKAGE = 0.1
@@ -41,14 +41,14 @@ def _check_stored(image, sizes):
     _check_stored,
 )
 class ImageComponents:
-    """Principal components of image features, what they say of the genes, and the trust in them.
+    """Principal components of image features, and the genes that they predict.
 
     The components are those of the neighbourhood means: what single patches have beyond that is
     mostly noise. A ridge regression of the genes on them is where the image's encoders start: its
     latent is then the expression that the image predicts, for the attention to mix with the
     measured one. Whether it takes part is decided without labels, by what the components add to the
-    neighbours' genes in blocks of tissue left out of the regressions (``_evidence``): more than the
-    same features of shuffled spots do. Noise, and what the neighbours tell as well, are left out.
+    neighbours' genes in blocks of tissue left out of the regressions (``_evidence``), compared
+    with the same features of shuffled spots.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class ImageComponents:
     Attributes
     ----------
     evidence_ : float
-        What the image adds to the neighbours' genes, as a share of what these tell.
+        How much better genes are predicted with the image, relative to the neighbours alone.
     evidence_error_ : float
         Its standard error, from block to block of the tissue.
     prior_ : float
@@ -101,20 +101,20 @@ class ImageComponents:
         self.evidence_, self.evidence_error_ = gain
         self.prior_ = self.prior
         if self.prior == "auto":
-            # Chance costs ten times the gain, and is asked for what may be more only.
+            # Chance takes ten more fits, so it is computed only for gains that passed this test.
             adds = gain.is_positive and gain.gain > self._measure_chance(mean, scaled, spots)
             self.prior_ = _DEFAULT_PRIOR if adds else 0.0
         self.prior_ = float(self.prior_)
         return self
 
     def _measure_chance(self, mean, scaled, spots):
-        """Return the gain that the image would hardly have if its features were shuffled."""
+        """Return the gain that an image with shuffled features is unlikely to reach."""
         rng = np.random.RandomState(0)  # one draw for all: no seed decides on the image
         gains = []
         for _ in range(_N_SHUFFLES):
             parts = self.axes_.transform(mean @ scaled[rng.permutation(len(scaled))])
             gains.append(measure_gain(parts, *spots).gain)
-        # Their distribution is skewed: a mean and a deviation would tell too little of its tail.
+        # The maximum, since the distribution is too skewed for mean and deviation.
         return _BEYOND * max(gains)
 
     def transform(self, image, adjacency):

@@ -1,4 +1,4 @@
-"""SpotFeatures: what is made of genes and image before the network, or mixture, sees them."""
+"""SpotFeatures: how genes and image become the input of the network or the mixture."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .._utils._options import Options
 
 __all__ = ["INPUTS", "N_COMPONENTS", "SpotFeatures"]
 
-# What n_components="auto" is before the network.
+# n_components="auto" for the network.
 N_COMPONENTS = 50
 INPUTS = ("auto", "counts", "log1p", "features")
 # What pooling="auto" means for each kind of input (see benchmarks/decisions.md); the other kind
@@ -40,8 +40,8 @@ class SpotFeatures(Options):
         by such multiples behind them, and non-negative values beyond 20 (no logarithm of a count)
         count as they are; ``input_`` says what it decided.
     n_components : int, "auto" or None, default="auto"
-        Principal components that are made of the genes; None: all genes. "auto": 50, in
-        :class:`~skiehercl.SmoothedMixture` as many as its own ``n_components``.
+        Number of principal components of the genes; None: all genes. "auto": 50, or the
+        ``n_components`` of :class:`~skiehercl.SmoothedMixture`.
     pooling : {"auto", "counts", "unit", "plain"}, default="auto"
         How neighbours are averaged. "counts", of counts only: sums before the logarithm; "unit", of
         ready features only: rows of unit length; "plain": as they are, equation (3); "auto":
@@ -49,12 +49,12 @@ class SpotFeatures(Options):
     smooth_target : bool, default=True
         Whether the decoder reconstructs the neighbourhood's expression, or the spot's own.
     align_sections : bool, default=True
-        Whether the components of sections fitted together are shifted onto one another, by mutual
-        nearest neighbours: staining, depth or day would make domains of their own otherwise.
+        Whether to align the components of sections fitted together by mutual nearest neighbours,
+        so that batch effects (staining, depth, day) don't become domains.
     image_prior : float or "auto", default="auto"
-        Attention that the image starts with, in [0, 1); 0 leaves the image out. "auto": 0.3 where
-        the image adds to what the neighbours' genes tell of a spot (``image_evidence_``), else 0:
-        the domains are then exactly those without the image.
+        Initial attention on the image, in [0, 1); 0 leaves the image out. "auto": 0.3 if the image
+        predicts a spot's genes better than its neighbours alone (``image_evidence_``), else 0,
+        which gives exactly the domains without the image.
 
     Examples
     --------
@@ -90,9 +90,9 @@ class SpotFeatures(Options):
         self.image_prior = image_prior
 
     def build(self, kind, graph, preprocessor, random_state, n_components):
-        """Return what learns from Spots whose X was taken for ``kind``.
+        """Return the unfitted NeighborhoodFeatures for an X of this ``kind``.
 
-        ``graph`` and ``preprocessor`` are the clusterer's, ``n_components`` is what "auto" means.
+        ``graph`` and ``preprocessor`` are the clusterer's; ``n_components`` replaces "auto".
         """
         from ._counts import CountFeatures
         from ._features import NeighborhoodFeatures
@@ -117,7 +117,7 @@ class SpotFeatures(Options):
 
 
 def _choose_pooling(pooling, kind):
-    """Return the pooling that "auto" or a name stands for, given the kind of input."""
+    """Return the pooling, with "auto" resolved for the kind of input."""
     own = _POOLING[kind]
     if pooling not in ("auto", "plain", own):
         other = {"counts": "ready features", "features": "counts"}[kind]

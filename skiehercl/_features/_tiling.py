@@ -9,7 +9,7 @@ from shutil import rmtree
 import numpy as np
 import scipy.sparse as sp
 
-from .._utils._memory import NO_MEMORY, recall
+from .._utils._memory import NO_MEMORY, call_cached
 from .._utils._settings import clone_plain
 from .._utils._threads import map_small
 from ..graph._tiles import cut_tiles, draw_tiles, surround
@@ -74,10 +74,10 @@ def learn(features, spots, memory=NO_MEMORY):
         Those spots; ``spots`` itself where they are all of them.
     """
     if not is_large(spots):
-        return *recall(memory, _fit_features, features, spots), spots
+        return *call_cached(memory, _fit_features, features, spots), spots
     graphs = features.list_graphs(spots)
     sample, places, rows = sample_tissue(spots, graphs, features.random_state)
-    features, section = recall(memory, _fit_features, features, sample)
+    features, section = call_cached(memory, _fit_features, features, sample)
     return features, section.take(places, rows), sample.cut(places)
 
 
@@ -104,7 +104,7 @@ def describe(features, function, spots, rings=(), advance=None):
     spots = fetch(spots)
     if not is_large(spots):
         return function(features, spots)
-    features, rings = features.meet_sections(spots), [features.graphs_, *rings]
+    features, rings = features.align_sections(spots), [features.graphs_, *rings]
     tiles = cut_tiles(len(spots), _TILE, spots.coords, spots.sections)
     results, linked, done = {}, [{} for _ in tiles], []
 

@@ -1,19 +1,19 @@
-"""Domains of other spots from their expression alone, where nothing is known of their place."""
+"""Domains of new spots from their expression alone, when they come without coordinates."""
 
 import numpy as np
 from sklearn.utils.extmath import randomized_svd, softmax
 
-from .._spots._rows import find_lack
+from .._spots._rows import find_missing
 from .._storage._fields import array
 from .._storage._registry import stored
 from .._utils._warnings import warn_user
 
 __all__ = ["LabelTransfer", "learn_transfer", "warn_of_transfer"]
 
-# Spots that it is learned from, at most.
+# Maximum number of spots to learn from.
 _MOST_ROWS = 10_000
 _MOST_DIRECTIONS = 50
-# What spots may lack, and how a search brings it.
+# Blocks that may be missing, and how to pass them in a search.
 _CURES = {
     "coords": "coordinates in X (layout=SpotLayout(coords_columns=...)) or an AnnData",
     "image_features": "image features in X (layout=SpotLayout(image_columns=...)) or an AnnData",
@@ -84,24 +84,23 @@ class LabelTransfer:
 
 
 def learn_transfer(features, spots, own, labels, embedding):
-    """Return the LabelTransfer of a fit; None if its features use nothing but the spots' own genes.
+    """Return the LabelTransfer of a fit; None if its features use the spots' own genes only.
 
-    ``own`` (m, d) are components of single spots, all or some of them, ``labels`` and ``embedding``
-    theirs.
+    ``own`` (m, d), ``labels`` and ``embedding`` are of all spots or of a sample.
     """
-    if not find_lack(spots.take(slice(0)), features):
+    if not find_missing(spots.take(slice(0)), features):
         return None
     rows = np.random.RandomState(0).permutation(len(own))[:_MOST_ROWS]
     return LabelTransfer().fit(own[rows], labels[rows], embedding[rows])
 
 
-def warn_of_transfer(lack, new):
-    """Warn that ``new`` spots, a mask, are known by expression alone, for lack of something."""
+def warn_of_transfer(missing, new):
+    """Warn that ``new`` spots (a mask) are labelled by expression alone: a block is ``missing``."""
     warn_user(
-        f"{lack}: {np.sum(new)} of {len(new)} spots weren't fitted (or have doubles in several "
-        f"domains) and come without {lack}, so their domains are told from expression alone: "
-        f"better pass {lack} too, or, in a search, use cv=WholeSectionSplit() or bring "
-        f"{_CURES[lack]}"
+        f"{missing}: {np.sum(new)} of {len(new)} spots weren't fitted (or have doubles in several "
+        f"domains) and come without {missing}, so their domains are inferred from expression "
+        f"alone: better pass {missing} too, or, in a search, use cv=WholeSectionSplit() or bring "
+        f"{_CURES[missing]}"
     )
 
 

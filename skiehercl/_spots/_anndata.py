@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from .._utils._warnings import warn_user
-from ._arrays import admit, check_sparse
+from ._arrays import check_block, check_sparse
 from ._rows import RowBlocks, is_large, load
 
 __all__ = [
@@ -31,7 +31,7 @@ def is_anndata(X):
 
 
 class Parts(NamedTuple):
-    """What an AnnData has of a section; None: it hasn't."""
+    """Blocks of an AnnData; None where one is missing."""
 
     X: object
     genes: np.ndarray | None
@@ -41,7 +41,7 @@ class Parts(NamedTuple):
 
 
 def load_part(adata, find, name, by_blocks=False):
-    """Return a checked part of an AnnData in memory, be it there, in its file or at Dask's workers.
+    """Return a validated part of an AnnData in memory, also from its file or from Dask.
 
     Parameters
     ----------
@@ -49,9 +49,9 @@ def load_part(adata, find, name, by_blocks=False):
     find : callable
         Takes the part, or None, from an AnnData.
     name : str
-        What errors call it.
+        Name of the part in errors.
     by_blocks : bool, default=False
-        Return RowBlocks of what would take much memory.
+        Return RowBlocks if the part is large and not in memory.
     """
     origin = getattr(adata, "_adata_ref", None)
     if origin is not None and not adata.isbacked:
@@ -62,7 +62,7 @@ def load_part(adata, find, name, by_blocks=False):
     if by_blocks and is_large(part):
         return RowBlocks(part)
     part = load(part)
-    return part if part is None else admit(part, name)
+    return part if part is None else check_block(part, name)
 
 
 def unpack_anndata(adata, layout, *, by_blocks=False):
@@ -190,7 +190,7 @@ def match_genes(X, genes, fitted, name="adata", kept=None):
     Raises
     ------
     ValueError
-        If needed genes of ``fit`` are missing, or a name that tells columns apart occurs twice.
+        If needed genes of ``fit`` are missing, or a name occurs twice.
     """
     if np.array_equal(genes, fitted):
         return X
@@ -256,7 +256,7 @@ def align_rows(block, name, labels):
         If the block, a DataFrame or Series, has other labels.
     """
     if labels is None or not hasattr(block, "reindex") or len(block) != len(labels):
-        return block  # a wrong length is told by the check of blocks
+        return block  # a wrong length is reported by the check of blocks
     if block.index.equals(labels):
         return block
     index, labels = block.index.astype(str), labels.astype(str)  # an AnnData's labels are text

@@ -1,4 +1,4 @@
-"""What every block of the user's passes first: nothing damaged, masked or foreign gets further.
+"""Validation of the user's arrays: damaged, masked or unsupported ones raise an error.
 
 scipy's compiled products trust a sparse matrix: an index out of range reads or writes memory that
 isn't the matrix's, and kills Python.
@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.utils.validation import check_array, validate_data
 
-__all__ = ["admit", "check_present", "check_sparse", "refuse_container", "validate_numbers"]
+__all__ = ["check_block", "check_present", "check_sparse", "refuse_container", "validate_numbers"]
 
 _TABLE = "pass one of its tables, such as skiehercl.io.from_spatialdata(sdata)"
 _WHOLE = {  # by the names of types, none of which is imported
@@ -47,24 +47,24 @@ _FOREIGN = {
 }
 
 
-def admit(block, name):
-    """Return a block of numbers as numpy, scipy or pandas have it.
+def check_block(block, name):
+    """Validate a block of numbers and return it as a numpy, scipy or pandas object.
 
-    A torch tensor becomes an array, without its gradient; an array without masked entries behind a
-    mask is that array. All else is returned as it is.
+    Torch tensors become arrays, and masked arrays without masked entries plain ones. Anything
+    else is returned unchanged.
 
     Parameters
     ----------
     block : array-like, sparse matrix, tensor or DataFrame
     name : str
-        What errors call it.
+        Name of the block in errors.
 
     Raises
     ------
     TypeError
         If it is a container of several blocks, or a name.
     ValueError
-        If a sparse matrix is damaged, entries are masked, or they are no real numbers.
+        If a sparse matrix is damaged, entries are masked, or they are not real numbers.
     """
     if sp.issparse(block):
         check_sparse(block, name)
@@ -83,7 +83,7 @@ def admit(block, name):
 
 
 def validate_numbers(X, estimator, *, reset, **checks):
-    """Return X (n, d) as scikit-learn checks it for an estimator, and as `admit` does.
+    """Return X (n, d) as scikit-learn checks it for an estimator, and as `check_block` does.
 
     ``reset`` is that of ``validate_data``; None: the names of columns are neither learned nor
     compared. NaN and infinity pass.
@@ -93,7 +93,7 @@ def validate_numbers(X, estimator, *, reset, **checks):
     TypeError, ValueError
         In one line.
     """
-    X = admit(X, "X")
+    X = check_block(X, "X")
     _check_columns(X)
     checks["ensure_all_finite"] = False
     try:
@@ -110,7 +110,7 @@ def validate_numbers(X, estimator, *, reset, **checks):
         if rule is None:
             raise
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"X {rule}: {_leave_array_out(str(error))}") from error
+        raise kind(f"X {rule}: {_strip_array(str(error))}") from error
 
 
 def check_present(frame, name):
@@ -148,26 +148,20 @@ def _check_columns(X):
 
 
 def _find_rule(message):
-    """Return the rule on X that an error of scikit-learn is about, or None if it tells enough."""
+    """Return the rule that scikit-learn's error is about, or None if its message is clear."""
     if any(sign in message for sign in _NOT_NUMBERS):
         return "must be numeric, leave columns of names out"
     return "must be 2-dimensional, one row per spot" if "Expected 2D array" in message else None
 
 
-def _leave_array_out(message):
+def _strip_array(message):
     """Return a message in one line, without the array that scikit-learn prints into some."""
     lines = message.splitlines()
     return " ".join(line for line in lines if not line.startswith(("array=", "[", " ")))
 
 
 def check_sparse(X, name):
-    """Make sure that the arrays of a sparse matrix fit one another and its shape.
-
-    Raises
-    ------
-    ValueError
-        If they don't.
-    """
+    """Raise a ValueError if the arrays of a sparse matrix don't fit each other or its shape."""
     if X.ndim != 2:
         raise ValueError(f"{name} must be 2-dimensional, but is sparse of shape {X.shape}")
     if X.format in ("csr", "csc", "bsr"):
@@ -271,7 +265,7 @@ def _take_unmasked(array, name):
 
 
 def refuse_container(block, name):
-    """Tell containers of several blocks, and names of blocks, from a block of numbers.
+    """Raise an error for containers of several blocks and for names of blocks.
 
     Parameters
     ----------

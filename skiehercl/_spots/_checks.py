@@ -1,10 +1,10 @@
-"""Checks that every wing makes: finite values, sections, counts, labels."""
+"""Shared checks: finite values, sections, counts, labels."""
 
 import numpy as np
 import scipy.sparse as sp
 
 from .._utils._warnings import warn_user
-from ._arrays import admit, refuse_container
+from ._arrays import check_block, refuse_container
 from ._rows import RowBlocks
 
 __all__ = [
@@ -58,7 +58,7 @@ def check_all_finite(X, name):
 def check_sections(sections, n_spots):
     """Return ``sections`` as a checked 1-D array of ``n_spots`` sortable labels."""
     if np.ma.isMaskedArray(sections):
-        sections = admit(sections, "sections")
+        sections = check_block(sections, "sections")
     refuse_container(sections, "sections")
     sections = np.asarray(sections)
     if sections.shape != (n_spots,):
@@ -86,13 +86,13 @@ def are_whole(X, rows=None):
 
 
 def check_counts(X, cure="", *, whole, gene_names=None):
-    """Raise a ValueError that names the first value of a dense or CSR X that is no count.
+    """Raise a ValueError that names the first value of a dense or CSR X that isn't a count.
 
     Parameters
     ----------
     X : ndarray or csr_matrix of shape (n, d)
     cure : str, default=""
-        What else than raw counts may be passed.
+        What may be passed instead of raw counts.
     whole : bool
         Whether counts must be integers, and not only 0 or more.
     gene_names : array-like of shape (d,), default=None
@@ -129,8 +129,8 @@ def warn_of_zeros(totals, name, *, columns=None):
         first = empty[0] if columns is None else columns[empty[0]]
         warn_user(
             f"{empty.size} of {len(totals)} {name} have no counts at all, the first is "
-            f"{'row' if name == 'spots' else 'column'} {first}: they are kept, but carry nothing; "
-            "better filter them out beforehand"
+            f"{'row' if name == 'spots' else 'column'} {first}: they are kept, but hold no "
+            "information; better filter them out beforehand"
         )
 
 

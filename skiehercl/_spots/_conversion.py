@@ -1,4 +1,4 @@
-"""Each section's genes turned into what the estimator works on: counts, or ready features."""
+"""Conversion of each section's X to the estimator's input: counts, or ready features."""
 
 import warnings
 from dataclasses import dataclass
@@ -32,18 +32,18 @@ STAGES = {
     "features": "ready features",
 }
 _ELSE = ", or values scaled without logarithm or centring, with require_counts=False"
-# Spots that tell what a part holds, and the share of raw's genes below which X was cut.
+# Spots that are inspected, and the share of raw's genes below which X was cut.
 _SAMPLE, _CUT = 200, 0.8
 _LEAST_SELECTED = 1000  # genes; a panel of fewer may be variable as a whole
 # Columns of a bare array that are taken for genes rather than components.
 _MANY = 100
-# Columns too few to tell genes from components.
+# With fewer columns, genes and components look alike.
 _FEW = 20
 
 
 @dataclass
 class Converted:
-    """Genes as the engine takes them, and what they were.
+    """Genes as the estimator uses them, and what X held.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Converted:
     kind : {"counts", "log1p", "features"}
         What all sections are taken for.
     depth : float or None
-        Counts in one unit of the values, for spots that don't tell their own.
+        Counts per unit of the values, for spots where it can't be inferred.
     """
 
     genes: object
@@ -64,15 +64,15 @@ class Converted:
 
 
 def get_input(estimator):
-    """Return what an estimator's user says that X holds, ``input``."""
+    """Return the parameter ``input``, the user's statement of what X holds."""
     asked = getattr(estimator, "input", None)
     return asked or getattr(getattr(estimator, "features", None), "input", "auto")
 
 
 def convert_spots(spots, estimator, base, *, reset):
-    """Turn the genes of Spots into what the estimator's fit had, or learn that (``reset``).
+    """Convert the genes of Spots to the kind of the fit, which is inferred if ``reset``.
 
-    ``base`` is of the logarithm, as an AnnData tells it, or None.
+    ``base`` is the logarithm's, from the AnnData, or None.
     """
     asked = get_input(estimator)
     fitted = depth = None
@@ -228,7 +228,7 @@ def _refuse(code, names, stage, prior, other):
 
 
 def check_placed(genes, kind, placed):
-    """Tell oddities of the genes of ``fit``, counts or ready features.
+    """Warn of empty spots and genes of ``fit``, and reject sparse features without coordinates.
 
     Raises
     ------
@@ -324,7 +324,7 @@ def _is_selected(adata):
 def _holds_counts(adata, find):
     """Whether a part of an AnnData holds counts, or what they can be restored from.
 
-    Of a part that is still in its file the first rows tell; what Dask has isn't asked for.
+    Of a part that is still in its file the first rows are inspected; Dask arrays are skipped.
     """
     part = find(adata)
     if not (isinstance(part, np.ndarray) or sp.issparse(part)):

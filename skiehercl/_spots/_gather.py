@@ -16,7 +16,7 @@ from ._anndata import (
     take_coords,
     unpack_anndata,
 )
-from ._arrays import admit, check_present, refuse_container, validate_numbers
+from ._arrays import check_block, check_present, refuse_container, validate_numbers
 from ._checks import check_all_finite, check_sections, find_first
 from ._conversion import convert_spots, get_input, warn_of_better_source
 from ._graphs import check_graphs, gather_adjacencies, refuse_graph, refuse_sliced_graph
@@ -33,13 +33,12 @@ _CURE = "tell sections apart by layout=SpotLayout(section_key={column!r}), or se
 
 
 def gather_spots(estimator, layout, X, coords, image_features, sections, *, reset):
-    """Return the checked Spots of arrays, of a packed X or of an AnnData, with counts if X has any.
+    """Return validated Spots from arrays, a packed X or an AnnData, with counts if X has any.
 
     Parameters
     ----------
     estimator : clusterer
-        It learns the names and positions of X's columns, and what X holds, if ``reset``, else they
-        are compared.
+        Records names, positions and kind of X's columns if ``reset``, else compares them.
     layout : SpotLayout
         The blocks of a packed X and the keys of an AnnData.
     X, coords, image_features, sections
@@ -50,13 +49,13 @@ def gather_spots(estimator, layout, X, coords, image_features, sections, *, rese
     Raises
     ------
     KeyError
-        If an AnnData lacks what a key names.
+        If a key isn't in the AnnData.
     ValueError
-        If a block is bad, comes in two ways, isn't in the columns that should hold it, or holds
-        another kind of X than ``fit`` had.
+        If a block is invalid, passed twice, missing from the named columns, or if X is of another
+        kind than in ``fit``.
     """
     given = {"coords": coords, "image_features": image_features, "sections": sections}
-    X = X if is_anndata(X) else admit(X, "X")
+    X = X if is_anndata(X) else check_block(X, "X")
     for name, block in given.items():
         refuse_container(block, name)
     labels, columns = find_labels(X), getattr(X, "columns", ())
@@ -103,7 +102,7 @@ def gather_spots(estimator, layout, X, coords, image_features, sections, *, rese
 
 
 def _warn_of_places(spots, layout, found):
-    """Tell spots without neighbours, and columns of X that seem to be the coordinates."""
+    """Warn of spots without neighbours, and of columns of X that look like coordinates."""
     cure = "pass coords=, fit an AnnData with obsm['spatial'] (also instead of what a pipeline's "
     cure += "preprocessor makes of it), or set layout=SpotLayout(coords_key=None) if that is meant"
     if found is not None:
@@ -127,7 +126,7 @@ def split_second(y, coords):
         if y is None or (y.ndim if hasattr(y, "ndim") else np.asarray(y).ndim) != 2:
             return coords
     except ValueError:
-        pass  # rows that differ in length are no labels: the check of coordinates tells
+        pass  # rows of different length: the check of coordinates reports them
     if coords is not None:
         raise ValueError(
             "coords was passed twice, as the second argument and by name: pass it once"
@@ -191,10 +190,10 @@ def check_spots(estimator, X, coords, image_features, sections, *, reset, packed
     X is the genes of a packed X, or an AnnData's, matched by name.
     """
     if coords is not None:
-        coords = admit(coords, "coords")
+        coords = check_block(coords, "coords")
     if image_features is not None:
-        image_features = admit(image_features, "image_features")
-    by_blocks = isinstance(X, RowBlocks)  # whose first rows tell their names and numbers
+        image_features = check_block(image_features, "image_features")
+    by_blocks = isinstance(X, RowBlocks)  # the first rows have the names and dtypes
     checked = validate_numbers(
         X[:2] if by_blocks else X,
         estimator,
@@ -210,7 +209,7 @@ def check_spots(estimator, X, coords, image_features, sections, *, reset, packed
     n = X.shape[0]
     if coords is not None:
         refuse_sliced_graph(coords, "coords")
-        coords = _check_block(coords, "coords", n, np.float64)
+        coords = _check_rows(coords, "coords", n, np.float64)
         if coords.shape[1] not in (2, 3):
             raise ValueError(
                 f"coords has {coords.shape[1]} columns but must have 2, x and y, or 3, x, y and z: "
@@ -219,7 +218,7 @@ def check_spots(estimator, X, coords, image_features, sections, *, reset, packed
     if image_features is not None:
         if sp.issparse(image_features):  # dense ones may have as many columns by chance
             refuse_sliced_graph(image_features, "image_features")
-        image_features = _check_block(image_features, "image_features", n, np.float32)
+        image_features = _check_rows(image_features, "image_features", n, np.float32)
     names = None
     if sections is not None:
         found, sections = np.unique(check_sections(sections, n), return_inverse=True)
@@ -229,7 +228,7 @@ def check_spots(estimator, X, coords, image_features, sections, *, reset, packed
             _warn_of_duplicates(coords, sections)
         if _is_constant(X):
             warn_user(
-                "all spots are alike in X, so it can't tell domains apart: check that it holds the "
+                "all spots are alike in X, so no domains can be found: check that it holds the "
                 "expression"
             )
     # One layout: rounding and the keys of a cache depend on it.
@@ -250,7 +249,7 @@ def _lay_out(X):
     return X.astype(np.float32, copy=False)
 
 
-def _check_block(block, name, n_spots, dtype):
+def _check_rows(block, name, n_spots, dtype):
     if sp.issparse(block):
         block = block.toarray()
     check_present(block, name)
@@ -305,7 +304,7 @@ def _warn_of_duplicates(coords, sections):
 def _is_constant(X):
     X = RowBlocks(X)
     first = X[:1].max(axis=0)
-    # Two spots nearly always settle it, without a pass over X.
+    # Two spots nearly always suffice, without a pass over X.
     for rows in (np.arange(min(2, len(X))), None):
         for *_, block in X.blocks(rows):
             if any((edge != first).sum() for edge in (block.max(axis=0), block.min(axis=0))):
@@ -323,7 +322,7 @@ def gather_counts(preprocessor, X, coords, sections, *, reset):
         align_rows(coords, "coords", labels),
         align_rows(sections, "sections", labels),
     )
-    coords = coords if coords is None else admit(coords, "coords")
+    coords = coords if coords is None else check_block(coords, "coords")
     pool, adata = preprocessor.pool, X if is_anndata(X) else None
     searches = pool is not None and not sp.issparse(pool) and pool != 0
     if adata is not None:
@@ -332,7 +331,7 @@ def gather_counts(preprocessor, X, coords, sections, *, reset):
         if coords is None and searches:
             coords = take_coords(adata, f"pool={pool!r}")
     else:
-        X = admit(X, "X")
+        X = check_block(X, "X")
     cure = "pass sections=adata.obs[{column!r}]"
     warn_of_space(coords if searches else None, sections, cure, adata)
     if reset:

@@ -76,13 +76,7 @@ def check_graph(graph: SparseMatrix, n_spots: int) -> sp.csr_matrix:
 
 
 def refuse_graph(X):
-    """Tell an X that is a graph between the spots, as a step before may have built it.
-
-    Raises
-    ------
-    ValueError
-        If it is square, with the diagonal and edges of one.
-    """
+    """Raise a ValueError if X looks like a graph between the spots, as a pipeline may pass it."""
     shape = getattr(X, "shape", ())
     n = shape[0] if len(shape) == 2 else 0
     if n < _SMALLEST_GRAPH or shape[1] != n:
@@ -111,7 +105,7 @@ def refuse_graph(X):
 
 
 def refuse_sliced_graph(block, name):
-    """Tell a matrix between spots, maybe sliced by its rows as metadata are, from a block."""
+    """Raise a ValueError if a block looks like a (sliced) matrix between spots."""
     shape = getattr(block, "shape", ())
     if len(shape) == 2 and shape[1] >= shape[0] > 2:
         raise ValueError(
@@ -122,7 +116,7 @@ def refuse_sliced_graph(block, name):
 
 
 def check_graphs(graph):
-    """Check the parameter ``graph`` of the clusterers, as far as it can be without the spots."""
+    """Check the clusterers' parameter ``graph`` before the spots are known."""
     if graph is None:
         return
     graphs = _list_graphs(graph)
@@ -149,7 +143,7 @@ def name_graphs(graph):
     """Return ``graph`` with "precomputed" for each adjacency, which belongs to its spots alone."""
     if graph is None:
         return None
-    return [_PRECOMPUTED if _is_bare(one) else one for one in _list_graphs(graph)]
+    return [_PRECOMPUTED if _is_adjacency(one) else one for one in _list_graphs(graph)]
 
 
 def gather_adjacencies(estimator, adata, spots, reset):
@@ -178,7 +172,7 @@ def gather_adjacencies(estimator, adata, spots, reset):
         If an adjacency doesn't suit the spots, or a key comes without an AnnData to ``fit``.
     """
     graphs = _list_graphs(getattr(estimator, "graph", None))
-    if not any(_is_bare(one) or isinstance(one, str) for one in graphs):
+    if not any(_is_adjacency(one) or isinstance(one, str) for one in graphs):
         return None
     # A bare adjacency belongs to the spots of the fit.
     known = reset or match_keys(make_keys(spots.genes), estimator._spot_keys)
@@ -195,7 +189,7 @@ def _find_adjacency(graph, adata, spots, reset, known):
                 "one, or give graph= the adjacency itself or a graph transformer"
             )
         return None
-    if _is_bare(graph):
+    if _is_adjacency(graph):
         return _check_adjacency(graph, "graph", spots) if known else None
     if reset and spots.coords is None:
         raise ValueError(
@@ -210,10 +204,10 @@ def _list_graphs(graph):
 
 
 def _is_graph(graph):
-    return isinstance(graph, str) or _is_bare(graph) or hasattr(graph, "fit_transform")
+    return isinstance(graph, str) or _is_adjacency(graph) or hasattr(graph, "fit_transform")
 
 
-def _is_bare(graph):
+def _is_adjacency(graph):
     return isinstance(graph, np.ndarray) or sp.issparse(graph)
 
 

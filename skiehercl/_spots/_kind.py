@@ -1,4 +1,4 @@
-"""What X holds: counts, their normalised logarithms, or ready features; and counts behind it."""
+"""Infer what X holds (counts, normalised logarithms, features), and restore its counts."""
 
 import numpy as np
 import scipy.sparse as sp
@@ -68,7 +68,7 @@ def restore_counts(X, base=np.e, depth=None):
     base : float, "sqrt" or None, default=e
         Of the logarithm; "sqrt": X is the square root of f x; None: X is f x itself.
     depth : float or None, default=None
-        1 / f of the typical spot; None: as the others tell.
+        1 / f of the typical spot; None: inferred from the spots.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""SpotLayout: where a packed X or an AnnData has what."""
+"""SpotLayout: where to find each block in a packed X or an AnnData."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
     "take_block",
 ]
 
-# Where an AnnData may have image features: the only key that may name nothing.
+# Default key of image features, the only key that may be missing.
 IMAGE_KEY = "X_image"
 _COLUMNS = ["array-like", slice, str, Integral, callable, None]
 # Block of columns: the parameter that names them.
@@ -39,7 +39,7 @@ PARAMETERS = {
 
 @stored()
 class SpotLayout(Options):
-    """Where a packed X or an AnnData has expression, coordinates, image features and sections.
+    """Where to find expression, coordinates, image features and sections in X.
 
     A parameter of the clusterers, ``layout=SpotLayout(...)``.
 
@@ -52,17 +52,18 @@ class SpotLayout(Options):
     section_column : str, int or None, default=None
         Where a packed X has the sections.
     coords_key : str or None, default="spatial"
-        Where an AnnData has the coordinates, in ``obsm``; None leaves them out. What isn't there
-        is an error. None also says of other X that it is meant to come without.
+        Key of the coordinates in an AnnData's ``obsm``; a missing key is an error. None leaves
+        them out, and silences the warning about an X without coordinates.
     image_key : str or None, default="X_image"
-        Where an AnnData has image features, in ``obsm``; None leaves them out. What isn't there is
-        an error, but under the default key.
+        Key of the image features in an AnnData's ``obsm``; None leaves them out. A missing key is
+        an error unless it is the default one.
     section_key : str or None, default=None
-        Where an AnnData has the sections, in ``obs``. Without it, an AnnData that seems to hold
-        several is warned of.
+        Column of the sections in an AnnData's ``obs``. None: one section, with a warning if there
+        seem to be several.
     layer, use_rep : str or None, default=None
-        Where an AnnData has X: a key of ``layers``, or "raw" for ``adata.raw`` unless a layer has
-        that name; or, with ``use_rep``, a key of ``obsm``, such as "X_pca". Neither: ``adata.X``.
+        Source of X in an AnnData: a key of ``layers``, or "raw" for ``adata.raw`` unless a layer
+        has that name; or, with ``use_rep``, a key of ``obsm``, such as "X_pca". Neither:
+        ``adata.X``.
 
     Examples
     --------

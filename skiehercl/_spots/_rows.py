@@ -1,4 +1,4 @@
-"""Spots, and the rows of their X: in blocks, and known again."""
+"""Spots, and the rows of X: read in blocks, and recognised by keys."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.spatial import cKDTree
 
-from ._arrays import admit
+from ._arrays import check_block
 
 __all__ = [
     "KnownSpots",
@@ -15,17 +15,17 @@ __all__ = [
     "Spots",
     "digest_names",
     "digest_places",
-    "find_lack",
+    "find_missing",
     "is_large",
     "load",
     "make_keys",
     "match_keys",
 ]
 
-# Random projections that stand for a row: that many coincidences make two rows one.
+# Random projections that identify a row.
 _N_KEYS = 4
-# Rows that differ by less than this share of their length are one row: a pipeline's projections
-# of a subset of the spots round differently from those of all of them.
+# Rows with a smaller relative difference are the same row: a pipeline rounds differently for a
+# subset of the spots.
 _TOLERANCE = 1e-5
 # The same for rows that were normalised and logged, in single precision, and turned back.
 _ALIKE = 1e-3
@@ -33,18 +33,18 @@ _ALIKE = 1e-3
 _EXACT = 1e-12
 # Entries of a block of rows: 64 MB in single precision.
 _BLOCK_ENTRIES = 2**24
-# Entries of a block that stands in double precision beside others.
+# Entries of a block that is converted to double precision.
 _KEY_ENTRIES = 2**22
 # Rows of a file that are read along rather than left out by another call.
 _GAP = 64
 
 
-# Entries from which what isn't in memory stays where it is: 1 GB in single precision.
+# From this many entries on, an X in a file isn't loaded: 1 GB in single precision.
 _MOST_LOADED = 2**28
 
 
 def is_large(X):
-    """Whether X (n, d) isn't in memory and better stays where it is."""
+    """Whether X (n, d) is not in memory and too large to load."""
     in_memory = X is None or isinstance(X, np.ndarray) or sp.issparse(X)
     # Of a matrix that is stored by columns no rows can be read alone.
     by_rows = getattr(X, "format", "csr") == "csr" and not hasattr(X, "columns")
@@ -60,7 +60,7 @@ def load(X):
 
 
 class RowBlocks:
-    """The one way to X (n, d) for whatever passes over it, block by block of rows.
+    """Blocks of rows of X (n, d): every pass over X goes through this class.
 
     ``for start, stop, block in RowBlocks(X).blocks(): ...``
 
@@ -156,7 +156,7 @@ class RowBlocks:
         return (sp.vstack(parts, "csr") if sp.issparse(parts[0]) else np.concatenate(parts))[order]
 
     def _load(self, start, stop):
-        part = admit(load(self._X[start:stop]), "X")
+        part = check_block(load(self._X[start:stop]), "X")
         return sp.csr_matrix(part) if sp.issparse(part) else np.asarray(part)
 
     def __getstate__(self):
@@ -166,7 +166,7 @@ class RowBlocks:
 
 @dataclass
 class Spots:
-    """Checked input, one row per spot.
+    """Validated input, one row per spot.
 
     Attributes
     ----------
@@ -209,7 +209,7 @@ class Spots:
         return Spots(self.genes[rows], None, None, sections, **kept)
 
     def cut(self, rows):
-        """Return some of the spots with all that is known of them but adjacencies."""
+        """Return some of the spots with all blocks but the adjacencies."""
         coords, image = (None if a is None else a[rows] for a in (self.coords, self.image))
         return replace(self.take(rows), coords=coords, image=image)
 
@@ -228,7 +228,7 @@ def _strip_notes(X):
 
 
 def digest_names(names):
-    """Return a digest of the names of spots, by which an AnnData is known again."""
+    """Return a digest of the names of spots, by which an AnnData is recognised."""
     return hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest()
 
 
@@ -259,8 +259,8 @@ def match_keys(keys, others):
     return bool(empty.all() and (apart <= _ALIKE * (length * other)[:, 0]).all())
 
 
-def find_lack(spots, features):
-    """Return what the fit used and Spots lack, "coords", "graph" or "image_features", or None."""
+def find_missing(spots, features):
+    """Return the block of the fit that Spots don't have: coords, graph, image_features or None."""
     if features.with_coords_ and spots.coords is None:
         return "coords"
     if (
@@ -291,7 +291,7 @@ class KnownSpots:
     def lookup(self, X, values, describe):
         """Return values (n, k) of the spots that the rows of X (q, d) are, (q, k).
 
-        ``describe`` gives those of other spots, for a mask (q,) of them.
+        ``describe`` returns the values of all other spots, given their mask (q,).
         """
         found = self.find(X)
         new = found < 0
@@ -305,9 +305,9 @@ class KnownSpots:
     def find(self, X):
         """Return where the rows of X (q, d) stand in what ``take`` lists, -1 for other spots.
 
-        The training spots in their order are taken by position. Otherwise a row stands for all
-        training spots with that row: for the only one, as a rule, and for duplicates of one domain
-        their mean. Duplicates in different domains are none of them.
+        The training spots in their order are matched by position. Otherwise a row matches the
+        training spots with the same values: usually one; duplicates in one domain count as their
+        mean, and duplicates in different domains match nothing.
         """
         keys = make_keys(X)
         if self.keys is None:

@@ -152,7 +152,7 @@ def find_picture(adata, name=None, library=None):
 
 
 def find_mpp(adata, found, library=None):
-    """Return micrometres per pixel of the image found, or None where the section doesn't tell.
+    """Return micrometres per pixel of the image found, or None if unknown.
 
     Space Ranger writes it for Visium HD; Visium's spots are 65 micrometres wide by the definition
     of ``spot_diameter_fullres``.

@@ -1,4 +1,4 @@
-"""Space that isn't one: sections or slices in one frame of coordinates, background spots."""
+"""Warnings about coordinates: several sections or slices in one frame, background spots."""
 
 import re
 from collections.abc import Mapping
@@ -46,17 +46,17 @@ _FLATTEST, _FLAT = 0.05, 0.2
 
 
 def warn_of_space(coords, sections, cure, adata=None):
-    """Warn of spots that aren't neighbours in a tissue though their coordinates are.
+    """Warn of spots that are close in the coordinates but not neighbours in a tissue.
 
-    Told are background spots of an AnnData, and, without ``sections``, z that is the number of a
-    slice and a column of obs, or libraries in uns, by which these seem to be several sections.
+    Background spots of an AnnData and, without ``sections``, z values that number slices, and
+    columns of obs or libraries in uns that look like several sections.
 
     Parameters
     ----------
     coords : array-like of shape (n, 2 or 3), or None
     sections : array-like of shape (n,), or None
     cure : str
-        How to tell sections apart, with {column} for the name of the column.
+        How to name the sections, with {column} for the name of the column.
     adata : AnnData, default=None
     """
     if adata is not None:
@@ -64,14 +64,14 @@ def warn_of_space(coords, sections, cure, adata=None):
     if coords is None or sections is not None:
         return
     asked = adata is not None or _count_heights(coords) > 1
-    near = _Neighbors(coords) if asked and _are_places(coords) else None
+    near = _Neighbors(coords) if asked and _are_coordinates(coords) else None
     if near is not None and near.warn_of_slices():
         return
     if adata is not None:
         _warn_of_sections(adata, near, cure)
 
 
-def _are_places(coords):
+def _are_coordinates(coords):
     coords = np.asarray(coords)
     fits = coords.ndim == 2 and coords.shape[1] in (2, 3) and len(coords) > _SPOTS_PER_SECTION
     return fits and coords.dtype.kind in "fiu" and bool(np.isfinite(coords).all())
@@ -102,13 +102,13 @@ def _warn_of_sections(adata, near, cure):
     libraries = [str(key) for key in libraries] if isinstance(libraries, Mapping) else []
     column, n_sections = _find_section_column(adata, libraries, near)
     if column is None and len(libraries) > 1:
-        n_sections, told = len(libraries), f"adata.uns['spatial'] has {len(libraries)} libraries"
+        n_sections, message = len(libraries), f"adata.uns['spatial'] has {len(libraries)} libraries"
         column, cure = "library_id", f"put each spot's into adata.obs['library_id'] and {cure}"
     else:
-        told = f"adata.obs[{column!r}] has {n_sections} values"
+        message = f"adata.obs[{column!r}] has {n_sections} values"
     if n_sections > 1:
         warn_user(
-            f"{told}, so these may be several sections, but they are taken for one, whose spots "
+            f"{message}, so these may be several sections, but they are taken for one, whose spots "
             f"are neighbours across them: {cure.format(column=column)}"
         )
 

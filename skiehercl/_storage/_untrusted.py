@@ -42,7 +42,7 @@ def _check_store(path, changed):
     for name, text in texts:
         try:
             arrays = list(_find_arrays(json.loads(text)))
-        except (ValueError, RecursionError):  # told where it is read
+        except (ValueError, RecursionError):  # reported when it is read
             continue
         sizes = [n_bytes for n_bytes in map(_measure_array, arrays) if n_bytes]
         claimed += 0 if name.endswith(".zmetadata") else sum(sizes)
@@ -101,7 +101,7 @@ def _find_arrays(metadata):
 
 
 def _measure_array(array):
-    """Return the bytes that an array claims, or one chunk of it, or None if it tells nothing."""
+    """Return the bytes that an array, or a chunk of it, claims to take; None if unknown."""
     try:
         chunks = array.get("chunks") or array["chunk_grid"]["configuration"]["chunk_shape"]
         size = _measure_item(array.get("dtype", array.get("data_type")))

@@ -103,14 +103,14 @@ class Checkpoint(Callback):
         try:
             identity, state = read_state(self._path)
             _check_identity(identity, self._identity, self._path)
-            self._go_on(trainer, state)
+            self._resume(trainer, state)
         except FileNotFoundError:
             pass
         except FileError as error:
             warn_user(f"{error}: its training starts anew")
         self._spent += time.perf_counter() - began
 
-    def _go_on(self, trainer, state):
+    def _resume(self, trainer, state):
         own = copy.deepcopy(trainer.state_dict())
         try:
             _check_state(state, own, trainer)

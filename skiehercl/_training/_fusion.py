@@ -1,8 +1,8 @@
-"""Attention over views and modalities, (4)-(6), and all that is the image's alone in the network.
+"""Attention over views and modalities, (4)-(6), and the image's encoder.
 
-The image's latent is the genes' latent that the image predicts: so its encoder starts, by the
-ridge regression of the features, and so it ends, by one on the trained latent. Attention mixes it
-with the measured one.
+The image's latent is the prediction of the genes' latent from the image: by ridge regression of
+the features at the start, and of the trained latent at the end. Attention mixes it with the
+measured one.
 """
 
 import numpy as np
@@ -46,7 +46,7 @@ class ViewAttention(nn.Module):
 
 
 class ModalityAttention(ViewAttention):
-    """Attention (6) over genes and image, and where the image's encoder is let start.
+    """Attention (6) over genes and image, and the start of the image's encoder.
 
     Parameters
     ----------
@@ -54,14 +54,13 @@ class ModalityAttention(ViewAttention):
         As of the network.
     latent_size : int
     image_prior : float
-        Attention that the image starts with, in (0, 1); not read without an image.
+        Initial attention on the image, in (0, 1); ignored without an image.
     learned : bool
 
     Attributes
     ----------
     n_own_units : int
-        Latent units, the last ones, that leading image components have for themselves: a quarter
-        of all at most.
+        Number of last latent units reserved for leading image components, at most a quarter.
     """
 
     def __init__(self, modalities, latent_size, image_prior, learned):
@@ -72,9 +71,9 @@ class ModalityAttention(ViewAttention):
         self.n_own_units = min(modalities["image"][0], latent_size // 4) if has_image else 0
 
     def start_image(self, encoder, loadings, bias=0.0):
-        """Start the image's encoder where it predicts the genes' latent.
+        """Start the image's encoder as the prediction of the genes' latent.
 
-        Leading components also keep units of their own, for what they know beyond the genes.
+        Leading components also get latent units of their own, beyond the genes.
 
         Parameters
         ----------
@@ -89,10 +88,9 @@ class ModalityAttention(ViewAttention):
 
 
 def refit_image(network, section):
-    """Let the image's encoder predict the trained latent of the genes, by ridge regression.
+    """Refit the image's encoder to the trained latent of the genes, by ridge regression.
 
-    The training turned and stretched the genes' latent since the encoder started as such a
-    prediction; of a few components and in closed form, this is the better one at its end.
+    The training has changed the genes' latent, and the closed form fits it best.
     """
     if "image" not in section.inputs or network.arguments["init"] != "pca":
         return

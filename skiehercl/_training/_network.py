@@ -163,7 +163,7 @@ class IEHERCLNetwork(nn.Module):
     modalities : dict of str to (int, int)
         Columns of the features and of their neighbour means, for "gene" and maybe "image".
     image_prior : float
-        Attention that the image starts with, in (0, 1); not read without an image.
+        Initial attention on the image, in (0, 1); ignored without an image.
     **options
         The parameters of HybridEncoder.
     """

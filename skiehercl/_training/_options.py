@@ -1,4 +1,4 @@
-"""What a training is asked for: the network's parts, the losses' constants, the plan of it all."""
+"""Options of a training: the network, the losses, the trainer, and the plan of all three."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class HybridEncoder(Options):
     activation : {"linear", "relu", "elu"}, default="linear"
         Activation of the GraphSAGE encoders (3).
     init : {"pca", "random"}, default="pca"
-        Start of the network's linear maps: the projection on the neighbourhoods' principal
-        components, or random weights.
+        Initial linear maps: the projection on the neighbourhoods' principal components, or random
+        weights.
     ae_prior : float, default=0.1
-        Attention that the autoencoder's view starts with, in (0, 1).
+        Initial attention on the autoencoder's view, in (0, 1).
     normalize_views : bool, default=False
         Whether latents are scaled to unit length before the attention.
 
@@ -105,7 +105,7 @@ class LossOptions(Options):
     ot_reg : float, default=0.1
         Strength of the entropy in (16), in units of the distance between rows of Q.
     ot_warmup : float, default=0.3
-        Share of ``max_iter`` before the divergence joins and pseudo-labels are drawn.
+        Share of ``max_iter`` before the divergence is added and pseudo-labels are drawn.
     """
 
     _parameter_constraints: dict = {  # noqa: RUF012
@@ -149,11 +149,11 @@ class Trainer(Options):
     weight_decay : float, default=1e-4
         Adam's weight decay.
     batch_size : int or None, default=1024
-        Most spots in a batch, made of random tiles of the tissue; None: the full section.
+        Maximum number of spots in a batch of random tissue tiles; None: the full section.
     tol : float, default=1e-3
-        Least relative improvement of the loss that counts.
+        Minimum relative improvement of the loss.
     n_iter_no_change : int, default=10
-        Passes over the spots without such an improvement that end a training.
+        Number of epochs without an improvement of ``tol`` after which a training stops.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Precision of the training; "auto": bfloat16 on CUDA devices that have it.
     callbacks : list of Callback or None, default=None
@@ -209,7 +209,7 @@ class Trainer(Options):
 )
 @dataclass(frozen=True)
 class TrainingPlan:
-    """All that decides on a training besides the spots and the seed.
+    """All settings of a training but the spots and the seed.
 
     The names are those of IEHERCLClusterer's parameters.
     """

@@ -17,7 +17,7 @@ from .._objective._losses import (
 )
 from .._objective._transport import sinkhorn_divergence
 from .._objective._walk import EXACT_LIMIT, ExactWalk
-from .._utils._memory import recall
+from .._utils._memory import call_cached
 from ._encoding import encode
 from ._placement import PlacedBatch, fits
 
@@ -107,7 +107,7 @@ class Contrast(LossTerm):
     def prepare(self, trainer):
         # The affinity (10) is that of the expression: the target's principal components.
         target, size = trainer.section_.target, self.plan.network.latent_size
-        x, anchors = recall(trainer.memory_, _prepare_walk, target, size, trainer.seed_)
+        x, anchors = call_cached(trainer.memory_, _prepare_walk, target, size, trainer.seed_)
         terms = self.plan.terms
         options = torch.tensor(x), self.plan.walk_length, terms.walk_alpha, terms.sigma
         if anchors is None:

@@ -168,9 +168,9 @@ def check_target(path, n_bytes=0):
     with _explained(name), _removed(temporary):
         _create(temporary, status)
         total, _, free = shutil.disk_usage(os.path.dirname(target))
-        if total and free < n_bytes:  # some network drives tell nothing but zeros
-            told = f"it takes at least {n_bytes / 1e6:.1f} MB and {free / 1e6:.1f} MB are free"
-            raise OSError(errno.ENOSPC, told)
+        if total and free < n_bytes:  # some network drives report zeros
+            message = f"it takes at least {n_bytes / 1e6:.1f} MB and {free / 1e6:.1f} MB are free"
+            raise OSError(errno.ENOSPC, message)
 
 
 def _resolve(name):
@@ -215,9 +215,9 @@ def _explained(name):
     try:
         yield
     except OSError as error:
-        told = f"cannot write {name!r}: {error.strerror or error}"
+        message = f"cannot write {name!r}: {error.strerror or error}"
         cure = _CURES.get(error.errno)
-        explained = _choose_class(error)(f"{told}: {cure}" if cure else told)
+        explained = _choose_class(error)(f"{message}: {cure}" if cure else message)
         explained.errno = error.errno
         raise explained from error
 

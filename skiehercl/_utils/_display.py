@@ -40,7 +40,7 @@ def _describe(value):
     return _Described(value) if isinstance(value, np.ndarray) and value.ndim > 1 else value
 
 
-def _stand_in(estimator):
+def _make_placeholder(estimator):
     """Return what looks like the estimator, with arrays described; for display only."""
     cls = type(estimator)
     # scikit-learn's printer knows estimators by this very method.
@@ -54,11 +54,11 @@ class ImageEstimator(DocumentedEstimator):
     """Base of estimators that hold an image: ``image=array (2319, 2478, 3) uint8``."""
 
     def __repr__(self, N_CHAR_MAX=700):
-        return BaseEstimator.__repr__(_stand_in(self), N_CHAR_MAX)
+        return BaseEstimator.__repr__(_make_placeholder(self), N_CHAR_MAX)
 
     def _get_params_html(self, *args, **kwargs):
         # scikit-learn 1.7 and newer asks for these two.
-        return super(ImageEstimator, _stand_in(self))._get_params_html(*args, **kwargs)
+        return super(ImageEstimator, _make_placeholder(self))._get_params_html(*args, **kwargs)
 
     def _get_fitted_attr_html(self, *args, **kwargs):
         table = super()._get_fitted_attr_html(*args, **kwargs)
@@ -68,7 +68,7 @@ class ImageEstimator(DocumentedEstimator):
 
 
 def _print_nested(printer, estimator, *args):
-    printer._pprint_estimator(_stand_in(estimator), *args)
+    printer._pprint_estimator(_make_placeholder(estimator), *args)
 
 
 # A pipeline prints its steps without asking them. Private, so that a scikit-learn without it only

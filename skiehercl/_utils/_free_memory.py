@@ -17,7 +17,7 @@ _GROUPS = (
 def free_memory():
     """Return the bytes that are free, in the machine and in the process's cgroup, or None.
 
-    None where the system doesn't tell, as macOS and Windows don't.
+    None where the system doesn't report it, as macOS and Windows.
     """
     found = [free for free in (_read_machine(), *map(_read_group, _GROUPS)) if free is not None]
     return min(found, default=None)

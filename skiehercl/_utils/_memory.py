@@ -1,4 +1,4 @@
-"""What fits to the same spots have in common, computed once: a border to joblib's Memory."""
+"""Cached calls that fits to the same spots share: the interface to joblib's Memory."""
 
 import contextlib
 import hashlib
@@ -17,15 +17,15 @@ from ._atomic import check_regular
 from ._version import __version__
 from ._warnings import warn_user
 
-__all__ = ["NO_MEMORY", "digest_files", "list_versions", "open_memory", "recall", "remember"]
+__all__ = ["NO_MEMORY", "cache_call", "call_cached", "digest_files", "list_versions", "open_memory"]
 
 NO_MEMORY = check_memory(None)
 
 
 def open_memory(memory, random_state):
-    """Return what has a ``cache`` method for the estimator's parameter ``memory``.
+    """Return an object with a ``cache`` method for the estimator's parameter ``memory``.
 
-    Nothing is kept without a ``random_state``: what its seeds make is never asked for again.
+    Without a ``random_state`` nothing is cached, since no later fit has the same seeds.
     """
     if memory is None or random_state is None:
         return NO_MEMORY
@@ -36,8 +36,8 @@ def open_memory(memory, random_state):
     return check_memory(memory)
 
 
-def recall(memory, function, *arguments):
-    """Return ``function(*arguments)``, from memory if these versions have computed it before.
+def call_cached(memory, function, *arguments):
+    """Return ``function(*arguments)``, from the cache if these versions computed it before.
 
     Parameters
     ----------
@@ -50,18 +50,13 @@ def recall(memory, function, *arguments):
     if memory is NO_MEMORY:  # whose key would load torch to name its version
         return function(*arguments)
     key = function, arguments, list_versions()
-    return remember(memory, key, lambda: function(*arguments))
+    return cache_call(memory, key, lambda: function(*arguments))
 
 
-def remember(memory, key, compute):
-    """Return ``compute()``, from memory if it was computed before under the same key.
+def cache_call(memory, key, compute):
+    """Return ``compute()``, from the cache if it was computed before under the same key.
 
-    What was damaged in the memory's folder is computed anew and replaced.
-
-    Warns
-    -----
-    UserWarning
-        If that happened.
+    Damaged cache entries are recomputed and replaced, with a UserWarning.
     """
     call = _Call(compute)
     if not isinstance(memory, Memory):  # with a cache of its own, which answers for itself
@@ -93,7 +88,7 @@ def remember(memory, key, compute):
 
 
 class _Call:
-    """A computation that is done once."""
+    """A computation that runs at most once."""
 
     def __init__(self, compute):
         self.compute = compute

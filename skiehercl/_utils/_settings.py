@@ -1,7 +1,7 @@
-"""The caller's global settings of numpy, scikit-learn and torch, set to their defaults for a while.
+"""Default settings of numpy, scikit-learn and torch while this package computes.
 
-Notebooks set them for other code: double precision as torch's default, pandas output of all
-transformers, no gradients around a whole evaluation. None of it is meant for what we compute.
+Notebooks change them for other code: torch's default precision, pandas output of transformers,
+no gradients. Our computations must not depend on that.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ WAYS_TO_NEED_LESS = (
 
 
 def clone_plain(transformer):
-    """Return a clone that gives arrays and sparse matrices, whatever its ``set_output`` says."""
+    """Return a clone whose output is arrays or sparse matrices, whatever its ``set_output``."""
     copy = clone(transformer)
     return copy.set_output(transform="default") if hasattr(copy, "set_output") else copy
 
@@ -38,7 +38,7 @@ def is_inside():
 
 @contextlib.contextmanager
 def standard_settings(needs=None):
-    """Compute as in a fresh process, whatever the caller has set, and leave that as it is.
+    """Compute with default settings, and restore the caller's afterwards.
 
     Inside, floating-point faults are numpy's default warnings at most, scikit-learn's transformers
     give arrays, and torch computes gradients, in single precision, on the CPU where no device is
@@ -47,12 +47,12 @@ def standard_settings(needs=None):
     Parameters
     ----------
     needs : str or None
-        What is known of the memory that this takes, for the error.
+        Estimate of the memory needed, for the error message.
 
     Raises
     ------
     MemoryError
-        If numpy or torch can't have the memory that they ask for, with the size and the cure.
+        If numpy or torch can't allocate memory; the message has the size and the cure.
     """
     with contextlib.ExitStack() as stack:
         stack.callback(_INSIDE.reset, _INSIDE.set(True))
@@ -63,12 +63,12 @@ def standard_settings(needs=None):
         try:
             yield
         except (MemoryError, RuntimeError) as error:
-            told = " ".join(str(error).split())
-            scarce = isinstance(error, MemoryError) or any(sign in told for sign in _SCARCE)
-            if not scarce or WAYS_TO_NEED_LESS in told:
+            message = " ".join(str(error).split())
+            scarce = isinstance(error, MemoryError) or any(sign in message for sign in _SCARCE)
+            if not scarce or WAYS_TO_NEED_LESS in message:
                 raise
-            told = told[:200] + ("" if needs is None else f"; {needs}")
-            raise MemoryError(f"not enough memory ({told}): {WAYS_TO_NEED_LESS}") from error
+            message = message[:200] + ("" if needs is None else f"; {needs}")
+            raise MemoryError(f"not enough memory ({message}): {WAYS_TO_NEED_LESS}") from error
 
 
 def _enter_torch(stack):

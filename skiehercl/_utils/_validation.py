@@ -128,14 +128,14 @@ class NamedParameters(_Mixin):
         Raises
         ------
         ValueError
-            If there is no such parameter; for other names of one, its own is told.
+            If there is no such parameter; the error suggests the right name where it can.
         """
         own = self.get_params(deep=False)
         for name in params:
             first = name.partition("__")[0]
-            told = None if first in own else _explain(type(self), name)
-            if told or (first not in own and (told := _explain(type(self), first))):
-                raise ValueError(told)
+            message = None if first in own else _explain(type(self), name)
+            if message or (first not in own and (message := _explain(type(self), first))):
+                raise ValueError(message)
         for name in {key.partition("__")[0] for key in params if "__" in key}:
             if name in _list_parts(type(self)) and params.get(name, own.get(name)) is None:
                 params[name] = self._make_part(name)
@@ -150,16 +150,16 @@ def _list_parts(cls):
 
 
 def _explain(cls, name):
-    """Return what a name that is no parameter of a class stands for, in a line, or None."""
-    told = f"{name!r} is no parameter of {cls.__name__}"
+    """Return a one-line hint for a name that isn't a parameter of the class, or None."""
+    message = f"{name!r} is no parameter of {cls.__name__}"
     key = _simplify(name)
     meaning = _find_meaning(cls, [name, *_NAMES.get(key, ())])
     if meaning is None and cls._parts and (own := _find_data(key)):
-        return f"{told}: pass it to its methods, fit({'X' if own == 'X' else f'X, {own}=...'})"
+        return f"{message}: pass it to its methods, fit({'X' if own == 'X' else f'X, {own}=...'})"
     if meaning is None:
         meanings = {_find_meaning(cls, targets) for targets in _find_alike(cls, key)}
         meaning = meanings.pop() if len(meanings) == 1 else None
-    return None if meaning is None else told + meaning
+    return None if meaning is None else message + meaning
 
 
 def _simplify(name):
@@ -171,7 +171,7 @@ def _find_data(key):
 
 
 def _find_alike(cls, key):
-    """Yield what names that a key is like stand for."""
+    """Yield the parameters that similar names refer to."""
     own = {_simplify(one): [one] for one in inspect.signature(cls).parameters}
     for part in _list_parts(cls).values():
         for one in part.get_params(deep=False):
@@ -183,7 +183,7 @@ def _find_alike(cls, key):
 
 
 def _find_meaning(cls, targets):
-    """Return how a class calls the first of some parameters that it or its parts have, or None."""
+    """Return where a class or its parts have the first of these parameters, or None."""
     known, parts = inspect.signature(cls).parameters, _list_parts(cls)
     for target in targets:
         part, _, own = target.rpartition("__")
@@ -212,15 +212,15 @@ def _explain_names(cls, init):
     @functools.wraps(init)
     def __init__(self, *args, **params):
         for name in params.keys() - known.keys():
-            if told := _explain(cls, name):
-                raise TypeError(told)
+            if message := _explain(cls, name):
+                raise TypeError(message)
         init(self, *args, **params)
 
     return __init__
 
 
 def _take_x_gene(method):
-    """Return a method of spots that takes the paper's X_gene for X, and tells other names."""
+    """Return the method with the paper's X_gene accepted as X, and hints for other names."""
     known = inspect.signature(method).parameters.keys()
     if "coords" not in known:
         return method

@@ -18,7 +18,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._spots._anndata import is_anndata, take_coords
-from .._spots._arrays import admit
+from .._spots._arrays import check_block
 from .._spots._checks import check_all_finite, check_sections
 from .._spots._sections import warn_of_space
 from .._storage._fields import anything, array, optional, require, size, texts
@@ -119,7 +119,7 @@ class SpatialGraph(
     def _fit(self, X, sections):
         adata = X if is_anndata(X) else None
         X = self._check_coords(X, reset=True)
-        if not is_inside():  # whoever builds graphs there has told
+        if not is_inside():  # the caller has warned already
             warn_of_space(X, sections, "pass sections=adata.obs[{column!r}]", adata)
         self.coords_, self.section_labels_ = X, None
         self.section_codes_ = np.zeros(len(X), dtype=np.intp)
@@ -139,7 +139,7 @@ class SpatialGraph(
     def _check_coords(self, X, reset):
         if is_anndata(X):
             X = take_coords(X, type(self).__name__)
-        X = admit(X, "coords X")
+        X = check_block(X, "coords X")
         check = {"dtype": [np.float64, np.float32], "copy": reset, "ensure_all_finite": False}
         X = validate_data(self, X, reset=reset, **check)
         check_all_finite(X, "coords X")

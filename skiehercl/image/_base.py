@@ -17,7 +17,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._spots._anndata import is_anndata, take_coords
-from .._spots._arrays import admit
+from .._spots._arrays import check_block
 from .._utils._display import ImageEstimator
 from .._utils._validation import fit_context
 from .._utils._warnings import warn_user
@@ -139,7 +139,7 @@ class PatchTransformer(ImageEstimator, TransformerMixin, BaseEstimator):
         names = getattr(X, "index", None)
         if is_anndata(X):
             X, names = take_coords(X, type(self).__name__)[:, :2], X.obs_names
-        X = admit(X, "X")
+        X = check_block(X, "X")
         coords = validate_data(self, X, reset=reset, dtype=np.float64)
         if coords.shape[1] != 2:
             raise ValueError(
@@ -157,7 +157,7 @@ class PatchTransformer(ImageEstimator, TransformerMixin, BaseEstimator):
                 "as image, scale, _ = skiehercl.io.find_image(adata) gives them, or call "
                 "skiehercl.io.section_image_features(adata)"
             )
-        X = admit(X, "X")
+        X = check_block(X, "X")
         if (X if hasattr(X, "ndim") else np.asarray(X)).ndim in (3, 4):
             if reset and hasattr(self, "n_features_in_"):
                 del self.n_features_in_

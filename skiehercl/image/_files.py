@@ -51,7 +51,7 @@ def open_image(image: ImageLike) -> tuple[Array | RegionImage, float | None]:
         dtype as given; booleans become 0 and 255. TIFF and Zarr files of more than 256 MiB,
         decoded, are read by region.
     mpp : float or None
-        Micrometres per pixel, where the file tells.
+        Micrometres per pixel, if the file has it.
 
     Raises
     ------
@@ -174,11 +174,11 @@ def _decode(path, content=None):
             "downsampled image with its scale, or a tiled TIFF, which is read by region"
         ) from error
     except Exception as error:  # each decoder has its own kinds
-        if str(error).startswith(f"image {path!r}"):  # told above
+        if str(error).startswith(f"image {path!r}"):  # reported above
             raise
-        told = " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         raise ValueError(
-            f"image {path!r} cannot be read ({told}): expected a whole PNG, JPEG or TIFF file"
+            f"image {path!r} cannot be read ({reason}): expected a whole PNG, JPEG or TIFF file"
         ) from error
 
 

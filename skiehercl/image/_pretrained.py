@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from tqdm import tqdm
 
-from .._utils._memory import list_versions, open_memory, remember
+from .._utils._memory import cache_call, list_versions, open_memory
 from ._base import PatchTransformer
 from ._files import digest_image
 
@@ -221,7 +221,7 @@ class ResNet50PatchFeaturizer(ClassNamePrefixFeaturesOutMixin, PatchTransformer)
             return compute()
         key = self._describe_run(source, how)
         # Weights are in the key, so it doesn't matter whether they were seeded.
-        return remember(open_memory(self.memory, 0), key, compute)
+        return cache_call(open_memory(self.memory, 0), key, compute)
 
     def _encode_patches(self, backbone, source, how):
         from ._inference import encode_patches

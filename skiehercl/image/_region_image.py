@@ -40,7 +40,7 @@ class RegionImage:
         (height, width, channels).
     dtype : dtype
     mpp : float or None
-        Micrometres per pixel of the finest level, where the file tells.
+        Micrometres per pixel of the finest level, if the file has it.
     n_levels : int
         Levels of the pyramid.
 

@@ -60,7 +60,7 @@ def import_torchvision():
                 missing = _MISSING.search(str(error))
                 if missing is None:
                     raise
-                _forget_half_import()
+                _remove_partial_import()
                 _declare_operator(missing.group(1))
     raise RuntimeError(
         f"torchvision still misses operators after {_MAX_DECLARED} were declared: install the "
@@ -68,7 +68,7 @@ def import_torchvision():
     )
 
 
-def _forget_half_import():
+def _remove_partial_import():
     """Drop what a failed import left in ``sys.modules``; a retry would reuse it otherwise."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         del sys.modules[name]

@@ -11,7 +11,7 @@ from sklearn.metrics import silhouette_score
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array, check_random_state
 
-from .._spots._arrays import admit, check_sparse
+from .._spots._arrays import check_block, check_sparse
 from .._spots._checks import check_sections, encode_labels
 from .._utils._settings import standard_settings
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def _check_spots(labels, coords, name="coords", **checks):
     codes, _ = encode_labels(labels, "labels")
     coords = check_array(
-        admit(coords, name), input_name=name, dtype=(np.float64, np.float32), **checks
+        check_block(coords, name), input_name=name, dtype=(np.float64, np.float32), **checks
     )
     if len(codes) != coords.shape[0]:
         raise ValueError(

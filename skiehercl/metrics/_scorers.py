@@ -10,7 +10,7 @@ from sklearn.utils.metadata_routing import MetadataRequest
 from sklearn.utils.validation import _num_samples
 
 from .._spots._anndata import align_rows, find_labels, is_anndata
-from .._spots._arrays import admit
+from .._spots._arrays import check_block
 from .._spots._checks import UNLABELLED
 from .._spots._layout import SpotLayout, find_columns, take_block
 from .._utils._settings import standard_settings
@@ -270,6 +270,6 @@ def take_coords(X, columns):
 
 def take_columns(X, columns, parameter):
     """Return the columns (n, k) of a packed X that a parameter of this name names."""
-    X = admit(X if hasattr(X, "shape") else np.asarray(X), "X")
+    X = check_block(X if hasattr(X, "shape") else np.asarray(X), "X")
     block = take_block(X, find_columns(X, columns, parameter))
     return block.toarray() if sparse.issparse(block) else np.asarray(block)

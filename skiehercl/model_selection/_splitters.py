@@ -9,7 +9,7 @@ from sklearn.model_selection import BaseCrossValidator
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import _num_samples
 
-from .._spots._arrays import admit
+from .._spots._arrays import check_block
 from ..metrics._scorers import take_coords
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class SpatialBlockSplit(BaseCrossValidator):
                 f"{np.ndim(coords)} dimension(s)"
                 + ("; to hold out whole groups use GroupKFold" if source == "groups" else "")
             )
-        coords = check_array(admit(coords, source), input_name=source, dtype=np.float64)
+        coords = check_array(check_block(coords, source), input_name=source, dtype=np.float64)
         if len(coords) != _num_samples(X):
             raise ValueError(
                 f"{source} has {len(coords)} rows but X has {_num_samples(X)}: pass one row of "

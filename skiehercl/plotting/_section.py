@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial import cKDTree
 
-from .._spots._arrays import admit
+from .._spots._arrays import check_block
 from .._spots._checks import check_sections
 from .._spots._section_image import find_picture
 
@@ -113,7 +113,7 @@ def read_section(data, image=None, scale=1.0, sections=None, microns=None, key=N
 
 def check_coords(coords):
     """Coordinates as finite float array (n_spots, 2)."""
-    coords = np.asarray(admit(coords, "coords"), dtype=float)
+    coords = np.asarray(check_block(coords, "coords"), dtype=float)
     if coords.ndim != 2 or coords.shape[1] != 2 or not len(coords):
         raise ValueError(f"coords must have the shape (n_spots, 2), got {coords.shape}")
     if not np.isfinite(coords).all():

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.utils.sparsefuncs import incr_mean_variance_axis
 
-from .._spots._arrays import admit
+from .._spots._arrays import check_block
 from .._spots._checks import are_whole
 from .._spots._rows import RowBlocks, load
 from ..graph._means import neighbor_sum
@@ -114,14 +114,14 @@ def looks_like_counts(X: MatrixLike) -> bool:
     answer : bool
         False for NaN and infinity, too.
     """
-    X = admit(X, "X")
+    X = check_block(X, "X")
     values = X.data if sp.issparse(X) else np.asarray(X)
     legal = not values.size or (values.min() >= 0 and np.isfinite(values.max()))
     return bool(legal and are_whole(X))
 
 
 def _as_floats(X):
-    X = admit(X, "X")
+    X = check_block(X, "X")
     X = X.tocsr() if sp.issparse(X) else np.asarray(X)
     return X if X.dtype in (np.float32, np.float64) else X.astype(np.float32)
 

@@ -17,7 +17,7 @@ from skiehercl import (
     image,
     metrics,
 )
-from skiehercl._spots._arrays import admit, check_sparse
+from skiehercl._spots._arrays import check_block, check_sparse
 from skiehercl.graph import SpatialKNNGraph, neighbor_mean
 from skiehercl.preprocessing import ExpressionPreprocessor, looks_like_counts, normalize_log
 
@@ -62,7 +62,7 @@ def test_damaged_arrays_are_told_in_one_line(kind, form):
 @pytest.mark.parametrize("make", [sparse.csr_matrix, sparse.csr_array])
 def test_whole_matrices_pass_as_they_are(form, make):
     X = make(COUNTS).asformat(form)
-    assert admit(X, "X") is X
+    assert check_block(X, "X") is X
     check_sparse(make((0, 5)).asformat("csr"), "X")
 
 
@@ -161,7 +161,7 @@ def test_predict_checks_too():
 
 def test_masked_entries_are_missing():
     masked = np.ma.masked_array(COUNTS, COUNTS < 0)
-    np.testing.assert_array_equal(admit(masked, "X"), COUNTS)
+    np.testing.assert_array_equal(check_block(masked, "X"), COUNTS)
     masked[3, 2] = np.ma.masked
     message = r"1 masked entries, the first at \[3, 2\].*X\.filled"
     for door in (SmoothedMixture(2).fit, ExpressionPreprocessor().fit, normalize_log):
@@ -186,9 +186,9 @@ def test_tensors_become_arrays():
         torch.tensor(COUNTS).bfloat16(),
         torch.tensor(COUNTS).T.contiguous().T,
     ):
-        np.testing.assert_array_equal(np.float32(admit(tensor, "X")), COUNTS)
+        np.testing.assert_array_equal(np.float32(check_block(tensor, "X")), COUNTS)
     with pytest.raises(ValueError, match=r"^X is a tensor that numpy can't hold"):
-        admit(torch.tensor(COUNTS).to_sparse(), "X")
+        check_block(torch.tensor(COUNTS).to_sparse(), "X")
 
 
 @pytest.mark.parametrize(
@@ -288,9 +288,9 @@ def test_missing_coordinates_of_a_frame_are_named():
 
 def test_a_frame_in_foreign_byte_order_is_turned_into_this_machines():
     frame = pd.DataFrame({"a": np.arange(3, dtype=">f4"), "b": np.arange(3, dtype=">i2"), "c": 1})
-    admitted = admit(frame, "X")
-    assert all(dtype.isnative for dtype in admitted.dtypes)
-    pd.testing.assert_frame_equal(admitted, frame, check_dtype=False)
+    validated = check_block(frame, "X")
+    assert all(dtype.isnative for dtype in validated.dtypes)
+    pd.testing.assert_frame_equal(validated, frame, check_dtype=False)
     assert not frame.dtypes["a"].isnative
 
 

@@ -14,7 +14,7 @@ from sklearn.model_selection import GridSearchCV
 from skiehercl import IEHERCLClusterer, SpatialKNNGraph
 from skiehercl._spots._rows import Spots
 from skiehercl._training import _terms
-from skiehercl._utils._memory import NO_MEMORY, digest_of, open_memory, recall
+from skiehercl._utils._memory import NO_MEMORY, call_cached, digest_of, open_memory
 from skiehercl.datasets import make_tissue
 from skiehercl.metrics import make_domain_scorer
 from skiehercl.model_selection import WholeSectionSplit
@@ -64,7 +64,7 @@ def add_one(x):
 def test_ways_to_name_a_memory(tmp_path):
     entries = []
     for memory in (str(tmp_path), tmp_path, joblib.Memory(str(tmp_path), verbose=0)):
-        assert recall(open_memory(memory, 0), add_one, 1) == 2
+        assert call_cached(open_memory(memory, 0), add_one, 1) == 2
         entries.append(count_entries(tmp_path))
     assert entries == [1, 1, 1]
     for memory, seed in ((None, 0), (tmp_path, None)):
@@ -77,7 +77,7 @@ def test_another_version_computes_anew(tmp_path, monkeypatch):
     memory = open_memory(tmp_path, 0)
     for version in ("1.0", "1.0", "2.0"):
         monkeypatch.setattr("skiehercl._utils._memory.__version__", version)
-        recall(memory, add_one, 1)
+        call_cached(memory, add_one, 1)
     assert count_entries(tmp_path) == 2
 
 
@@ -105,7 +105,7 @@ def list_files(folder):
 @pytest.mark.parametrize("mmap_mode", [None, "r"])
 def test_what_a_damaged_file_holds_is_computed_anew(kind, mmap_mode, tmp_path):
     memory = joblib.Memory(tmp_path, mmap_mode=mmap_mode, verbose=0)
-    expected = recall(memory, np.arange, 500.0)
+    expected = call_cached(memory, np.arange, 500.0)
     rng, told = random.Random(0), []
     for _ in range(20):
         joblib.memory._FUNCTION_HASHES.clear()  # as in another process
@@ -113,33 +113,33 @@ def test_what_a_damaged_file_holds_is_computed_anew(kind, mmap_mode, tmp_path):
         flip_bit(path, rng)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            np.testing.assert_array_equal(recall(memory, np.arange, 500.0), expected)
+            np.testing.assert_array_equal(call_cached(memory, np.arange, 500.0), expected)
         told.append(sum("is damaged" in str(w.message) for w in caught))
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            np.testing.assert_array_equal(recall(memory, np.arange, 500.0), expected)
+            np.testing.assert_array_equal(call_cached(memory, np.arange, 500.0), expected)
     assert max(told) <= 1  # some bits mean nothing
     assert kind != "output.pkl" or sum(told) > 10
 
 
 def test_a_cut_file_is_computed_anew_and_replaced(tmp_path):
     memory = open_memory(tmp_path, 0)
-    recall(memory, add_one, 1)
+    call_cached(memory, add_one, 1)
     (path,) = Path(tmp_path).rglob("output.pkl")
     for size in range(0, path.stat().st_size, 7):
         path.write_bytes(path.read_bytes()[:size])
         with pytest.warns(UserWarning, match="is damaged"):
-            assert recall(memory, add_one, 1) == 2
+            assert call_cached(memory, add_one, 1) == 2
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            assert recall(memory, add_one, 1) == 2
+            assert call_cached(memory, add_one, 1) == 2
 
 
 def test_an_error_of_the_computation_is_its_own(tmp_path):
     memory = open_memory(tmp_path, 0)
     with warnings.catch_warnings(), pytest.raises(TypeError, match="concatenate"):
         warnings.simplefilter("error")
-        recall(memory, add_one, "a")
+        call_cached(memory, add_one, "a")
 
 
 def test_a_digest_is_of_values(tmp_path):
@@ -338,7 +338,7 @@ def test_a_cache_of_another_kind_is_used():
     for _ in range(2):
         np.testing.assert_array_equal(make_quick(memory=memory).fit(*SECTION).labels_, expected)
     for value in (1, 2):
-        assert [recall(memory, _double, value) for _ in range(2)] == [2 * value] * 2
+        assert [call_cached(memory, _double, value) for _ in range(2)] == [2 * value] * 2
     assert _COUNTED == {1: 1, 2: 1}
 
 
@@ -364,30 +364,30 @@ def test_a_folder_named_like_a_home_is_itself(tmp_path, monkeypatch):
 
 def test_swapped_entries_are_noticed(tmp_path):
     memory = joblib.Memory(tmp_path, verbose=0)
-    assert (recall(memory, add_one, 1), recall(memory, add_one, 5)) == (2, 6)
+    assert (call_cached(memory, add_one, 1), call_cached(memory, add_one, 5)) == (2, 6)
     one, other = sorted(tmp_path.rglob("output.pkl"))
     content = one.read_bytes(), other.read_bytes()
     one.write_bytes(content[1])
     other.write_bytes(content[0])
     for x in (1, 5):
         with pytest.warns(UserWarning, match="damaged"):
-            assert recall(memory, add_one, x) == x + 1
+            assert call_cached(memory, add_one, x) == x + 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert (recall(memory, add_one, 1), recall(memory, add_one, 5)) == (2, 6)
+        assert (call_cached(memory, add_one, 1), call_cached(memory, add_one, 5)) == (2, 6)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes")
 @pytest.mark.parametrize("name", ["output.pkl", "metadata.json"])
 def test_pipes_in_the_folder_are_not_waited_for(name, tmp_path):
     memory = joblib.Memory(tmp_path, verbose=0)
-    recall(memory, add_one, 1)
+    call_cached(memory, add_one, 1)
     (path,) = tmp_path.rglob(name)
     path.unlink()
     os.mkfifo(path)
     memory = joblib.Memory(tmp_path, verbose=0)
     with pytest.warns(UserWarning, match=rf"{name}' is a named pipe"):
-        assert recall(memory, add_one, 1) == 2
+        assert call_cached(memory, add_one, 1) == 2
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert recall(memory, add_one, 1) == 2
+        assert call_cached(memory, add_one, 1) == 2
