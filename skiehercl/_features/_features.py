@@ -214,7 +214,7 @@ class NeighborhoodFeatures:
             return []
         return choose_graphs(self.graph, spots.section_size)
 
-    def align_sections(self, spots):
+    def shift_sections(self, spots):
         """Return a copy that knows how each section of Spots is shifted, from a sample of them."""
         copied = copy.copy(self)
         if self.reference_ is not None:

@@ -82,7 +82,7 @@ def learn(features, spots, memory=NO_MEMORY):
 
 
 def describe(features, function, spots, rings=(), advance=None):
-    """Return what a function tells of Spots; of many, tile by tile.
+    """Return the results of a function of Spots, tile by tile if they are many.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def describe(features, function, spots, rings=(), advance=None):
     spots : Spots
     rings : sequence of lists of graph transformers
         Neighbourhoods that the function asks after those of the features: it sees a tile with all
-        spots within the sum of their reaches, and what it tells of these is dropped.
+        spots within the sum of their reaches, whose results are dropped.
     advance : callable, default=None
         Told the share of the tiles that are done.
 
@@ -104,7 +104,7 @@ def describe(features, function, spots, rings=(), advance=None):
     spots = fetch(spots)
     if not is_large(spots):
         return function(features, spots)
-    features, rings = features.align_sections(spots), [features.graphs_, *rings]
+    features, rings = features.shift_sections(spots), [features.graphs_, *rings]
     tiles = cut_tiles(len(spots), _TILE, spots.coords, spots.sections)
     results, linked, done = {}, [{} for _ in tiles], []
 
