@@ -269,8 +269,8 @@ def add_domains(
         this key.
     """
     values = np.asarray(labels)
-    rows = ("labels", values), ("probabilities", probabilities), ("embedding", embedding)
-    for name, given in rows:
+    rows: dict[str, Any] = {"labels": values, "probabilities": probabilities}
+    for name, given in (rows | {"embedding": embedding}).items():
         if given is not None and len(given) != adata.n_obs:
             raise ValueError(
                 f"{name} has {len(given)} rows but adata has {adata.n_obs} spots: pass one per spot"
