@@ -15,12 +15,14 @@ from ._delaunay import SpatialDelaunayGraph
 from ._knn import SpatialKNNGraph
 from ._means import check_graph, neighbor_mean, neighbor_mean_matrix, neighbor_sum
 from ._radius import SpatialRadiusGraph
+from ._squidpy import make_squidpy_builder
 
 __all__ = [
     "SpatialDelaunayGraph",
     "SpatialKNNGraph",
     "SpatialRadiusGraph",
     "check_graph",
+    "make_squidpy_builder",
     "neighbor_mean",
     "neighbor_mean_matrix",
     "neighbor_sum",

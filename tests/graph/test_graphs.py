@@ -1,3 +1,4 @@
+import sys
 import warnings
 
 import numpy as np
@@ -19,6 +20,7 @@ from skiehercl.graph import (
     SpatialRadiusGraph,
     _search,
     check_graph,
+    make_squidpy_builder,
     neighbor_mean,
     neighbor_mean_matrix,
     neighbor_sum,
@@ -449,3 +451,11 @@ def test_visium_section_is_a_hexagonal_grid(read_section):
     paper = SpatialRadiusGraph(150.0).fit_transform(coords)
     assert (graph != paper).nnz == 0
     assert (np.diff(graph.indptr) == 6).mean() > 0.85
+
+
+def test_a_builder_for_squidpy_needs_squidpy_and_weights(monkeypatch):
+    with pytest.raises(ValueError, match=r"mode='distance'.*pass mode='connectivity'"):
+        make_squidpy_builder(SpatialKNNGraph(mode="distance"))
+    monkeypatch.setitem(sys.modules, "squidpy", None)
+    with pytest.raises(ImportError, match=r'pip install "squidpy>=1.8.2"'):
+        make_squidpy_builder(SpatialKNNGraph())
