@@ -65,7 +65,6 @@ def test_the_deprecated_call_gives_the_same_neighbours(linked):
         warnings.simplefilter("ignore", FutureWarning)
         sq.gr.spatial_neighbors(adata, coord_type="generic", n_neighs=6)
     assert (adata.obsp[KEY] != linked.obsp[KEY]).nnz == 0
-    assert (SpatialKNNGraph(6).fit_transform(adata) != linked.obsp[KEY]).nnz == 0
 
 
 def test_a_vote_of_mixtures_on_an_embedding(linked):

@@ -94,9 +94,9 @@ print(model.input_)
 #
 # Neighbours from squidpy
 # -----------------------
-# ``squidpy.gr.spatial_neighbors`` leaves its graph in ``obsp["spatial_connectivities"]``. Name
+# ``squidpy.gr.spatial_neighbors_knn`` leaves its graph in ``obsp["spatial_connectivities"]``. Name
 # it, and it is used as it is. Here our own graph takes its place, so that this page doesn't need
-# squidpy.
+# squidpy; :doc:`/squidpy` has more.
 
 from skiehercl.graph import SpatialKNNGraph
 

@@ -215,7 +215,7 @@ def _take_entry(adata, key):
     if key not in adata.obsp:
         raise KeyError(
             f"graph={key!r} is not in adata.obsp, which has {list(adata.obsp)}: compute it first, "
-            "such as by squidpy.gr.spatial_neighbors, or pass a graph transformer"
+            "such as by squidpy.gr.spatial_neighbors_knn, or pass a graph transformer"
         )
     return load_part(adata, lambda one: one.obsp[key], f"adata.obsp[{key!r}]")
 
@@ -236,6 +236,6 @@ def _check_adjacency(graph, name, spots):
             raise ValueError(
                 f"{name} has {crossing.size} edges between sections, the first links spot {one} of "
                 f"{names[0]!r} and spot {other} of {names[1]!r}: build it section by section "
-                "(squidpy.gr.spatial_neighbors: library_key=), or set those edges to 0"
+                "(squidpy.gr.spatial_neighbors_knn: library_key=), or set those edges to 0"
             )
     return graph
