@@ -29,7 +29,7 @@ from ._neighborhoods import build_graphs, choose_graphs, find_widest, mean_matri
 from ._ready import find_axes
 from ._tiling import sample_tissue
 
-__all__ = ["NeighborhoodFeatures", "SectionArrays"]
+__all__ = ["NeighborhoodFeatures"]
 
 # Nearest neighbours whose genes are the image's baseline.
 _RIVALS = 18

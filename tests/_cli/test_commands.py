@@ -129,7 +129,7 @@ def test_several_sections_are_one_fit_written_one_by_one(folder, capsys, monkeyp
     model.set_params(layout__section_key="s", layout__image_key=None).fit(joint)
     found = np.r_[first.obs["domain_pred"].astype(int), second.obs["domain_pred"].astype(int)]
     np.testing.assert_array_equal(found, model.labels_)
-    np.testing.assert_allclose(first.obsm["X_iehercl"], model.embedding_[:240], atol=1e-5)
+    np.testing.assert_allclose(first.obsm["X_iehercl"], model.embedding_[:240], atol=1e-4)
 
     def fail(*arguments):
         raise ValueError("fitted again")

@@ -89,7 +89,7 @@ def test_fit_writes_labels_results_figure_and_scores(fit, tmp_path, tissue, caps
 
     scores = domain_scores(written.obs["domain"], labels)
     assert row.split() == ["IE-HERCL", *(f"{score:.3f}" for score in scores.values())]
-    for told in (f"{N_SPOTS} spots x 60", "genes: counts", "ColorTexture", "wrote", "step"):
+    for told in (f"{N_SPOTS} spots x 60", "genes: counts", "ColorTexture", "wrote", "training:"):
         assert told in printed.err
     assert sorted(os.listdir(tmp_path)) == ["domains.png", "out.h5ad", "section.h5ad"]
 
