@@ -42,7 +42,7 @@ def main(argv=None):
     --------
     >>> from skiehercl.__main__ import main
     >>> main(["--version"])
-    skiehercl 0.1.0
+    skiehercl 0.2.0
     0
     """
     if argv is None:

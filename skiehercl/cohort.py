@@ -29,7 +29,6 @@ __all__ = ["fit_sections"]
 _JOINT, _COLUMN = "section", "skiehercl_section"
 # Spots of a tile of the sample.
 _TILE = 2048
-_MODEL = "model.safetensors"
 
 
 def fit_sections(
@@ -88,7 +87,7 @@ def fit_sections(
     digests = run(digest_files, paths)
     parts = [repr(estimator.get_params()), digests, n_learned, __version__]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-    model_path = os.path.join(os.fspath(out_dir), f"{digest[:12]}-{_MODEL}")
+    model_path = os.path.join(os.fspath(out_dir), f"model-{digest[:12]}.safetensors")
     share = max(1, n_learned // len(paths))
     if os.path.exists(model_path):
         model = type(estimator).load(model_path)

@@ -72,6 +72,9 @@ def test_shapes_types_and_scale(kind, pooling):
     assert own.shape == (N, 8)
     assert pooled.shape == (N, 2 * 8)  # one block per neighbourhood
     assert [len(part) for part in section.inputs["image"]] == [N, N]
+    # What the network starts its image encoders with comes along.
+    assert section.image_prior == 0.2
+    assert section.image_loadings.shape == (own.shape[1], section.inputs["image"][0].shape[1])
     for part in (own, pooled, *section.inputs["image"], section.target):
         assert part.dtype == np.float32
         assert np.isfinite(part).all()
