@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.base import clone
 
+from ._features._neighborhoods import choose_graphs
+from ._features._tiling import LEARNED_SPOTS, draw_rows
 from ._utils._memory import digest_files
 from ._utils._version import __version__
-from .graph._tiles import draw_tiles
 from .io import annotate, check_writable, read_section, write_labelled
 
 if TYPE_CHECKING:
@@ -26,9 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["fit_sections"]
 
 # Columns of obs: of a joint AnnData, and only while sections are fitted or predicted.
-_JOINT, _COLUMN = "section", "skiehercl_section"
-# Spots of a tile of the sample.
-_TILE = 2048
+_JOINT, _COLUMN, _DRAWN = "section", "skiehercl_section", "skiehercl_drawn"
 
 
 def fit_sections(
@@ -37,7 +36,7 @@ def fit_sections(
     out_dir: PathLike,
     *,
     key: str = "domain_pred",
-    n_learned: int = 40_000,
+    n_learned: int = LEARNED_SPOTS,
     client: Any = None,
 ) -> SpatialClusterer:
     """Fit one model to many sections and write each of them with its domains.
@@ -57,7 +56,7 @@ def fit_sections(
         Folder, made if it isn't there, for the model and an ``.h5ad`` of each section.
     key : str, default="domain_pred"
         As in :func:`skiehercl.io.annotate`.
-    n_learned : int, default=40000
+    n_learned : int, default=30000
         Spots that the model is learned from, about; all of them where there are fewer.
     client : dask.distributed.Client, default=None
         Its workers draw the samples and label the sections, each of which is a task that is
@@ -92,7 +91,8 @@ def fit_sections(
     if os.path.exists(model_path):
         model = type(estimator).load(model_path)
     else:
-        drawn = run(_draw, paths, [estimator.layout] * len(paths), [share] * len(paths))
+        same = ([value] * len(paths) for value in (estimator.layout, estimator.graph, share))
+        drawn = run(_draw, paths, *same)
         model = _learn(clone(estimator), drawn, paths)
         model.save(model_path)
     left = [(path, out) for path, out in zip(paths, outs, strict=True)]
@@ -134,15 +134,20 @@ def _read(path, layout, backed=False):
     return adata
 
 
-def _draw(path, layout, n_drawn):
-    """Return tiles of a section as an AnnData, and the size of what it holds of sections."""
+def _draw(path, layout, graph, n_drawn):
+    """Return tiles of a section with what lies around them, and the size of its sections."""
     adata = _read(path, layout, backed=True)
     codes = np.unique(adata.obs[_COLUMN], return_inverse=True)[1]
-    key = "spatial" if layout is None else layout.coords_key
+    size, key = (
+        int(np.median(np.bincount(codes))),
+        "spatial" if layout is None else layout.coords_key,
+    )
     coords = None if key is None else np.asarray(adata.obsm[key])
-    tiles = draw_tiles(adata.n_obs, n_drawn, _TILE, coords, codes, random_state=0)
-    sample = adata[np.sort(np.concatenate(tiles))].to_memory()
-    return sample, float(np.median(np.bincount(codes)))
+    graphs = [one for one in choose_graphs(graph, size) if hasattr(one, "fit_transform")]
+    rows, drawn = draw_rows(adata.n_obs, coords, codes, graphs, n_drawn, 0)
+    sample = adata[rows].to_memory()
+    sample.obs[_DRAWN] = np.isin(rows, drawn)
+    return sample, size
 
 
 def _learn(estimator, drawn, paths):
@@ -150,7 +155,8 @@ def _learn(estimator, drawn, paths):
     joint, _ = join_sections(samples, paths, None, None)
     estimator.set_params(layout__section_key=_COLUMN)
     # Neighbourhoods are as wide as whole sections have them.
-    estimator._section_size = int(np.median(sizes))
+    drawn = np.flatnonzero(joint.obs[_DRAWN])
+    estimator._sample = {"section_size": int(np.median(sizes)), "drawn": drawn}
     return estimator.fit(joint)
 
 

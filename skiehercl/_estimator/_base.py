@@ -181,7 +181,7 @@ class SpatialClusterer(DomainClusterer, LaidOutClusterer):
         # Fit a copy, so that a failed fit leaves nothing behind.
         fitted, parts = copy.copy(self), self._take_parts()
         spots = fitted._gather(X, split_second(y, coords), image_features, sections, reset=True)
-        spots.section_size = fitted.__dict__.pop("_section_size", spots.section_size)
+        vars(spots).update(fitted.__dict__.pop("_sample", {}))  # of sections that are larger
         candidates = list_candidates(self.n_clusters, len(spots))
         check_placed(spots.genes, fitted.input_, spots.coords is not None)
         fitted._spot_keys = make_keys(spots.genes)

@@ -87,7 +87,7 @@ class DomainModel:
             voters, n_pooled = self._voters(latents, section), self.features.n_pooled_
             probabilities = self.head.fit(voters, learned, candidates, n_pooled, int(seeds[0]))
             bar.start("labels")
-            if is_tiled:
+            if learned is not spots:
                 return *self.describe(spots, device, memory, bar.advance), section
         return probabilities, self._join(latents), attention, section.neighbor_mean, section
 

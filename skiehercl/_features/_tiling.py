@@ -15,9 +15,11 @@ from .._utils._threads import map_small
 from ..graph._tiles import cut_tiles, draw_tiles, surround
 
 __all__ = [
+    "LEARNED_SPOTS",
     "MOST_IN_TILE",
     "MOST_LEARNED",
     "describe",
+    "draw_rows",
     "fetch",
     "is_large",
     "is_tiled",
@@ -28,7 +30,7 @@ __all__ = [
 # Up to here all is learned from all spots at once (benchmarks/decisions.md).
 _MOST_SPOTS = 50_000
 # Beyond, from about so many spots, in tiles of at most so many.
-_LEARNED_SPOTS, _LEARNED_TILE = 30_000, 2048
+LEARNED_SPOTS, _LEARNED_TILE = 30_000, 256
 # Spots that are described at once.
 _TILE = 16_384
 # Spots that lie side by side in the temporary file of an X from elsewhere, and entries of a block
@@ -36,7 +38,7 @@ _TILE = 16_384
 _LEAF = 256
 _BLOCK_ENTRIES = 2**24
 # With what lies around them, roughly.
-MOST_LEARNED, MOST_IN_TILE = 50_000, 21_000
+MOST_LEARNED, MOST_IN_TILE = 65_000, 21_000
 # A part of a tile that the reach of a neighbourhood is measured on.
 _MEASURED = 1024
 # Longest edges belong to spots that lie apart; the neighbourhoods of the others end before.
@@ -73,10 +75,12 @@ def learn(features, spots, memory=NO_MEMORY):
     learned : Spots
         Those spots; ``spots`` itself where they are all of them.
     """
-    if not is_large(spots):
+    sample, places, rows = spots, spots.drawn, spots.drawn
+    if places is None and not is_large(spots):
         return *call_cached(memory, _fit_features, features, spots), spots
-    graphs = features.list_graphs(spots)
-    sample, places, rows = sample_tissue(spots, graphs, features.random_state)
+    if places is None:
+        graphs = features.list_graphs(spots)
+        sample, places, rows = sample_tissue(spots, graphs, features.random_state)
     features, section = call_cached(memory, _fit_features, features, sample)
     return features, section.take(places, rows), sample.cut(places)
 
@@ -110,7 +114,7 @@ def describe(features, function, spots, rings=(), advance=None):
 
     def run(number):
         tile = tiles[number]
-        rows, own = _surround(spots, tile, rings)
+        rows, own = _surround(spots.coords, spots.sections, tile, rings)
         for name, part in function(features, spots.cut(rows)).items():
             if sp.issparse(part):
                 linked[number][name] = _widen(part[own], rows, len(spots))
@@ -146,12 +150,31 @@ def sample_tissue(spots, graphs, seed):
     places, rows : ndarray of int
         Positions of the spots of the tiles in ``sample`` and in ``spots``.
     """
-    place = spots.coords, spots.sections
-    tiles = draw_tiles(len(spots), _LEARNED_SPOTS, _LEARNED_TILE, *place, random_state=seed)
-    drawn = np.sort(np.concatenate(tiles))
-    around = [_surround(spots, tile, [graphs])[0] for tile in tiles]
-    rows = np.unique(np.concatenate(around))
+    place = len(spots), spots.coords, spots.sections
+    rows, drawn = draw_rows(*place, graphs, LEARNED_SPOTS, seed)
     return spots.cut(rows), np.searchsorted(rows, drawn), drawn
+
+
+def draw_rows(n_spots, coords, sections, graphs, n_drawn, seed):
+    """Return the sorted rows of tiles, evenly from all sections, with what lies around them.
+
+    Parameters
+    ----------
+    n_spots : int
+    coords, sections : ndarray of shape (n_spots, 2 or 3) and (n_spots,), or None
+    graphs : list of graph transformers
+    n_drawn : int
+        Spots of the tiles, about.
+    seed : int
+
+    Returns
+    -------
+    rows, drawn : ndarray of int
+        Of all spots, and of those in the tiles.
+    """
+    tiles = draw_tiles(n_spots, n_drawn, _LEARNED_TILE, coords, sections, random_state=seed)
+    around = [_surround(coords, sections, tile, [graphs])[0] for tile in tiles]
+    return np.unique(np.concatenate(around)), np.sort(np.concatenate(tiles))
 
 
 def is_tiled(n_spots, is_linked):
@@ -173,15 +196,15 @@ def _fit_features(features, spots):
     return features, section
 
 
-def _surround(spots, tile, rings):
+def _surround(coords, sections, tile, rings):
     """Return the rows of a tile and of all within reach, and the tile's places in them."""
     rings = [graphs for graphs in rings if graphs]
-    if spots.coords is None or not rings:
+    if coords is None or not rings:
         return tile, np.arange(len(tile))
-    coords = spots.coords[tile]
-    coords = coords[cut_tiles(len(coords), _MEASURED, coords)[0]]
-    margin = sum(max(_measure_reach(graph, coords) for graph in graphs) for graphs in rings)
-    return surround(tile, margin, spots.coords, spots.sections)
+    measured = coords[tile]
+    measured = measured[cut_tiles(len(measured), _MEASURED, measured)[0]]
+    margin = sum(max(_measure_reach(graph, measured) for graph in graphs) for graphs in rings)
+    return surround(tile, margin, coords, sections)
 
 
 def _measure_reach(graph, coords):

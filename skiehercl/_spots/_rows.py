@@ -182,6 +182,8 @@ class Spots:
         instead of a list: all are to be built.
     section_size : int
         Median number of spots in a section; of all spots where these are some of them.
+    drawn : ndarray of int, or None
+        Positions of the spots to learn from, where the others only lie around them.
     """
 
     genes: object
@@ -191,6 +193,7 @@ class Spots:
     section_names: list | None = None
     graphs: list | None = None
     section_size: int | None = None
+    drawn: np.ndarray | None = None
 
     def __post_init__(self):
         if self.sections is not None and self.section_names is None:

@@ -54,7 +54,7 @@ def test_tiles_are_described_as_the_whole(name, tissue, small_tiles, monkeypatch
 
 
 def test_learned_from_a_sample(tissue, small_tiles, monkeypatch):
-    monkeypatch.setattr(_tiling, "_LEARNED_SPOTS", 600)
+    monkeypatch.setattr(_tiling, "LEARNED_SPOTS", 600)
     monkeypatch.setattr(_tiling, "_LEARNED_TILE", 100)
     model = SmoothedMixture(3, random_state=0).fit(tissue.X, tissue.coords)
     assert adjusted_rand_score(model.labels_, tissue.domain) > 0.7
