@@ -18,11 +18,19 @@ class DomainClusterer(StoredEstimator):
         self.labels_ = self.probabilities_.argmax(axis=1)
         warn_of_missing_domains(self.labels_, probabilities.shape[1], cure)
 
-    def _html_repr(self):
-        return super()._html_repr() + (self._summarise() if hasattr(self, "labels_") else "")
+    def _repr_html_inner(self):
+        return super()._repr_html_inner() + self._summarise()
+
+    def _repr_mimebundle_(self, **kwargs):
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if "text/html" in bundle:
+            bundle["text/html"] += self._summarise()
+        return bundle
 
     def _summarise(self):
-        """Return the sizes of the domains, and the image's part, as HTML."""
+        """Return the sizes of the domains, and the image's part, as HTML; nothing before fit."""
+        if not hasattr(self, "labels_"):
+            return ""
         sizes = np.bincount(self.labels_, minlength=self.probabilities_.shape[1])
         cells = [f"<td style='padding:0 .6em'>{n:,}</td>" for n in sizes]
         heads = [f"<th style='padding:0 .6em'>{domain}</th>" for domain in range(len(sizes))]
