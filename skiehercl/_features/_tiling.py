@@ -47,7 +47,7 @@ _REACH_QUANTILE = 0.999
 
 def fetch(spots):
     """Return Spots whose X is in memory; of many that come in a file, in one ordered by place."""
-    if isinstance(spots.genes, np.ndarray) or sp.issparse(spots.genes):
+    if isinstance(spots.genes, np.ndarray | Spooled) or sp.issparse(spots.genes):
         return spots
     if not is_large(spots):
         return replace(spots, genes=spots.genes[:])

@@ -5,6 +5,7 @@ import gc
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from sklearn.base import clone
 from sklearn.metrics import adjusted_rand_score
 
 from skiehercl import IEHERCLClusterer, MixtureHead, SmoothedMixture
@@ -141,3 +142,25 @@ def test_the_temporary_file_goes(tmp_path, monkeypatch):
     del spooled
     gc.collect()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("is_sparse", [True, False])
+def test_a_large_file_is_fitted_from_a_spool(is_sparse, tissue, small_tiles, tmp_path, monkeypatch):
+    anndata = pytest.importorskip("anndata")
+    monkeypatch.setattr("skiehercl._spots._rows._MOST_LOADED", 1000)
+    monkeypatch.setattr(_tiling, "LEARNED_SPOTS", 600)
+    monkeypatch.setattr(_tiling, "_LEARNED_TILE", 100)
+    X = tissue.X if is_sparse else tissue.X.toarray()
+    anndata.AnnData(X, obsm={"spatial": tissue.coords}).write_h5ad(tmp_path / "large.h5ad")
+    spooled = []
+    monkeypatch.setattr(_tiling, "spool", lambda *a: spooled.append(1) or spool(*a))
+    adata = anndata.read_h5ad(tmp_path / "large.h5ad", backed="r")
+    model = SmoothedMixture(3, random_state=0).fit(adata)
+    assert spooled == [1]
+    expected = SmoothedMixture(3, random_state=0).fit(X, tissue.coords)
+    np.testing.assert_array_equal(model.labels_, expected.labels_)
+    np.testing.assert_array_equal(model.predict(adata), expected.labels_)
+    deep = IEHERCLClusterer(3, random_state=0, max_iter=2, head=MixtureHead(n_starts=1))
+    np.testing.assert_array_equal(
+        clone(deep).fit(adata).labels_, clone(deep).fit(X, tissue.coords).labels_
+    )
