@@ -120,10 +120,12 @@ def _make_runner(client):
 
 
 def _name_sections(adata, path, column):
-    """Write the section of each spot, by its file and what that tells apart itself."""
-    name = os.path.basename(path)
+    """Write the section of each spot, by its path and what that tells apart itself.
+
+    The whole path: Space Ranger calls the folder of every sample outs.
+    """
     own = "" if column is None else "/" + adata.obs[column].astype(str)
-    adata.obs[_COLUMN] = name + own
+    adata.obs[_COLUMN] = path + own
 
 
 def _read(path, layout, backed=False):
@@ -138,10 +140,8 @@ def _draw(path, layout, graph, n_drawn):
     """Return tiles of a section with what lies around them, and the size of its sections."""
     adata = _read(path, layout, backed=True)
     codes = np.unique(adata.obs[_COLUMN], return_inverse=True)[1]
-    size, key = (
-        int(np.median(np.bincount(codes))),
-        "spatial" if layout is None else layout.coords_key,
-    )
+    size = int(np.median(np.bincount(codes)))
+    key = "spatial" if layout is None else layout.coords_key
     coords = None if key is None else np.asarray(adata.obsm[key])
     graphs = [one for one in choose_graphs(graph, size) if hasattr(one, "fit_transform")]
     rows, drawn = draw_rows(adata.n_obs, coords, codes, graphs, n_drawn, 0)

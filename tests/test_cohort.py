@@ -50,6 +50,34 @@ def test_learned_from_a_sample(paths, tmp_path):
     assert len(np.concatenate(list(read_labels(tmp_path / "out").values()))) == 900
 
 
+def test_stores_and_layers_are_sampled_where_they_are(paths, tmp_path):
+    for path in paths:
+        section = anndata.read_h5ad(path)
+        section.layers["counts"] = section.X.copy()
+        section.write_zarr(tmp_path / f"{path.stem}.zarr")
+    model = SmoothedMixture(3, random_state=0).set_params(layout__layer="counts")
+    stores = [tmp_path / f"{path.stem}.zarr" for path in paths]
+    fit_sections(model, stores, tmp_path / "stores", n_learned=450)
+    fit_sections(SmoothedMixture(3, random_state=0), paths, tmp_path / "files", n_learned=450)
+    stores, files = read_labels(tmp_path / "stores"), read_labels(tmp_path / "files")
+    for name in files:
+        np.testing.assert_array_equal(stores[name], files[name])
+
+
+def test_samples_whose_folders_have_one_name_are_sections_of_their_own(
+    paths, tmp_path, monkeypatch
+):
+    sections = {
+        str(tmp_path / name / "outs"): path for name, path in zip("ab", paths, strict=False)
+    }
+    read = cohort.read_section
+    monkeypatch.setattr(cohort, "digest_files", str)
+    monkeypatch.setattr(cohort, "read_section", lambda path, **kw: read(sections[path], **kw))
+    model = fit_sections(SmoothedMixture(3, random_state=0), list(sections), tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.h5ad")) == ["a.h5ad", "b.h5ad"]
+    assert sorted(model.features_.shifts_) == sorted(sections)
+
+
 def test_a_repeated_run_goes_on(paths, tmp_path, monkeypatch):
     fit_sections(SmoothedMixture(3, random_state=0), paths, tmp_path / "out")
     first = read_labels(tmp_path / "out")

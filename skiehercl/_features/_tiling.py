@@ -70,7 +70,7 @@ def learn(features, spots, memory=NO_MEMORY):
     -------
     features : NeighborhoodFeatures
         Fitted.
-    section : SectionTensors
+    section : SectionArrays
         Of the spots that the rest is learned from.
     learned : Spots
         Those spots; ``spots`` itself where they are all of them.
