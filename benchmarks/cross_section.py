@@ -1,10 +1,10 @@
-"""Apply a model to a section that it hasn't seen, and train on two sections together.
+"""Apply a model to a section that it hasn't seen: predicted, fitted alone, fitted together.
 
     python -m benchmarks cross_section --seeds 3
 
-For each pair and method: ARI of the fitted section, ARI of ``predict`` on the other one, and, from
-a fit of both with ``sections=``, the ARI of each and of all spots at once. The last falls if one
-domain has two labels in the two sections, so it says whether labels are comparable.
+For each section of a group, with defaults and no image: its ARI as ``predict`` labels it with a fit
+on the others of its group, fitted alone, and in a fit of all of the group with ``sections=``. The
+others are fitted on the genes that all of the group have.
 """
 
 import time
@@ -15,10 +15,10 @@ from . import _harness as harness
 from . import _tables
 from ._harness import PAIRS, SECTIONS
 
-DEFAULT = ["mpfc", "baristaseq"]
-ARI = ("trained", "predicted", "joint_first", "joint_second", "joint_all")
-TABLE = harness.Table(("pair", "method", "seed"), (*ARI, "seconds", "peak_gib"))
-METHODS = ("kmeans", "smoothed_mixture", "iehercl")
+GROUPS = {**PAIRS, "her2st": ("her2st_A1", "her2st_B1_noimage", "her2st_H1_noimage")}
+ARI = ("alone", "predicted", "joint")
+TABLE = harness.Table(("section", "method", "seed"), (*ARI, "seconds", "peak_gib"))
+METHODS = ("iehercl", "smoothed_mixture", "kmeans")
 
 
 class KMeansPipeline:
@@ -48,56 +48,74 @@ def build(method, n_clusters, seed):
     """Return the unfitted model of a method."""
     from skiehercl import IEHERCLClusterer, SmoothedMixture
 
-    known = (KMeansPipeline, SmoothedMixture, IEHERCLClusterer)
+    known = (IEHERCLClusterer, SmoothedMixture, KMeansPipeline)
     return dict(zip(METHODS, known, strict=True))[method](n_clusters, random_state=seed)
 
 
-def measure(pair, method, seed):
-    """Return the scores of one method on one pair of sections."""
+def measure(section, method, seed):
+    """Return the scores of one method on one section."""
     import anndata
 
     from skiehercl.metrics import domain_scores
 
-    first, second = (harness.load(name) for name in PAIRS[pair])
-    n_clusters, label = (SECTIONS[PAIRS[pair][0]][i] for i in (0, 2))
+    (names,) = (names for names in GROUPS.values() if section in names)
+    parts = {name: harness.load(name) for name in names}
+    n_clusters, label = (SECTIONS[section][i] for i in (0, 2))
+    together = anndata.concat(parts, label="section", index_unique="-")
+    is_new = (together.obs["section"] == section).to_numpy()
 
-    def score(adata, labels):
-        return domain_scores(adata.obs[label], labels)["ARI"]
+    def fit(adata):
+        sections = adata.obs["section"].astype(str) if "section" in adata.obs else None
+        sections = None if sections is None or sections.nunique() == 1 else sections.to_numpy()
+        return build(method, n_clusters, seed).fit(adata, sections=sections)
+
+    def score(labels):
+        return domain_scores(parts[section].obs[label], labels)["ARI"]
 
     start = time.perf_counter()
-    model = build(method, n_clusters, seed).fit(first)
     figures = {
-        "trained": score(first, model.labels_),
-        "predicted": score(second, model.predict(second)),
+        "alone": score(fit(parts[section]).labels_),
+        "predicted": score(fit(together[~is_new]).predict(together[is_new])),
+        "joint": score(fit(together).labels_[is_new]),
     }
-    both = anndata.concat([first, second], index_unique="-")
-    sections = np.repeat([0, 1], [len(first), len(second)])
-    labels = build(method, n_clusters, seed).fit(both, sections=sections).labels_
-    figures["joint_first"] = score(first, labels[sections == 0])
-    figures["joint_second"] = score(second, labels[sections == 1])
-    figures["joint_all"] = score(both, labels)
     seconds = time.perf_counter() - start
     return {**figures, "seconds": seconds, "peak_gib": harness.peak_gib()}
 
 
 def summarise(rows):
-    """Return the table of means over seeds."""
-    lines = []
-    for pair, method in dict.fromkeys((row["pair"], row["method"]) for row in rows):
-        found = [harness.list_scores(rows, name, pair=pair, method=method) for name in ARI]
-        lines.append([pair, method, len(found[0]), *(f"{np.mean(some):.3f}" for some in found)])
-    header = ["pair", "method", "seeds", *(name.replace("_", " ") for name in ARI)]
-    return "ARI, mean over seeds.\n\n" + _tables.markdown(header, lines)
+    """Return each method's table: the sections' means over seeds, and the differences' means."""
+    tables = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        lines, means = [], []
+        for section in (name for names in GROUPS.values() for name in names):
+            found = [harness.list_scores(rows, n, section=section, method=method) for n in ARI]
+            if not found[0]:
+                continue
+            alone, *others = map(np.mean, found)
+            means.append((alone, *others, *(other - alone for other in others)))
+            lines.append([section, len(found[0]), *map(_tables.format_cell, means[-1])])
+        cells = [_tables.format_mean(some, signed=n > 2) for n, some in enumerate(zip(*means))]
+        lines.append([f"mean of {len(means)}", "", *cells])
+        header = ["section", "seeds", *ARI, "predicted less alone", "joint less alone"]
+        tables.append(f"{method}:\n\n{_tables.markdown(header, lines)}")
+    notes = "ARI, means over seeds; ± is the standard error over sections. Sections predicted from "
+    return "\n\n".join([notes + "a fit on the others of their group.", *tables])
 
 
 def main(arguments=None):
     """Run the benchmark from the command line."""
     parser = harness.make_parser(__name__, __doc__, seeds=3)
-    parser.add_argument("--pairs", nargs="+", choices=PAIRS, default=DEFAULT)
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS[:1])
     args = parser.parse_args(arguments)
     rows = harness.read_rows(args.out, TABLE)
     if not args.report:
-        jobs = [(p, m, n) for p in args.pairs for m in args.methods for n in range(args.seeds)]
+        jobs = [
+            (section, method, seed)
+            for seed in range(args.seeds)
+            for method in args.methods
+            for group in args.groups
+            for section in GROUPS[group]
+        ]
         rows = harness.run_missing(args.out, TABLE, jobs, measure)
     print(summarise(rows) if rows else f"no rows in {args.out}")
