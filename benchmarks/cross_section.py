@@ -93,8 +93,10 @@ def summarise(rows):
                 continue
             alone, *others = map(np.mean, found)
             means.append((alone, *others, *(other - alone for other in others)))
-            lines.append([section, len(found[0]), *map(_tables.format_cell, means[-1])])
-        cells = [_tables.format_mean(some, signed=n > 2) for n, some in enumerate(zip(*means))]
+            cells = (f"{figure:{'+' * (n > 2)}.3f}" for n, figure in enumerate(means[-1]))
+            lines.append([section, len(found[0]), *cells])
+        columns = enumerate(zip(*means, strict=True))
+        cells = [_tables.format_mean(some, signed=n > 2) for n, some in columns]
         lines.append([f"mean of {len(means)}", "", *cells])
         header = ["section", "seeds", *ARI, "predicted less alone", "joint less alone"]
         tables.append(f"{method}:\n\n{_tables.markdown(header, lines)}")

@@ -16,7 +16,7 @@ from ._harness import HERE, RESULTS, read_rows
 
 PATH = HERE / "RESULTS.md"
 # These come first; others in the order of their names.
-FIRST = ("yardstick", "peers", "image_gain", "joint", "paper_grid", "paper")
+FIRST = ("yardstick", "peers", "image_gain", "joint", "cross_section", "paper_grid", "paper")
 INTRODUCTION = """\
 # Results
 
