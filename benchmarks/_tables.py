@@ -42,6 +42,11 @@ def format_cell(value, digits=3):
     return "" if value is None else f"{value:.{digits}f}"
 
 
+def show(cell, form):
+    """Return a number of a CSV in a format such as "{:.2f}", empty for an empty cell."""
+    return "" if cell == "" else form.format(float(cell))
+
+
 def tell_origin(rows):
     """Return a sentence on the commits and machines that rows come from."""
     commits = Counter(row["commit"] or "not recorded" for row in rows)

@@ -28,7 +28,7 @@ TABLE = harness.Table(
 CORTEX = "cortex"
 CASES = (CORTEX, "100000x50", "100000x300c", "1000000x50")
 _N_DOMAINS, _N_PATCHES = 20, 120
-_FILLED = 0.05
+_FILLED, _BATCH = 0.05, 0.3
 _BLOCK = 50_000
 
 
@@ -39,14 +39,14 @@ def parse_case(case):
     return int(size), int(columns.rstrip("cz")), kind
 
 
-def make_patches(n_spots, seed=0):
+def make_patches(n_spots, seed=0, domains=range(_N_DOMAINS), n_patches=_N_PATCHES):
     """Return coordinates and domain of spots in patches of tissue."""
     from scipy.spatial import cKDTree
 
     rng = np.random.RandomState(seed)
     coords = rng.uniform(size=(n_spots, 2)) * n_spots**0.5
-    centers = rng.uniform(size=(_N_PATCHES, 2)) * n_spots**0.5
-    owner = rng.permutation(np.arange(_N_PATCHES) % _N_DOMAINS)
+    centers = rng.uniform(size=(n_patches, 2)) * n_spots**0.5
+    owner = rng.permutation(np.resize(domains, n_patches))
     return coords, owner[cKDTree(centers).query(coords)[1]]
 
 
@@ -62,19 +62,25 @@ def make_features(domain, n_columns):
     return X
 
 
-def make_counts(domain, n_columns):
-    """Yield CSR blocks of counts, 5 % of them filled; each domain has genes of its own."""
+def make_counts(domain, n_columns, batch=None):
+    """Yield CSR blocks of counts, 5 % of them filled; each domain has genes of its own.
+
+    In a batch each gene is caught more or less often.
+    """
     import scipy.sparse as sp
 
     rng = np.random.RandomState(1)
     levels = rng.gamma(0.5, size=(_N_DOMAINS, n_columns))
+    if batch is not None:
+        rng = np.random.RandomState(100 + batch)
+        levels = levels * rng.lognormal(sigma=_BATCH, size=n_columns)
     rates = _FILLED * levels / levels.mean(axis=1, keepdims=True)
     for start in range(0, len(domain), _BLOCK):
         yield sp.csr_matrix(rng.poisson(rates[domain[start : start + _BLOCK]]).astype(np.float32))
 
 
-def write_zarr(path, domain, coords, n_columns):
-    """Write the counts of a case to a zarr store, block by block."""
+def write_zarr(path, domain, coords, n_columns, batch=None):
+    """Write the counts of a case to a zarr store, unless it is there."""
     import anndata
     import scipy.sparse as sp
     import zarr
@@ -82,8 +88,8 @@ def write_zarr(path, domain, coords, n_columns):
     if path.exists():
         return
     part = path.with_suffix(".part")
-    X = sp.vstack(list(make_counts(domain, n_columns)), format="csr")
-    adata = anndata.AnnData(X, obsm={"spatial": coords})
+    X = sp.vstack(list(make_counts(domain, n_columns, batch)), format="csr")
+    adata = anndata.AnnData(X, obs={"truth": domain}, obsm={"spatial": coords})
     adata.write_zarr(part)
     zarr.consolidate_metadata(str(part))
     part.rename(path)
@@ -209,17 +215,13 @@ def summarise(rows):
             row["case"],
             row["model"],
             row["threads"],
-            *(_show(row[name], "{:.1f}") for name in ("floor", "seconds", "ratio")),
-            _show(row["peak_gib"], "{:.2f}"),
-            _show(row["ARI"], "{:.3f}"),
+            *(_tables.show(row[name], "{:.1f}") for name in ("floor", "seconds", "ratio")),
+            _tables.show(row["peak_gib"], "{:.2f}"),
+            _tables.show(row["ARI"], "{:.3f}"),
         ]
         for row in rows
     ]
     return _tables.markdown(header, lines)
-
-
-def _show(value, form):
-    return "" if value == "" else form.format(float(value))
 
 
 def main(arguments=None):

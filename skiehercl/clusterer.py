@@ -316,7 +316,7 @@ class IEHERCLClusterer(SpatialClusterer):
 
     def _describe(self, spots):
         memory = open_memory(self.memory, self.random_state)
-        return self.model_.describe(spots, self.device, memory)[0]
+        return self.model_.describe(spots, self.device, memory)[:2]
 
     def _embed(self, spots):
         memory = open_memory(self.memory, self.random_state)

@@ -60,8 +60,9 @@ def fit_sections(
         Spots that the model is learned from, about; all of them where there are fewer.
     client : dask.distributed.Client, default=None
         Its workers draw the samples and label the sections, each of which is a task that is
-        repeated where a worker dies; they need to see ``paths`` and ``out_dir``. Labels don't
-        depend on their number. None: one after the other in this process.
+        repeated where a worker dies; they need this version of the package and see ``paths`` and
+        ``out_dir``. Memory of a worker holds a section for each of its threads. Labels don't depend
+        on the workers. None: one after the other in this process.
 
     Returns
     -------
@@ -71,22 +72,36 @@ def fit_sections(
     Raises
     ------
     ValueError
-        If two sections have one name, or no gene is in all of them.
+        If two sections have one name, no gene is in all of them, or a section lies in ``out_dir``.
+    FileNotFoundError
+        If a worker doesn't see a section or the folder.
+    ImportError
+        If a worker has another version of this package, or none.
+    ChildProcessError
+        If worker after worker died of one section.
 
     See Also
     --------
     skiehercl.IEHERCLClusterer.predict : Domains of one more section by the fitted model.
     """
+    # Workers have working directories of their own.
     paths = [os.path.abspath(os.fspath(path)) for path in paths]
+    out_dir = os.path.abspath(os.fspath(out_dir))
     outs = name_outputs(out_dir, paths)
+    if taken := sorted({*map(os.path.realpath, outs)} & {*map(os.path.realpath, paths)}):
+        raise ValueError(
+            f"{taken[0]!r} is a section, which is never overwritten: name another out_dir"
+        )
     os.makedirs(out_dir, exist_ok=True)
     for out in outs:
         check_writable(out)
+    if client is not None:
+        _check_workers(client, [*paths, out_dir])
     run = _make_runner(client)
     digests = run(digest_files, paths)
     parts = [repr(estimator.get_params()), digests, n_learned, __version__]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-    model_path = os.path.join(os.fspath(out_dir), f"model-{digest[:12]}.safetensors")
+    model_path = os.path.join(out_dir, f"model-{digest[:12]}.safetensors")
     share = max(1, n_learned // len(paths))
     if os.path.exists(model_path):
         model = type(estimator).load(model_path)
@@ -95,23 +110,56 @@ def fit_sections(
         drawn = run(_draw, paths, *same)
         model = _learn(clone(estimator), drawn, paths)
         model.save(model_path)
-    left = [(path, out) for path, out in zip(paths, outs, strict=True)]
-    left = [(path, out) for path, out in left if not is_written(out, key, digest)]
-    if left:
-        common = [[value] * len(left) for value in (estimator.layout, model, key, digest)]
-        run(_label, *zip(*left, strict=True), *common)
+    # Read by each task: in the tasks a copy for each section would pass through the scheduler.
+    common = (type(estimator), model_path, estimator.layout, key, digest)
+    run(_label, paths, outs, *([value] * len(paths) for value in common))
     return model
+
+
+def _check_workers(client, paths):
+    """Raise an error if a worker has another version of this package or doesn't see all paths."""
+
+    # Inside, so that it is sent as code, whichever version a worker has.
+    def look():
+        import os
+        from importlib.util import find_spec
+
+        version = None
+        if find_spec("skiehercl") is not None:
+            from skiehercl import __version__ as version
+        return version, [path for path in paths if not os.path.exists(path)]
+
+    for worker, (version, unseen) in client.run(look).items():
+        if version != __version__:
+            has = "no skiehercl" if version is None else f"skiehercl {version}"
+            raise ImportError(
+                f"the worker {worker} has {has} and this process {__version__}: install the same "
+                "version in both"
+            )
+        if unseen:
+            raise FileNotFoundError(
+                f"the worker {worker} doesn't see {unseen[0]!r}: put sections and results on a "
+                "disk that all workers mount at the same path"
+            )
 
 
 def _make_runner(client):
     """Return what runs a function for all elements of some sequences, here or by a client."""
     if client is None:
         return lambda function, *sequences: list(map(function, *sequences))
+    from distributed import KilledWorker
 
     def run(function, *sequences):
         futures = client.map(function, *sequences, pure=False, batch_size=1)
         try:
             return client.gather(futures)
+        except KilledWorker as error:
+            number = [future.key for future in futures].index(error.task)
+            raise ChildProcessError(
+                f"{sequences[0][number]!r}: every worker that took it died, most likely of too "
+                "little memory: give workers more, or fewer threads, and repeat the run, which "
+                "goes on"
+            ) from error
         except BaseException:
             client.cancel(futures)
             raise
@@ -160,10 +208,12 @@ def _learn(estimator, drawn, paths):
     return estimator.fit(joint)
 
 
-def _label(path, out, layout, model, key, digest):
-    """Write a section with its domains."""
+def _label(path, out, model_class, model_path, layout, key, digest):
+    """Write a section with its domains, unless an earlier run, or a lost worker, has."""
+    if is_written(out, key, digest):
+        return
     adata = _read(path, layout)
-    annotate(adata, model, key)
+    annotate(adata, model_class.load(model_path), key)
     del adata.obs[_COLUMN]
     adata.uns[key]["digest"] = digest
     write_labelled(adata, out)

@@ -147,7 +147,8 @@ class SmoothedMixture(SpatialClusterer):
         return self.features_
 
     def _describe(self, spots):
-        return self.mixture_.predict_proba(self._embed(spots))
+        embedding = self._embed(spots)
+        return self.mixture_.predict_proba(embedding), embedding
 
     def _embed(self, spots):
         def embed(features, part):

@@ -1,5 +1,10 @@
 """Many sections: one model, each section written by itself, with or without Dask."""
 
+import os
+import signal
+import sys
+from functools import partial
+
 import anndata
 import numpy as np
 import pytest
@@ -100,6 +105,8 @@ def test_other_parameters_are_another_run(paths, tmp_path):
 def test_sections_need_names_and_genes_of_their_own(paths, tmp_path):
     with pytest.raises(ValueError, match="would both be written"):
         fit_sections(SmoothedMixture(3), [paths[0], paths[0]], tmp_path / "out")
+    with pytest.raises(ValueError, match="never overwritten: name another out_dir"):
+        fit_sections(SmoothedMixture(3), paths, paths[0].parent)
     other = anndata.read_h5ad(paths[1])
     other.var_names = [f"other{i}" for i in range(other.n_vars)]
     other.write_h5ad(tmp_path / "other.h5ad")
@@ -107,13 +114,78 @@ def test_sections_need_names_and_genes_of_their_own(paths, tmp_path):
         fit_sections(SmoothedMixture(3), [paths[0], tmp_path / "other.h5ad"], tmp_path / "out")
 
 
-@pytest.mark.parametrize("n_workers", [2])
-def test_workers_find_the_same(paths, tmp_path, n_workers):
+@pytest.fixture(scope="module")
+def processes():
+    """A client of two worker processes; a nanny starts each anew that dies."""
+    distributed = pytest.importorskip("distributed", reason="needs the extra skiehercl[dask]")
+    with (
+        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        pickled = pytest.importorskip("cloudpickle")
+        pickled.register_pickle_by_value(sys.modules[__name__])  # workers can't import tests
+        yield client
+        pickled.unregister_pickle_by_value(sys.modules[__name__])
+
+
+def die_once(marker, die, function, *arguments):
+    """Kill this process where a section's turn comes the first time; run in a worker."""
+    if any(die in str(argument) for argument in arguments) and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return function(*arguments)
+
+
+def kill_at(monkeypatch, section, marker):
+    monkeypatch.setattr(cohort, "_label", partial(die_once, marker, section, cohort._label))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_a_killed_worker_changes_nothing(paths, tmp_path, processes, monkeypatch):
+    fit_sections(SmoothedMixture(3, random_state=0), paths, tmp_path / "here")
+    kill_at(monkeypatch, "s1.h5ad", tmp_path / "marker")
+    monkeypatch.chdir(tmp_path)  # workers stay elsewhere
+    fit_sections(SmoothedMixture(3, random_state=0), paths, "there", client=processes)
+    assert (tmp_path / "marker").exists()
+    here, there = read_labels(tmp_path / "here"), read_labels(tmp_path / "there")
+    assert list(here) == list(there)
+    for name in here:
+        np.testing.assert_array_equal(here[name], there[name])
+    assert sorted(os.listdir("there")) == sorted(os.listdir("here"))  # nothing half-written
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_a_section_that_kills_every_worker_is_named_and_the_run_goes_on(
+    paths, tmp_path, processes, monkeypatch
+):
+    monkeypatch.setattr(processes.cluster.scheduler, "allowed_failures", 0)
+    model, out = SmoothedMixture(3, random_state=0), tmp_path / "out"
+    with monkeypatch.context() as patched:
+        kill_at(patched, "s2.h5ad", tmp_path / "marker")
+        with pytest.raises(ChildProcessError, match=r"s2\.h5ad.*give workers more"):
+            fit_sections(model, paths, out, client=processes)
+    (kept,) = out.glob("model*")
+    time = kept.stat().st_mtime_ns
+    fit_sections(model, paths, out, client=processes)
+    assert kept.stat().st_mtime_ns == time
+    assert list(read_labels(out)) == ["s0.h5ad", "s1.h5ad", "s2.h5ad"]
+
+
+def test_workers_need_the_same_version_and_the_same_disk(paths, tmp_path, processes, monkeypatch):
+    model = SmoothedMixture(3, random_state=0)
+    with pytest.raises(FileNotFoundError, match=r"worker tcp.* doesn't see .*elsewhere\.h5ad"):
+        fit_sections(model, [paths[0], tmp_path / "elsewhere.h5ad"], tmp_path, client=processes)
+    monkeypatch.setattr(cohort, "__version__", "9.0")
+    with pytest.raises(ImportError, match=r"worker tcp.* has skiehercl .* and this process 9\.0"):
+        fit_sections(model, paths, tmp_path / "out", client=processes)
+
+
+def test_workers_find_the_same(paths, tmp_path):
     distributed = pytest.importorskip("distributed")
     fit_sections(SmoothedMixture(3, random_state=0), paths, tmp_path / "here")
     with (
         distributed.LocalCluster(
-            n_workers=n_workers, threads_per_worker=1, processes=False, dashboard_address=None
+            2, threads_per_worker=1, processes=False, dashboard_address=None
         ) as cluster,
         distributed.Client(cluster) as client,
     ):

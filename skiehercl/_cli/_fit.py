@@ -91,14 +91,7 @@ def _fit_one_by_one(args, outs, say):
     """Learn from a sample of all sections and label each by itself, here or on Dask."""
     estimator = _make_estimator(args, args.sections, args.image_features)
     with contextlib.ExitStack() as stack:
-        client = None
-        if args.dask:
-            try:
-                from distributed import Client
-            except ImportError as error:
-                cure = "python -m pip install 'skiehercl[dask]'"
-                raise ImportError(f"--dask needs distributed: {cure}") from error
-            client = stack.enter_context(Client(None if args.dask == "local" else args.dask))
+        client = stack.enter_context(_connect(args.dask)) if args.dask else None
         stack.enter_context(limited_threads(args.device))
         fit_sections(estimator, args.paths, args.out_dir, key=args.key, client=client)
     args.written += outs
@@ -106,6 +99,22 @@ def _fit_one_by_one(args, outs, say):
         say(f"wrote {out}")
     if args.json:
         print_json({"skiehercl": __version__, "outputs": outs, "warnings": args.warnings})
+
+
+def _connect(address):
+    """Return a client of the Dask cluster at an address."""
+    try:
+        from distributed import Client
+    except ImportError as error:
+        cure = "python -m pip install 'skiehercl[dask]'"
+        raise ImportError(f"--dask needs distributed: {cure}") from error
+    try:
+        return Client(None if address == "local" else address)
+    except (OSError, ValueError, TypeError) as error:
+        raise OSError(
+            f"--dask {address!r}: no scheduler answers there ({error}); pass the address that "
+            "`dask scheduler` prints, such as tcp://host:8786, or local"
+        ) from error
 
 
 def _find_and_write(args, outs, done, digest, say):

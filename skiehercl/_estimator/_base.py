@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import TYPE_CHECKING
 
 from sklearn.base import (
@@ -258,7 +259,7 @@ class SpatialClusterer(DomainClusterer, LaidOutClusterer):
                 lambda transfer, rows: transfer.predict_proba(rows, n_domains),
             )
         with standard_settings():
-            return renumber(self._describe(spots), self._domain_order)
+            return renumber(self._describe(spots)[0], self._domain_order)
 
     def transform(
         self,
@@ -279,6 +280,18 @@ class SpatialClusterer(DomainClusterer, LaidOutClusterer):
             return self._lookup_known(spots, missing, self.embedding_, LabelTransfer.transform)
         with standard_settings():
             return self._embed(spots)
+
+    def _predict_results(self, X):
+        """Return probabilities and embedding of spots, whose features are computed once."""
+        spots, missing = self._gather_new(X, None, None, None)
+        if missing:
+            probabilities = self.predict_proba(X)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # predict_proba has told
+                return probabilities, self.transform(X)
+        with standard_settings():
+            probabilities, embedding = self._describe(spots)
+        return renumber(probabilities, self._domain_order), embedding
 
     def _gather(self, X, coords, image_features, sections, *, reset):
         spots = super()._gather(X, coords, image_features, sections, reset=reset)

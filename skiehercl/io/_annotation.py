@@ -213,10 +213,10 @@ def _predict_results(adata, estimator):
             f"adata isn't known to be what {type(estimator).__name__} was fitted on, and it takes "
             "no AnnData: store the labels of these spots by io.add_domains(adata, labels)"
         )
-    if not hasattr(estimator, "predict_proba"):
+    if not hasattr(estimator, "_predict_results"):
         return estimator.predict(adata), None, None
     try:
-        probabilities = estimator.predict_proba(adata)
+        probabilities, embedding = estimator._predict_results(adata)
     except ValueError as error:
         if adata.n_obs != len(estimator.labels_):
             raise
@@ -224,9 +224,6 @@ def _predict_results(adata, estimator):
             f"adata isn't known to be the section of fit and can't be predicted: {error}; if it is "
             "that section, io.add_domains(adata, estimator.labels_) stores its domains"
         ) from error
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # predict_proba has told
-        embedding = estimator.transform(adata)
     return probabilities.argmax(axis=1), probabilities, embedding
 
 
