@@ -74,6 +74,7 @@ def fit_in_memory(paths):
 def fit_files(paths, run):
     """Return the labels of all sections, each written by itself, and the peak memory."""
     import anndata
+    import torch  # noqa: F401  # before a cluster, which leaves what is loaded later one thread
 
     from skiehercl.cohort import fit_sections
 

@@ -72,7 +72,7 @@ def fit_sections(
     Raises
     ------
     ValueError
-        If two sections have one name, no gene is in all of them, or a section lies in ``out_dir``.
+        If two sections have one name, no gene is in all, or a section would be overwritten.
     FileNotFoundError
         If a worker doesn't see a section or the folder.
     ImportError

@@ -174,7 +174,9 @@ def test_a_section_that_kills_every_worker_is_named_and_the_run_goes_on(
 def test_workers_need_the_same_version_and_the_same_disk(paths, tmp_path, processes, monkeypatch):
     model = SmoothedMixture(3, random_state=0)
     with pytest.raises(FileNotFoundError, match=r"worker tcp.* doesn't see .*elsewhere\.h5ad"):
-        fit_sections(model, [paths[0], tmp_path / "elsewhere.h5ad"], tmp_path, client=processes)
+        fit_sections(
+            model, [paths[0], tmp_path / "elsewhere.h5ad"], tmp_path / "out", client=processes
+        )
     monkeypatch.setattr(cohort, "__version__", "9.0")
     with pytest.raises(ImportError, match=r"worker tcp.* has skiehercl .* and this process 9\.0"):
         fit_sections(model, paths, tmp_path / "out", client=processes)

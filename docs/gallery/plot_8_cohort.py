@@ -29,9 +29,10 @@ for number in range(4):
 paths = sorted(folder.glob("*.h5ad"))
 
 # %%
-# ``Client("scheduler:8786")`` would join a cluster; its workers must see the files. Here two
-# threads of this process play the workers. Without a client the sections are labelled one after
-# the other. A run that was cut off and is repeated keeps what is written already.
+# ``Client("scheduler:8786")`` would join a cluster; its workers must see the files and have this
+# version of the package. Here two threads of this process play the workers. Without a client the
+# sections are labelled one after the other. A section whose worker dies is taken by another, and a
+# run that was cut off and is repeated keeps what is written already.
 
 client = Client(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None)
 model = IEHERCLClusterer(4, random_state=0)

@@ -91,8 +91,9 @@ def _fit_one_by_one(args, outs, say):
     """Learn from a sample of all sections and label each by itself, here or on Dask."""
     estimator = _make_estimator(args, args.sections, args.image_features)
     with contextlib.ExitStack() as stack:
-        client = stack.enter_context(_connect(args.dask)) if args.dask else None
+        # First, since a local cluster leaves what is loaded after it one thread.
         stack.enter_context(limited_threads(args.device))
+        client = stack.enter_context(_connect(args.dask)) if args.dask else None
         fit_sections(estimator, args.paths, args.out_dir, key=args.key, client=client)
     args.written += outs
     for out in outs:
