@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import chain
+from itertools import islice
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -26,7 +26,7 @@ from .._utils._options import Options
 from .._utils._threads import map_small
 from ..graph import SpatialKNNGraph, neighbor_mean_matrix
 from ._consensus import DomainConsensus, refine_probabilities
-from ._mixture import fit_mixtures, sample_rows
+from ._mixture import sample_rows, start_mixtures
 from ._n_clusters import choose_n_clusters, measure_curve
 
 if TYPE_CHECKING:
@@ -171,23 +171,26 @@ class MixtureVote:
         sizes = [min(factor * self.n_clusters_, most) for factor in self.components]
         n_sampled = min(int(_WARD_SHARE * n_spots), _WARD_ROWS) if self.n_starts > 1 else None
         rng = np.random.RandomState(seed)
-        runs = [
-            (z, depth, rng.randint(2**31 - 1))
+        options = {"covariance_type": self.covariance_type, "n_sampled": n_sampled}
+        # One after the other: Ward's trees hold the lock of the interpreter, EM hardly does.
+        starts = [
+            [
+                pair
+                for depth in depths
+                for _ in range(self.n_starts)
+                for pair in start_mixtures(
+                    z, depth, sizes, random_state=rng.randint(2**31 - 1), **options
+                )
+            ]
             for z in voters
-            for depth in depths
-            for _ in range(self.n_starts)
         ]
 
-        def fit(z, depth, seed):
-            options = {"n_sampled": n_sampled, "tol": self.tol, "random_state": seed}
-            return fit_mixtures(z, depth, sizes, self.n_clusters_, self.covariance_type, **options)
+        def fit(z, mixture, labels):
+            return mixture.fit(z, labels, self.n_clusters_, self.tol)
 
-        fitted = map_small(fit, *zip(*runs, strict=True))
-        share = len(fitted) // len(voters)
-        return [
-            list(chain.from_iterable(fitted[start : start + share]))
-            for start in range(0, len(fitted), share)
-        ]
+        runs = [(z, *pair) for z, pairs in zip(voters, starts, strict=True) for pair in pairs]
+        fitted = iter(map_small(fit, *zip(*runs, strict=True)))
+        return [list(islice(fitted, len(pairs))) for pairs in starts]
 
     def _list_posteriors(self, voters):
         pairs = [(m, z) for z, some in zip(voters, self.mixtures_, strict=True) for m in some]

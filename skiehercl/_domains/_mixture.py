@@ -29,7 +29,7 @@ from .._storage._fields import (
 from .._storage._registry import stored
 from ._ward import ward_labels
 
-__all__ = ["DomainMixture", "TiedMixture", "fit_mixtures", "sample_rows"]
+__all__ = ["DomainMixture", "TiedMixture", "fit_mixtures", "sample_rows", "start_mixtures"]
 
 # Spots that mixtures are learned from; more only cost time.
 _MOST_ROWS = 10_000
@@ -49,22 +49,25 @@ def sample_rows(Z, seed):
 
 
 def fit_mixtures(
-    Z,
-    n_dimensions,
-    sizes,
-    n_clusters=None,
-    covariance_type="tied",
-    *,
-    n_sampled=None,
-    tol=1e-3,
-    random_state=None,
+    Z, n_dimensions, sizes, n_clusters=None, covariance_type="tied", *, tol=1e-3, **options
 ):
-    """Return a DomainMixture of the embedding Z (n, k) for each number of components.
+    """Return a fitted DomainMixture of the embedding Z (n, k) for each number of components.
+
+    They start as in `start_mixtures`, which takes the other options. With ``n_clusters``, at most
+    the least of ``sizes``, components are merged into so many domains; without, each is one. EM
+    ends where the mean log-likelihood of a spot gains less than ``tol``.
+    """
+    starts = start_mixtures(Z, n_dimensions, sizes, covariance_type, **options)
+    return [mixture.fit(Z, labels, n_clusters, tol) for mixture, labels in starts]
+
+
+def start_mixtures(
+    Z, n_dimensions, sizes, covariance_type="tied", *, n_sampled=None, random_state=None
+):
+    """Return for each number of components a DomainMixture and labels (n,) to fit it from.
 
     All start from one Ward tree, of all spots or of ``n_sampled`` random ones, and see the leading
-    ``n_dimensions`` principal directions. With ``n_clusters``, at most the least of ``sizes``,
-    components are merged into so many domains; without, each is one. EM ends where the mean
-    log-likelihood of a spot gains less than ``tol``.
+    ``n_dimensions`` principal directions.
     """
     rng = check_random_state(random_state)
     Z = np.asarray(Z, dtype=np.float64)
@@ -77,13 +80,9 @@ def fit_mixtures(
     scale = np.sqrt(max(values[::-1][:n_kept].mean(), 1e-300))
     # Contiguous as after unpickling, so that copies compute the very same numbers.
     axes = np.ascontiguousarray(vectors[:, ::-1][:, :n_kept]) / scale
-    Y = (Z - center) @ axes
     n_sampled = None if n_sampled is None else max(n_sampled, *sizes)
-    starts = ward_labels(Y, sizes, rng, n_sampled=n_sampled)
-    return [
-        DomainMixture(center, axes, covariance_type).fit(Y, labels, n_clusters, tol)
-        for labels in starts
-    ]
+    starts = ward_labels((Z - center) @ axes, sizes, rng, n_sampled=n_sampled)
+    return [(DomainMixture(center, axes, covariance_type), labels) for labels in starts]
 
 
 def _check_mixture(domains, sizes):
@@ -123,8 +122,9 @@ class DomainMixture:
         self.axes = axes
         self.covariance_type = covariance_type
 
-    def fit(self, Y, labels, n_clusters=None, tol=1e-3):
-        """Fit to projected spots Y (n, d) from labels (n,) of the components, none empty."""
+    def fit(self, Z, labels, n_clusters=None, tol=1e-3):
+        """Fit to the embedding Z (n, k) from labels (n,) of the components, none empty."""
+        Y = self._project(Z)
         self.n_components_ = int(labels.max()) + 1
         self.n_clusters_ = self.n_components_ if n_clusters is None else n_clusters
         if self.covariance_type == "tied":

@@ -1,9 +1,12 @@
 """Normalised counts of a sample of spots, and principal components of them."""
 
+from functools import partial
+
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
-from scipy.sparse.linalg import eigsh
+from scipy.linalg.blas import dsymv
+from scipy.sparse.linalg import LinearOperator, eigsh
 from sklearn.decomposition import PCA
 
 from .._spots._rows import RowBlocks
@@ -15,7 +18,7 @@ from ._counts import (
     stabilise,
     to_dense,
 )
-from ._pooling import cut_tiles, pool_tile
+from ._pooling import cut_tiles, map_tiles, pool_tile
 
 __all__ = ["principal_components", "sample_features", "takes_covariance"]
 
@@ -36,12 +39,15 @@ def sample_features(X, graph, factors, coords, sections, transformation):
     order = np.random.RandomState(0).permutation(len(tiles))
     n_tiles = 1 + np.searchsorted(np.cumsum([len(tiles[i]) for i in order]), _LEARNED_SPOTS)
     tiles = [tiles[i] for i in np.sort(order[:n_tiles])]
-    features, end = np.empty((sum(map(len, tiles)), X.shape[1]), X.dtype), 0
-    for rows in tiles:
+    ends = np.cumsum([len(rows) for rows in tiles])
+    features = np.empty((ends[-1], X.shape[1]), X.dtype)
+
+    def fill(rows, end):
         (pooled,) = pool_tile(X, [graph], rows)
         pooled = multiply_rows(pooled, factors[rows], copy=False)
-        start, end = end, end + len(rows)
-        features[start:end] = stabilise(pooled, transformation)
+        features[end - len(rows) : end] = stabilise(pooled, transformation)
+
+    map_tiles(fill, X, tiles, ends)
     return features
 
 
@@ -67,7 +73,9 @@ def principal_components(X, n_components, rng):
         covariance = _covariance(X, mean)
         if few:
             start = rng.uniform(-1, 1, n_genes)
-            variances, axes = eigsh(covariance, n_components, v0=start)
+            # Reads half of the matrix, which is what most of the time goes into.
+            product = LinearOperator(covariance.shape, partial(dsymv, 1.0, covariance.T))
+            variances, axes = eigsh(product, n_components, v0=start)
         else:
             wanted = [n_genes - n_components, n_genes - 1]
             variances, axes = scipy.linalg.eigh(covariance, subset_by_index=wanted)

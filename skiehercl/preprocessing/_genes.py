@@ -16,7 +16,7 @@ from ._counts import (
     stabilise,
     to_dense,
 )
-from ._pooling import cut_tiles, link_spots
+from ._pooling import cut_tiles, link_spots, map_tiles
 
 __all__ = ["N_SPATIAL_GENES", "N_TOP_GENES", "choose_spatial_genes", "select_genes"]
 
@@ -85,15 +85,17 @@ def choose_spatial_genes(X, graph, n_top, tiles=None):
 def _autocovariance(X, chosen, factors, weights):
     """Return for each gene chosen the mean of a spot's centred value times its neighbours' mean."""
     X = X.tocsc() if sp.issparse(X) else X
-    score = np.empty(len(chosen))
-    for genes in gen_batches(len(chosen), max(1, _GENE_BLOCK_ENTRIES // X.shape[0])):
+    size = max(1, _GENE_BLOCK_ENTRIES // X.shape[0])
+
+    def measure(genes):
         # Dense, since means over neighbours are hardly sparse.
         own = np.ascontiguousarray(to_dense(X[:, chosen[genes]]))
         own = stabilise(multiply_rows(own, factors, copy=False), "sqrt")
         around = weights @ own
         means = own.mean(axis=0, dtype=np.float64) * around.mean(axis=0, dtype=np.float64)
-        score[genes] = (own * around).mean(axis=0, dtype=np.float64) - means
-    return score
+        return (own * around).mean(axis=0, dtype=np.float64) - means
+
+    return np.concatenate(map_tiles(measure, X, list(gen_batches(len(chosen), size))))
 
 
 def _autocovariance_by_tiles(X, chosen, factors, weights, tiles):

@@ -15,7 +15,7 @@ from ._counts import (
     to_dense,
 )
 from ._genes import select_genes
-from ._pooling import cut_tiles, pool_tile
+from ._pooling import cut_tiles, map_tiles, pool_tile
 
 __all__ = ["describe_counts", "finish", "learn_counts", "pool_library"]
 
@@ -65,10 +65,13 @@ def describe_counts(model, X, graphs, targets, coords=None, sections=None):
     ]
     width = X.shape[1] if model.n_components is None else model.n_components_
     features = [np.empty((X.shape[0], width), X.dtype) for _ in graphs]
-    for rows in cut_tiles(X, coords, sections):
+
+    def describe(rows):
         for place, pooled in enumerate(pool_tile(X, graphs, rows)):
             pooled = multiply_rows(pooled, factors[place][rows], copy=False)
             features[place][rows] = finish(model, stabilise(pooled, model.transformation))
+
+    map_tiles(describe, X, cut_tiles(X, coords, sections))
     return features
 
 

@@ -6,13 +6,14 @@ import numpy as np
 import scipy.sparse as sp
 
 from .._spots._graphs import check_graph
-from .._spots._rows import load
+from .._spots._rows import RowBlocks, load
 from .._utils._settings import clone_plain, standard_settings
+from .._utils._threads import map_small
 from ..graph import SpatialKNNGraph
 from ..graph._tiles import cut_tiles as cut_spots
 from ._counts import to_dense
 
-__all__ = ["build_pool", "cut_tiles", "drop_selves", "link_spots", "pool_tile"]
+__all__ = ["build_pool", "cut_tiles", "drop_selves", "link_spots", "map_tiles", "pool_tile"]
 
 # Entries of a tile's counts, dense: 16 MB in float32.
 _TILE_ENTRIES = 2**22
@@ -64,6 +65,13 @@ def drop_selves(graph):
 def cut_tiles(X, coords, sections):
     """Return the rows of the tiles that counts X (n, d) are pooled in, as `graph._tiles` does."""
     return cut_spots(X.shape[0], max(1, _TILE_ENTRIES // X.shape[1]), coords, sections)
+
+
+def map_tiles(function, X, *sequences):
+    """Map a function that reads counts X: by several threads, or where X is a file by one."""
+    if isinstance(X, RowBlocks):
+        return list(map(function, *sequences))
+    return map_small(function, *sequences)
 
 
 def pool_tile(X, pools, rows):
