@@ -97,9 +97,10 @@ class IEHERCLClusterer(SpatialClusterer):
         torch device; "auto": CUDA or Apple's GPU if there is one, else the CPU. It may be changed
         after ``fit``; prediction falls back to the CPU if the training's device is absent.
     memory : str, path, joblib.Memory or None, default=None
-        Cache folder for what doesn't depend on the lambdas, ``walk_length`` and the like:
-        neighbour graphs, pooled features, image evidence and the walk's anchors. All fits and
-        predictions of the same spots share it, also across the processes of a search. Needs a
+        Cache folder for what candidates of a search have in common, also across processes:
+        neighbour graphs, pooled features, image evidence and the walk's anchors; and, of those
+        that differ in the head or ``n_clusters`` alone, the training, unless it has callbacks or
+        its loss depends on ``n_clusters``, as with ``lambda_ot``. Needs a
         ``random_state``. joblib unpickles these files: use a folder that only you can write to.
     checkpoint : str, path or None, default=None
         Folder that keeps the state of each training. Repeat an interrupted fit, even a killed

@@ -11,7 +11,7 @@ from .._training._callbacks import ProgressBar
 from .._training._checkpoint import Checkpoint
 from .._training._encoding import encode, reconstruct
 from .._training._fusion import weigh_genes_alone
-from .._training._loop import Training
+from .._training._loop import Training, train
 from .._utils._device import choose_device
 from .._utils._memory import NO_MEMORY, call_cached
 
@@ -80,8 +80,11 @@ class DomainModel:
             bar.start("training")
             callbacks = [bar] if checkpoint is None else [bar, Checkpoint(checkpoint)]
             for seed in map(int, seeds):
-                training = Training(section, self.plan, seed, chosen, memory)
-                self.trained_.append(training.run(callbacks))
+                arguments = section, self.plan, seed, chosen, memory
+                if checkpoint is None:
+                    self.trained_.append(train(*arguments, callbacks))
+                else:  # which keeps trainings itself
+                    self.trained_.append(Training(*arguments).run(callbacks))
             bar.start("mixtures")
             latents, attention = self._encode(section, chosen)
             voters, n_pooled = self._voters(latents, section), self.features.n_pooled_

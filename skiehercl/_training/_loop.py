@@ -1,6 +1,6 @@
 """The training: its state, its epochs and steps, and the trained network that it ends in."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 
 import numpy as np
@@ -12,7 +12,7 @@ from .._storage._fields import anything, instance, mapping, number
 from .._storage._foreign import make_random_state
 from .._storage._registry import stored
 from .._utils._device import autocast, isolated_random_state
-from .._utils._memory import NO_MEMORY
+from .._utils._memory import NO_MEMORY, cache_call, list_versions
 from ._batches import cut_batch, draw_tiles
 from ._callbacks import EarlyStopping
 from ._fusion import refit_image
@@ -20,7 +20,7 @@ from ._network import IEHERCLNetwork
 from ._placement import PlacedSection, multiply
 from ._terms import StepState, make_terms, weight_of
 
-__all__ = ["Trained", "Training", "cut_batches", "forward"]
+__all__ = ["Trained", "Training", "cut_batches", "forward", "train"]
 
 # Pairwise losses (contrast, transport) of more spots than this would dominate the time.
 _PAIR_LIMIT = 512
@@ -43,6 +43,38 @@ class Trained:
     network: IEHERCLNetwork
     loss_history: dict
     n_iter: int
+
+
+def train(section, plan, seed, device, memory=NO_MEMORY, callbacks=()):
+    """Return the Trained of a section, from the cache if the same was trained before.
+
+    Not where the trainer has callbacks, which may do more than watch; ``callbacks`` only watch.
+    """
+
+    def run():
+        return Training(section, plan, seed, device, memory).run(callbacks)
+
+    if memory is NO_MEMORY or plan.trainer.callbacks:
+        return run()
+
+    def take():  # arrays, which have one form in a pickle, as torch's tensors have not
+        trained = run()
+        arguments, weights = trained.network.arguments, trained.network.state_dict()
+        weights = {name: weight.numpy() for name, weight in weights.items()}
+        return arguments, weights, trained.loss_history, trained.n_iter
+
+    is_free = plan.lambda_ot == 0  # of the number of clusters
+    settings = replace(plan, verbose=False, n_clusters=1 if is_free else plan.n_clusters)
+    mean = section.neighbor_mean  # notes on itself, once it is used, that its entries are sorted
+    arrays = replace(section, neighbor_mean=(mean.data, mean.indices, mean.indptr))
+    key = "training", arrays, settings, seed, str(device), list_versions()
+    arguments, weights, *rest = cache_call(memory, key, take)
+    with torch.device("meta"):
+        network = IEHERCLNetwork(**arguments).eval()
+    # Copies: what memory keeps is read-only.
+    weights = {name: torch.tensor(weight) for name, weight in weights.items()}
+    network.load_state_dict(weights, assign=True)
+    return Trained(network, *rest)
 
 
 class Training:

@@ -11,9 +11,10 @@ import torch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
-from skiehercl import IEHERCLClusterer, SpatialKNNGraph
+from skiehercl import Callback, IEHERCLClusterer, SpatialKNNGraph
 from skiehercl._spots._rows import Spots
 from skiehercl._training import _terms
+from skiehercl._training._loop import Training
 from skiehercl._utils._memory import NO_MEMORY, call_cached, digest_of, open_memory
 from skiehercl.datasets import make_tissue
 from skiehercl.metrics import make_domain_scorer
@@ -199,6 +200,10 @@ CHANGES = {
     "latent size": {"network__latent_size": 8},
     "lambdas": {"lambda_rec": 0.3, "lambda_contrast": 1.0, "lambda_ot": 0.1},
     "walk": {"walk_length": 2, "terms__sigma": 0.3, "terms__walk_alpha": 0.1},
+    "steps": {"max_iter": 3},
+    "trainer": {"trainer__learning_rate": 0.01},
+    "network": {"network__views": "ae"},
+    "clusters of the transport": {"n_clusters": 4, "lambda_ot": 0.1},
 }
 
 
@@ -214,6 +219,39 @@ def test_nothing_stale_is_recalled(change, folder):
         model = make_quick(n_init=1, memory=folder, **parameters).fit(*spots)
         plain = make_quick(n_init=1, **parameters).fit(*spots)
         np.testing.assert_array_equal(model.embedding_, plain.embedding_)
+
+
+def test_candidates_that_differ_in_the_head_share_a_training(tmp_path, monkeypatch):
+    trained, run = [], Training.run
+
+    def count(training, callbacks):
+        trained.append(training.seed_)
+        return run(training, callbacks)
+
+    monkeypatch.setattr(Training, "run", count)
+    heads = [
+        {},
+        {"head__n_starts": 2},
+        {"n_clusters": 2},
+        {"n_clusters": range(2, 5)},
+        {"verbose": 1},
+    ]
+    for parameters in heads:
+        model = make_quick(memory=tmp_path, **parameters).fit(*SECTION)
+        plain = make_quick(**parameters).fit(*SECTION)
+        assert_same_to_the_last_bit(model, plain)
+        np.testing.assert_equal(model.loss_history_, plain.loss_history_)
+    assert len(trained) == 2 + 2 * len(heads)  # two seeds: once with memory, always without
+    # What trains anew: a number of clusters that the loss depends on, and callbacks.
+    for parameters in (
+        {"lambda_ot": 0.1},
+        {"lambda_ot": 0.1, "n_clusters": 2},
+        {"trainer__callbacks": [Callback()]},
+        {"trainer__callbacks": [Callback()], "head__n_starts": 2},
+    ):
+        trained.clear()
+        make_quick(memory=tmp_path, **parameters).fit(*SECTION)
+        assert len(trained) == 2, parameters
 
 
 def test_other_spots_are_computed_anew(folder):
@@ -290,8 +328,9 @@ def assert_same_search(a, b):
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_a_search_computes_what_is_common_once(n_jobs, plain_search, tmp_path):
     found = search(n_jobs, memory=tmp_path)
-    # Features, section and the walk's start; the scorer's predict finds the section again.
-    assert count_entries(tmp_path) == 3
+    # Features, section and the walk's start; the scorer's predict finds the section again, and the
+    # refit the training of the best candidate.
+    assert count_entries(tmp_path) == 3 + 4
     assert_same_search(found, plain_search)
 
 
