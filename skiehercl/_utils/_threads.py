@@ -19,12 +19,13 @@ def _select_blas():
     return ThreadpoolController().select(user_api="blas")
 
 
-def count_threads():
+def count_threads(most=None):
     """Return the number of threads that `map_small` runs on, as many as BLAS may use."""
-    return min(max((one["num_threads"] for one in _select_blas().info()), default=1), cpu_count())
+    given = max((one["num_threads"] for one in _select_blas().info()), default=1)
+    return min(given, cpu_count(), most or given)
 
 
-def map_small(function, *sequences):
+def map_small(function, *sequences, most_threads=None):
     """Return ``list(map(function, *sequences))``, run on as many threads as BLAS may use.
 
     Parameters
@@ -33,6 +34,8 @@ def map_small(function, *sequences):
         Called with one element of each sequence, in any order and at the same time as others: it
         must not draw from a common random state.
     *sequences : sequences of the same length
+    most_threads : int, default=None
+        Fewer threads, where each takes much memory.
 
     Returns
     -------
@@ -40,7 +43,7 @@ def map_small(function, *sequences):
         In the order of the sequences. Settings of numpy and scikit-learn are the caller's; the
         number of BLAS threads is set back.
     """
-    blas, n_threads = _select_blas(), count_threads()
+    blas, n_threads = _select_blas(), count_threads(most_threads)
     config = get_config()
 
     def run(context, *elements):

@@ -2,9 +2,10 @@
 
 from math import ceil, log2, pi, sqrt
 
+from .._utils._threads import count_threads
 from ._components import _LEARNED_SPOTS, _MOST_DENSE_GENES, takes_covariance
 from ._counts import _BLOCK_ENTRIES, _GENE_BLOCK_ENTRIES
-from ._pooling import _TILE_ENTRIES
+from ._pooling import _TILE_ENTRIES, MOST_THREADS
 
 __all__ = ["LARGEST_SMALL", "count_genes", "count_left"]
 
@@ -64,9 +65,10 @@ def _count_kept(n_genes, n_kept, density):
 
 
 def _count_pooled(n, n_kept, n_neighbors):
-    """Count a tile of several neighbourhoods: counts, sums so far, those added, the last one's."""
+    """Count tiles of several neighbourhoods: counts, sums so far, those added, the last one's."""
     tile, around = _count_tile(n, n_kept, n_neighbors)
-    return 4 * n_kept * (around + 3 * tile)
+    n_tiles = min(ceil(n / tile), count_threads(MOST_THREADS))
+    return n_tiles * 4 * n_kept * (around + 3 * tile)
 
 
 def _count_tile(n, n_kept, n_neighbors):

@@ -13,10 +13,20 @@ from ..graph import SpatialKNNGraph
 from ..graph._tiles import cut_tiles as cut_spots
 from ._counts import to_dense
 
-__all__ = ["build_pool", "cut_tiles", "drop_selves", "link_spots", "map_tiles", "pool_tile"]
+__all__ = [
+    "MOST_THREADS",
+    "build_pool",
+    "cut_tiles",
+    "drop_selves",
+    "link_spots",
+    "map_tiles",
+    "pool_tile",
+]
 
 # Entries of a tile's counts, dense: 16 MB in float32.
 _TILE_ENTRIES = 2**22
+# Tiles that are pooled at once, at most.
+MOST_THREADS = 4
 
 
 def build_pool(pool, n_spots, coords, sections):
@@ -71,7 +81,7 @@ def map_tiles(function, X, *sequences):
     """Map a function that reads counts X: by several threads, or where X is a file by one."""
     if isinstance(X, RowBlocks):
         return list(map(function, *sequences))
-    return map_small(function, *sequences)
+    return map_small(function, *sequences, most_threads=MOST_THREADS)
 
 
 def pool_tile(X, pools, rows):
