@@ -47,7 +47,7 @@ _SPOTS_PER_DIMENSION = 20
 _SPOTS_PER_COMPONENT = 50
 # Samples that Ward's method starts the mixtures from: large enough for small domains, small enough
 # to differ.
-_WARD_SHARE, _WARD_ROWS = 0.7, 1000
+_WARD_SHARE, _WARD_ROWS = 0.7, 500
 # Spots whose votes are counted at once.
 _BLOCK_ROWS = 4096
 
