@@ -93,7 +93,7 @@ def _fit_one_by_one(args, outs, say):
     with contextlib.ExitStack() as stack:
         # First, since a local cluster leaves what is loaded after it one thread.
         stack.enter_context(limited_threads(args.device))
-        client = stack.enter_context(_connect(args.dask)) if args.dask else None
+        client = stack.enter_context(_connect(args.dask, say)) if args.dask else None
         fit_sections(estimator, args.paths, args.out_dir, key=args.key, client=client)
     args.written += outs
     for out in outs:
@@ -102,7 +102,7 @@ def _fit_one_by_one(args, outs, say):
         print_json({"skiehercl": __version__, "outputs": outs, "warnings": args.warnings})
 
 
-def _connect(address):
+def _connect(address, say):
     """Return a client of the Dask cluster at an address."""
     try:
         from distributed import Client
@@ -110,12 +110,15 @@ def _connect(address):
         cure = "python -m pip install 'skiehercl[dask]'"
         raise ImportError(f"--dask needs distributed: {cure}") from error
     try:
-        return Client(None if address == "local" else address)
+        client = Client(None if address == "local" else address)
     except (OSError, ValueError, TypeError) as error:
         raise OSError(
             f"--dask {address!r}: no scheduler answers there ({error}); pass the address that "
             "`dask scheduler` prints, such as tcp://host:8786, or local"
         ) from error
+    if not client.scheduler_info()["workers"]:
+        say(f"--dask {address}: no worker has joined yet, waiting (dask worker {address})")
+    return client
 
 
 def _find_and_write(args, outs, done, digest, say):

@@ -214,3 +214,11 @@ def test_sections_one_by_one(folder, capsys):
     assert "--plot needs all sections at once" in capsys.readouterr().err
     assert run(*command, "--out", "a.h5ad") != 0
     assert "name a folder, --out-dir" in capsys.readouterr().err
+
+
+def test_an_address_without_a_scheduler_is_told_in_one_line(folder, capsys):
+    pytest.importorskip("distributed", reason="needs the extra skiehercl[dask]")
+    command = ("fit", "first.h5ad", "second.h5ad", "-k", "3", *QUICK, "--out-dir", "out")
+    assert run(*command, "--dask", "nowhere") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--dask 'nowhere': no scheduler answers there" in line and "or local" in line
