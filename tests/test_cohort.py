@@ -115,11 +115,26 @@ def test_sections_need_names_and_genes_of_their_own(paths, tmp_path):
 
 
 @pytest.fixture(scope="module")
+def undisturbed(paths, tmp_path_factory):
+    """Labels found here, section by section."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    fit_sections(SmoothedMixture(3, random_state=0), paths, out)
+    return read_labels(out)
+
+
+def check_labels(folder, expected):
+    found = read_labels(folder)
+    assert list(found) == list(expected)
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name])
+
+
+@pytest.fixture(scope="module")
 def processes():
     """A client of two worker processes; a nanny starts each anew that dies."""
     distributed = pytest.importorskip("distributed", reason="needs the extra skiehercl[dask]")
     with (
-        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=":0") as cluster,
         distributed.Client(cluster) as client,
     ):
         pickled = pytest.importorskip("cloudpickle")
@@ -141,22 +156,18 @@ def kill_at(monkeypatch, section, marker):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
-def test_a_killed_worker_changes_nothing(paths, tmp_path, processes, monkeypatch):
-    fit_sections(SmoothedMixture(3, random_state=0), paths, tmp_path / "here")
+def test_a_killed_worker_changes_nothing(paths, tmp_path, undisturbed, processes, monkeypatch):
     kill_at(monkeypatch, "s1.h5ad", tmp_path / "marker")
     monkeypatch.chdir(tmp_path)  # workers stay elsewhere
-    fit_sections(SmoothedMixture(3, random_state=0), paths, "there", client=processes)
+    fit_sections(SmoothedMixture(3, random_state=0), paths, "out", client=processes)
     assert (tmp_path / "marker").exists()
-    here, there = read_labels(tmp_path / "here"), read_labels(tmp_path / "there")
-    assert list(here) == list(there)
-    for name in here:
-        np.testing.assert_array_equal(here[name], there[name])
-    assert sorted(os.listdir("there")) == sorted(os.listdir("here"))  # nothing half-written
+    check_labels(tmp_path / "out", undisturbed)
+    assert len(os.listdir("out")) == 4  # the model, and nothing half-written
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
 def test_a_section_that_kills_every_worker_is_named_and_the_run_goes_on(
-    paths, tmp_path, processes, monkeypatch
+    paths, tmp_path, undisturbed, processes, monkeypatch
 ):
     monkeypatch.setattr(processes.cluster.scheduler, "allowed_failures", 0)
     model, out = SmoothedMixture(3, random_state=0), tmp_path / "out"
@@ -168,7 +179,7 @@ def test_a_section_that_kills_every_worker_is_named_and_the_run_goes_on(
     time = kept.stat().st_mtime_ns
     fit_sections(model, paths, out, client=processes)
     assert kept.stat().st_mtime_ns == time
-    assert list(read_labels(out)) == ["s0.h5ad", "s1.h5ad", "s2.h5ad"]
+    check_labels(out, undisturbed)
 
 
 def test_workers_need_the_same_version_and_the_same_disk(paths, tmp_path, processes, monkeypatch):
@@ -182,16 +193,12 @@ def test_workers_need_the_same_version_and_the_same_disk(paths, tmp_path, proces
         fit_sections(model, paths, tmp_path / "out", client=processes)
 
 
-def test_workers_find_the_same(paths, tmp_path):
+def test_workers_find_the_same(paths, tmp_path, undisturbed):
     distributed = pytest.importorskip("distributed")
-    fit_sections(SmoothedMixture(3, random_state=0), paths, tmp_path / "here")
+    options = {"processes": False, "dashboard_address": ":0"}
     with (
-        distributed.LocalCluster(
-            2, threads_per_worker=1, processes=False, dashboard_address=None
-        ) as cluster,
+        distributed.LocalCluster(2, threads_per_worker=1, **options) as cluster,
         distributed.Client(cluster) as client,
     ):
-        fit_sections(SmoothedMixture(3, random_state=0), paths, tmp_path / "there", client=client)
-    here, there = read_labels(tmp_path / "here"), read_labels(tmp_path / "there")
-    for name in here:
-        np.testing.assert_array_equal(here[name], there[name])
+        fit_sections(SmoothedMixture(3, random_state=0), paths, tmp_path, client=client)
+    check_labels(tmp_path, undisturbed)
