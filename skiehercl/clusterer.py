@@ -317,7 +317,8 @@ class IEHERCLClusterer(SpatialClusterer):
 
     def _describe(self, spots):
         memory = open_memory(self.memory, self.random_state)
-        return self.model_.describe(spots, self.device, memory)[:2]
+        new = self.model_.features.find_new_sections(spots, self._spot_keys)
+        return self.model_.describe(spots, self.device, memory, new=new)[:2]
 
     def _embed(self, spots):
         memory = open_memory(self.memory, self.random_state)

@@ -34,7 +34,7 @@ class DomainConsensus:
         """Fit to a list of posteriors (n, K), one for each labeling."""
         labels = posteriors[_find_medoid(posteriors)].argmax(axis=1)
         for _ in range(20):
-            self.matches_ = [self._match(posterior, labels) for posterior in posteriors]
+            self.matches_ = [self.match(posterior, labels) for posterior in posteriors]
             updated = self.predict_proba(posteriors).argmax(axis=1)
             if np.array_equal(updated, labels):
                 break
@@ -48,7 +48,7 @@ class DomainConsensus:
             total = total + posterior[:, match].astype(np.float64)
         return total / total.sum(axis=1, keepdims=True)
 
-    def _match(self, posterior, labels):
+    def match(self, posterior, labels):
         """Return each domain's cluster of the labeling."""
         domains = np.eye(self.n_clusters, dtype=posterior.dtype)[labels]
         both = domains.T @ posterior  # (K, K), a row for each domain

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import islice
+import copy
+from itertools import cycle, islice
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -60,7 +61,8 @@ class Head(Options):
     domains' probabilities (n, K), ``predict_proba(voters, spots)``, ``n_clusters_`` and, if there
     were several candidates, ``n_clusters_curve_``; see :class:`MixtureVote`. Files store both: of
     ``fitted`` all attributes, or the parameters and fields that `stored` names. Where it has
-    ``smooth``, the embeddings are averaged over neighbours so many times before it sees them.
+    ``smooth``, the embeddings are averaged over neighbours so many times before it sees them; where
+    it has ``adapt(voters, seed)``, that makes the head of a section that the fit hasn't seen.
     """
 
     fitted: type
@@ -162,6 +164,25 @@ class MixtureVote:
         votes = map_small(lambda rows: self._vote([z[rows] for z in voters]), blocks)
         return self._refine(np.concatenate(votes), spots)
 
+    def adapt(self, voters, seed):
+        """Return a copy for a new section, whose own mixtures vote too.
+
+        The domains keep their meaning: the clusters of those mixtures are matched with the domains
+        that this vote finds in the section. ``voters`` are all of its embeddings (n, k); of few
+        spots no mixtures are learned.
+        """
+        if len(voters[0]) < _SPOTS_PER_DIMENSION * self.n_clusters_:
+            return self
+        learned = [sample_rows(z, seed) for z in voters]
+        labels = self._vote(learned).argmax(axis=1)
+        adapted, consensus = copy.copy(self), copy.copy(self.consensus_)
+        adapted.mixtures_ = self._fit_mixtures(learned, seed)
+        posteriors = adapted._list_posteriors(learned)
+        matches = [consensus.match(posterior, labels) for posterior in posteriors]
+        consensus.matches_ = [*consensus.matches_, *matches]
+        adapted.mixtures_, adapted.consensus_ = [*self.mixtures_, *adapted.mixtures_], consensus
+        return adapted
+
     def _fit_mixtures(self, voters, seed):
         """Return the list of mixtures of each voter (n, k)."""
         n_spots, n_axes = voters[0].shape
@@ -203,7 +224,7 @@ class MixtureVote:
     def _vote(self, voters):
         posteriors = (
             mixture.predict_proba(z)
-            for z, some in zip(voters, self.mixtures_, strict=True)
+            for z, some in zip(cycle(voters), self.mixtures_, strict=False)  # of `adapt` after them
             for mixture in some
         )
         return self.consensus_.predict_proba(posteriors)

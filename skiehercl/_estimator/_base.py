@@ -212,9 +212,10 @@ class SpatialClusterer(DomainClusterer, LaidOutClusterer):
         X, coords, image_features, sections
             As in ``fit``. X alone is enough for the training spots, all of them or some, in any
             order: they are recognised by their rows and get ``labels_`` again. Pass all spots of a
-            new section at once, since neighbours are used, with coordinates and image features if
-            ``fit`` had them. New spots without these, and rows that training spots of several
-            domains share, are labelled by their expression alone.
+            new section at once, with coordinates and image features if ``fit`` had them, since
+            neighbours are used and IEHERCLClusterer's mixtures learn from the section too. New
+            spots without these, and rows that training spots of several domains share, are labelled
+            by their expression alone.
             The genes of an AnnData are found by name, in any order and among others, if ``fit``
             had names; those that the model doesn't use may be missing.
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from .._domains._head import Head, MixtureVote, smooth_over_neighbors
 from .._features._features import NeighborhoodFeatures
-from .._features._tiling import describe, is_large, learn
+from .._features._tiling import describe, fetch, is_large, learn, sample_tissue
 from .._storage._fields import each, instance, require
 from .._storage._registry import stored
 from .._training._callbacks import ProgressBar
@@ -94,14 +94,25 @@ class DomainModel:
                 return *self.describe(spots, device, memory, bar.advance), section
         return probabilities, self._join(latents), attention, section.neighbor_mean, section
 
-    def describe(self, spots, device, memory=NO_MEMORY, advance=None):
-        """Return probabilities (n, K), embedding (n, k), attention and neighbour mean of Spots."""
+    def describe(self, spots, device, memory=NO_MEMORY, advance=None, new=()):
+        """Return probabilities (n, K), embedding (n, k), attention and neighbour mean of Spots.
+
+        ``new`` are the codes of sections that the fit hasn't seen: the head adapts to each.
+        """
+        spots, heads = fetch(spots), {}
+        if len(new) and is_large(spots):
+            features = self.features.shift_sections(spots)
+            sample, places, _ = sample_tissue(spots, features.graphs_, features.random_state)
+            latents, _, section = self._transform(features, sample, device, memory)
+            voters = [z[places] for z in self._voters(latents, section)]
+            heads = self._adapt(voters, section.sections[places], new)
 
         def describe_part(features, part):
             latents, attention, section = self._transform(features, part, device, memory)
             voters = self._voters(latents, section)
+            own = heads or self._adapt(voters, section.sections, new)
             return {
-                "probabilities": self.head.predict_proba(voters, part),
+                "probabilities": self._vote(own, voters, section.sections, part),
                 "embedding": self._join(latents),
                 "neighbor_mean": section.neighbor_mean,
                 **attention,
@@ -111,6 +122,25 @@ class DomainModel:
         refine = getattr(self.head, "list_graphs", list)()
         found = describe(self.features, describe_part, spots, [*smooth, refine], advance)
         return *map(found.pop, ("probabilities", "embedding")), found, found.pop("neighbor_mean")
+
+    def _adapt(self, voters, sections, new):
+        """Return the heads of the new sections, by their codes."""
+        if not hasattr(self.head, "adapt"):
+            return {}
+        own = {code: [z[sections == code] for z in voters] for code in new}
+        return {code: self.head.adapt(z, self.features.random_state) for code, z in own.items()}
+
+    def _vote(self, heads, voters, sections, spots):
+        """Return the probabilities (n, K) of Spots, by the heads of their sections."""
+        if not heads:
+            return self.head.predict_proba(voters, spots)
+        probabilities = np.empty((len(spots), self.head.n_clusters_))
+        for code in np.unique(sections):
+            rows = sections == code
+            part = spots if rows.all() else spots.cut(rows)
+            head = heads.get(code, self.head)
+            probabilities[rows] = head.predict_proba([z[rows] for z in voters], part)
+        return probabilities
 
     def embed(self, spots, device, memory=NO_MEMORY):
         """Return the embedding (n, k) of Spots."""

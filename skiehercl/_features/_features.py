@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.sparse as sp
 
+from .._spots._rows import KnownSpots
 from .._storage._fields import (
     anything,
     array,
@@ -35,6 +36,8 @@ __all__ = ["NeighborhoodFeatures"]
 _RIVALS = 18
 # Spots of each section that the sections are aligned by.
 _ALIGNED_ROWS = 2000
+# Spots of a section that are looked for among those of the fit.
+_COMPARED_ROWS = 1000
 
 
 @dataclass
@@ -224,6 +227,20 @@ class NeighborhoodFeatures:
             shifts = self._find_shifts([part[places] for part in pooled], names, codes)
             copied.shifts_ = self.shifts_ | {names[code]: shifts[code] for code in np.unique(codes)}
         return copied
+
+    def find_new_sections(self, spots, keys):
+        """Return the codes of sections unlike those of the fit, whose rows have keys (n, 4).
+
+        Neither is their name known, nor are most of their spots; none without neighbours.
+        """
+        new, names, codes = [], spots.section_names or [None], _find_codes(spots)
+        for code in np.unique(codes) if self.graphs_ else ():
+            rows = np.flatnonzero(codes == code)
+            rows = rows[:: -(-len(rows) // _COMPARED_ROWS)]
+            known = KnownSpots(keys, np.zeros(len(keys), dtype=np.intp))
+            if names[code] not in self.shifts_ and np.mean(known.find(spots.genes[rows]) < 0) > 0.5:
+                new.append(int(code))
+        return new
 
     def link(self, spots):
         """Return one adjacency (n, n) for each neighbourhood; an empty one without coordinates."""
