@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from skiehercl import IEHERCLClusterer, MixtureHead, SpatialKNNGraph, SpatialRadiusGraph
 from skiehercl._domains import _head, _ward
+from skiehercl._features import _tiling
 from skiehercl.datasets import make_tissue
 from skiehercl.preprocessing import ExpressionPreprocessor
 
@@ -492,6 +493,55 @@ def test_new_section_gets_the_fitted_domains():
     assert there > here - 0.15
     assert there > np.bincount(second.domain).max() / 400 + 0.2
     assert adjusted_rand_score(second.domain, labels) > 0.3
+
+
+def test_new_sections_are_labelled_each_by_itself():
+    first, second = make_pair()
+    third = make_tissue(300, K, n_genes=80, n_gene_twins=0, image=False, random_state=2, section=2)
+    model = make_quick(max_iter=5).fit(first.X, first.coords)
+    blocks = [(second.X, second.coords), (third.X, third.obsm["spatial"]), (first.X, first.coords)]
+    alone = [model.predict(*block) for block in blocks]
+    assert (alone[2] == model.labels_).all()
+    sections = np.repeat(["b", "c", "a"], [400, 300, 400])
+    genes, coords = sp.vstack([X for X, _ in blocks]), np.vstack([xy for _, xy in blocks])
+    together = model.predict(genes, coords, sections=sections)
+    np.testing.assert_array_equal(together, np.concatenate(alone))
+
+
+@pytest.mark.parametrize("rows", [slice(1), slice(5), slice(100)])
+def test_a_part_of_a_new_section_is_labelled(rows):
+    first, second = make_pair()
+    model = make_quick().fit(first.X, first.coords)
+    found = model.predict_proba(second.X[rows], second.coords[rows])
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    np.testing.assert_array_equal(found, model.predict_proba(second.X[rows], second.coords[rows]))
+
+
+def test_only_new_sections_have_mixtures_of_their_own():
+    model = make_quick().fit(X, COORDS, sections=SECTIONS)
+
+    def find_new(X, coords, sections=None):
+        spots = model._gather(X, coords, None, sections, reset=False)
+        return model.model_.features.find_new_sections(spots, model._spot_keys)
+
+    assert find_new(X[::2], COORDS[::2]) == []  # by their rows
+    noisy = X + sp.csr_matrix(np.ones(X.shape, dtype=X.dtype))
+    assert find_new(noisy, COORDS) == [0]
+    assert find_new(noisy, COORDS, SECTIONS) == []  # by their names
+    assert find_new(sp.vstack([X, noisy]), np.tile(COORDS, (2, 1)), np.repeat([3, 4], 220)) == [1]
+    with pytest.warns(UserWarning, match="no coordinates"):
+        blind = make_quick().fit(X)
+    spots = blind._gather(noisy, None, None, None, reset=False)
+    assert blind.model_.features.find_new_sections(spots, blind._spot_keys) == []
+
+
+def test_a_large_new_section_is_adapted_to_from_a_sample(monkeypatch):
+    first, second = make_pair()
+    model = make_quick(max_iter=5).fit(first.X, first.coords)
+    whole = model.predict(second.X, second.coords)
+    monkeypatch.setattr(_tiling, "_MOST_SPOTS", 300)
+    monkeypatch.setattr(_tiling, "LEARNED_SPOTS", 300)
+    assert adjusted_rand_score(whole, model.predict(second.X, second.coords)) > 0.8
 
 
 def test_sections_are_trained_together():

@@ -240,6 +240,40 @@ def test_the_vote_learns_from_a_part_and_counts_in_blocks(n_starts, monkeypatch)
     assert adjusted_rand_score(TRUTH, part.argmax(axis=1)) == 1.0
 
 
+def fit_vote(X, n_clusters=4):
+    vote = MixtureVote((2, 3), (1, 3), 2, "tied", None)
+    return vote, vote.fit([X], Spots(X, None, None, None), [n_clusters], 1.0, 0)
+
+
+def predict(vote, X):
+    return vote.predict_proba([X], Spots(X, None, None, None)).argmax(axis=1)
+
+
+def test_a_vote_adapts_to_a_section_whose_embedding_lies_elsewhere():
+    vote, found = fit_vote(BLOBS)
+    centers = np.stack([BLOBS[u == TRUTH].mean(axis=0) for u in range(4)])
+    moved = BLOBS + 0.6 * (centers[[1, 2, 3, 0]] - centers)[TRUTH]
+    before, adapted = predict(vote, moved), vote.adapt([moved], 0)
+    fitted = found.argmax(axis=1)
+    assert (predict(adapted, moved) == fitted).mean() > (before == fitted).mean() + 0.1
+    assert adapted.mixtures_[: len(vote.mixtures_)] == vote.mixtures_
+    np.testing.assert_array_equal(predict(vote, moved), before)  # the vote stays as it was
+    np.testing.assert_array_equal(predict(vote.adapt([moved], 0), moved), predict(adapted, moved))
+
+
+def test_an_adapted_vote_does_not_invent_a_domain_that_a_section_lacks():
+    vote, found = fit_vote(BLOBS)
+    here = TRUTH != 2
+    adapted = vote.adapt([BLOBS[here]], 0)
+    assert (predict(adapted, BLOBS[here]) == found.argmax(axis=1)[here]).mean() > 0.98
+
+
+def test_a_vote_does_not_adapt_to_few_spots():
+    vote, _ = fit_vote(BLOBS)
+    assert vote.adapt([BLOBS[:79]], 0) is vote
+    assert vote.adapt([np.repeat(BLOBS[:1], 80, axis=0)], 0) is not vote  # all alike
+
+
 def test_ward_of_a_sample_leaves_no_cluster_empty():
     X = np.random.RandomState(0).normal(size=(400, 2))
     for seed in range(5):
