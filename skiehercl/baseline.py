@@ -22,7 +22,7 @@ from ._features._options import INPUTS
 from ._features._transfer import LabelTransfer
 from ._spots._conversion import check_placed
 from ._spots._gather import split_second
-from ._spots._rows import KnownSpots, load, make_keys
+from ._spots._rows import KnownSpots, RowBlocks, make_keys
 from ._utils._settings import clone_plain, standard_settings
 from ._utils._validation import fit_context
 from ._utils._warnings import warn_user
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     )
 
 __all__ = ["NonSpatialClusterer"]
+
+# Ready features in a file that the axes are learned from.
+_LEARNED_SPOTS = 20_000
 
 
 class NonSpatialClusterer(MetaEstimatorMixin, LaidOutClusterer):
@@ -162,7 +165,7 @@ class NonSpatialClusterer(MetaEstimatorMixin, LaidOutClusterer):
         fitted = copy.copy(self)
         spots = fitted._gather(X, split_second(y, coords), image_features, sections, reset=True)
         with standard_settings():
-            fitted._learn(load(spots.genes).astype(np.float64))
+            fitted._learn(_to_double(spots.genes))
         self.__dict__ = fitted.__dict__
         return self
 
@@ -170,7 +173,12 @@ class NonSpatialClusterer(MetaEstimatorMixin, LaidOutClusterer):
         check_placed(genes, self.input_, placed=True)
         self._spot_keys = make_keys(genes)
         self._project = self._make_projection(genes.shape)
-        self.embedding_ = self._project.fit_transform(genes)
+        if self._is_read_in_blocks(genes):
+            rows = np.random.RandomState(0).permutation(len(genes))[:_LEARNED_SPOTS]
+            self._project.fit(genes[np.sort(rows)])
+            self.embedding_ = self._describe(genes)
+        else:
+            self.embedding_ = self._project.fit_transform(genes)
         self._n_features_out = self.embedding_.shape[1]
         self.estimator_ = KMeans(random_state=self.random_state)
         if self.estimator is not None:
@@ -205,13 +213,13 @@ class NonSpatialClusterer(MetaEstimatorMixin, LaidOutClusterer):
         genes = self._gather_new(X, coords, image_features, sections)
         if hasattr(self.estimator_, "predict"):
             with standard_settings():
-                return self.estimator_.predict(self._project.transform(genes))
+                return self.estimator_.predict(self._describe(genes))
         known = KnownSpots(self._spot_keys, self.labels_)
         with standard_settings():
             return known.lookup(
                 genes,
                 self.labels_[:, None],
-                lambda new: self._discriminate(genes[new], new)[:, None],
+                lambda new: self._discriminate(_take_rows(genes, new), new)[:, None],
             )[:, 0]
 
     def transform(
@@ -230,12 +238,20 @@ class NonSpatialClusterer(MetaEstimatorMixin, LaidOutClusterer):
         """
         genes = self._gather_new(X, coords, image_features, sections)
         with standard_settings():
+            return self._describe(genes)
+
+    def _describe(self, genes):
+        if not self._is_read_in_blocks(genes):
             return self._project.transform(genes)
+        return np.concatenate([self._project.transform(block) for *_, block in genes.blocks()])
+
+    def _is_read_in_blocks(self, genes):
+        """Whether they are ready features that aren't in memory; counts, the preprocessor reads."""
+        return self.input_ == "features" and isinstance(genes, RowBlocks)
 
     def _gather_new(self, X, coords, image_features, sections):
         check_is_fitted(self)
-        genes = self._gather(X, coords, image_features, sections, reset=False).genes
-        return load(genes).astype(np.float64)
+        return _to_double(self._gather(X, coords, image_features, sections, reset=False).genes)
 
     def _make_part(self, name):
         part = super()._make_part(name)
@@ -249,7 +265,7 @@ class NonSpatialClusterer(MetaEstimatorMixin, LaidOutClusterer):
             "others, take a clusterer that has predict, such as KMeans"
         )
         transfer = LabelTransfer().fit(self.embedding_, self.labels_, self.embedding_)
-        return transfer.predict(self._project.transform(genes))
+        return transfer.predict(self._describe(genes))
 
     def _make_projection(self, shape):
         size = None if self.n_components is None else min(self.n_components, *shape)
@@ -276,6 +292,16 @@ class NonSpatialClusterer(MetaEstimatorMixin, LaidOutClusterer):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def _to_double(X):
+    if isinstance(X, RowBlocks):
+        return X.apply(lambda block, _: block.astype(np.float64), dtype=np.float64)
+    return X.astype(np.float64)
+
+
+def _take_rows(X, rows):
+    return X.take_rows(rows) if isinstance(X, RowBlocks) else X[rows]
 
 
 def _to_dense(X):

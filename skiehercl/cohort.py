@@ -13,6 +13,7 @@ from sklearn.base import clone
 
 from ._features._neighborhoods import choose_graphs
 from ._features._tiling import LEARNED_SPOTS, draw_rows
+from ._spots._rows import RowBlocks, is_large
 from ._utils._memory import digest_files
 from ._utils._version import __version__
 from .io import annotate, check_writable, read_section, write_labelled
@@ -176,7 +177,7 @@ def _name_sections(adata, path, column):
     adata.obs[_COLUMN] = path + own
 
 
-def _read(path, layout, backed=False):
+def _read(path, layout, backed):
     adata = read_section(
         path, spatial_key="spatial" if layout is None else layout.coords_key, backed=backed
     )
@@ -193,9 +194,24 @@ def _draw(path, layout, graph, n_drawn):
     coords = None if key is None else np.asarray(adata.obsm[key])
     graphs = [one for one in choose_graphs(graph, size) if hasattr(one, "fit_transform")]
     rows, drawn = draw_rows(adata.n_obs, coords, codes, graphs, n_drawn, 0)
-    sample = adata[rows].to_memory()
+    sample = _take_rows(adata, rows)
     sample.obs[_DRAWN] = np.isin(rows, drawn)
     return sample, size
+
+
+def _take_rows(adata, rows):
+    """Return spots of an AnnData in memory; of its matrices only their rows are read."""
+    from anndata import AnnData
+
+    parts = {name: getattr(adata, name) for name in ("obs", "var", "uns")}
+    sample = AnnData(obsm=dict(adata.obsm), **parts)[rows].copy()
+    sample.X = None if adata.X is None else RowBlocks(adata.X)[rows]
+    for key in (key for key in adata.layers if key is not None):
+        sample.layers[key] = RowBlocks(adata.layers[key])[rows]
+    if adata.raw is not None:
+        raw = RowBlocks(adata.raw.X)[rows]
+        sample.raw = AnnData(raw, obs=sample.obs[[]], var=adata.raw.var)
+    return sample
 
 
 def _learn(estimator, drawn, paths):
@@ -212,7 +228,7 @@ def _label(path, out, model_class, model_path, layout, key, digest):
     """Write a section with its domains, unless an earlier run, or a lost worker, has."""
     if is_written(out, key, digest):
         return
-    adata = _read(path, layout)
+    adata = _read(path, layout, backed="auto")
     annotate(adata, model_class.load(model_path), key)
     del adata.obs[_COLUMN]
     adata.uns[key]["digest"] = digest
@@ -265,6 +281,12 @@ def join_sections(adatas, paths, sections, column):
         return adatas[0], column
     import anndata
 
+    for path, adata in zip(paths, adatas, strict=True):
+        if any(map(is_large, [adata.X, *adata.layers.values()])):
+            raise ValueError(
+                f"{path!r} is too large to be joined with other sections in memory: fit them one "
+                "by one, fit_sections(...) or --one-by-one --out-dir FOLDER"
+            )
     common = set(adatas[0].var_names)
     for path, adata in zip(paths, adatas, strict=True):
         if not adata.var_names.is_unique:

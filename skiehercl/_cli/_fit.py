@@ -122,7 +122,7 @@ def _connect(address, say):
 
 
 def _find_and_write(args, outs, done, digest, say):
-    adatas = [io.read_section(path) for path in args.paths]
+    adatas = [io.read_section(path, backed="auto") for path in args.paths]
     for path, adata, out in zip(args.paths, adatas, outs, strict=True):
         io.check_writable(out, adata, args.key)
         check_outputs(_list_outputs(args, outs), list_images(adata))

@@ -23,7 +23,7 @@ def run_predict(args):
         check_outputs(outputs, inputs)
     with protected(identify_inputs(inputs)):
         model = _load(args.model)
-        adata = io.read_section(args.path)
+        adata = io.read_section(args.path, backed="auto")
         if args.out:
             io.check_writable(args.out, adata, args.key)
         check_outputs(outputs, list_images(adata))

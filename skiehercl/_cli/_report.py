@@ -17,7 +17,7 @@ def run_report(args):
     check_outputs({"--out": args.out}, inputs)
     open_templates()
     with protected(identify_inputs(inputs)):
-        adata = io.read_section(args.path)
+        adata = io.read_section(args.path, backed="auto")
         check_outputs({"--out": args.out}, list_images(adata))
         for option, column in (("--truth", args.truth), ("--sections", args.sections)):
             take_column(adata, option, column)

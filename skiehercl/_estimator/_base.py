@@ -6,6 +6,7 @@ import copy
 import warnings
 from typing import TYPE_CHECKING
 
+import numpy as np
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -13,18 +14,24 @@ from sklearn.base import (
     TransformerMixin,
     clone,
 )
+from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted
 
 from .._domains._consensus import renumber
 from .._domains._n_clusters import list_candidates
 from .._features._options import SpotFeatures
 from .._features._tiling import fetch
-from .._features._transfer import LabelTransfer, learn_transfer, warn_of_transfer
+from .._features._transfer import (
+    LabelTransfer,
+    find_missing,
+    learn_transfer,
+    warn_of_transfer,
+)
 from .._spots._checks import warn_of_empty
 from .._spots._conversion import check_placed
 from .._spots._gather import gather_spots, split_second
 from .._spots._layout import SpotLayout
-from .._spots._rows import KnownSpots, find_missing, make_keys
+from .._spots._rows import KnownSpots, RowBlocks, make_keys
 from .._utils._display import DocumentedEstimator
 from .._utils._settings import standard_settings
 from .._utils._validation import fit_context
@@ -40,6 +47,8 @@ if TYPE_CHECKING:
     from .._typing import ArrayLike, FloatArray, IntArray, Labels, SpotsLike
 
 __all__ = ["LaidOutClusterer", "SpatialClusterer"]
+
+_TRANSFERRED = 16_384  # spots that are described at once by their expression alone
 
 
 class LaidOutClusterer(
@@ -321,21 +330,24 @@ class SpatialClusterer(DomainClusterer, LaidOutClusterer):
                 f"image_features has {spots.image.shape[1]} columns but fit had "
                 f"{len(image.mean_)}: compute them with the same transformer"
             )
-        self._warn_of_empty(spots)
+        self._warn_of_empty(spots.genes)
         return spots, None
 
-    def _warn_of_empty(self, spots):
+    def _warn_of_empty(self, genes):
         if self.input_ != "features":
-            warn_of_empty(spots.genes, axes=((1, "spots"),))
+            warn_of_empty(genes, axes=((1, "spots"),))
 
     def _lookup_known(self, spots, missing, values, describe):
         """Return the fitted values (n, k) of training spots, and of others by expression alone."""
 
         def describe_others(new):
             warn_of_transfer(missing, new)
-            others = spots.take(new)
-            self._warn_of_empty(others)
-            return describe(self._transfer, self._fitted_features.describe_own(others))
+            rows, parts = np.flatnonzero(new), []
+            self._warn_of_empty(RowBlocks(spots.genes).take_rows(rows))
+            for some in gen_batches(len(rows), _TRANSFERRED):
+                own = self._fitted_features.describe_own(spots.take(rows[some]))
+                parts.append(describe(self._transfer, own))
+            return np.concatenate(parts)
 
         known = KnownSpots(getattr(self, "_spot_keys", None), self.labels_)
         with standard_settings():

@@ -7,6 +7,7 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import LinearOperator, norm, svds
 from sklearn.decomposition import PCA
 
+from .._spots._rows import load
 from .._storage._fields import instance, one_of, or_none, positive, require
 from .._storage._registry import stored
 from ..preprocessing._counts import to_dense
@@ -103,6 +104,7 @@ class ReadyFeatures:
     def _prepare(self, features):
         # Few columns are dense at no cost; many stay sparse where components are made of them.
         few = self.n_components is None or min(features.shape) <= 2 * self.n_components
+        features = load(features)  # few enough, or a tile
         # float64: rounding must not depend on the order of the spots.
         rows = (to_dense(features) if few else features).astype(np.float64)
         return _scale_to_unit(rows) if self.is_unit_ else rows

@@ -3,12 +3,11 @@
 import numpy as np
 from sklearn.utils.extmath import randomized_svd, softmax
 
-from .._spots._rows import find_missing
 from .._storage._fields import array
 from .._storage._registry import stored
 from .._utils._warnings import warn_user
 
-__all__ = ["LabelTransfer", "learn_transfer", "warn_of_transfer"]
+__all__ = ["LabelTransfer", "find_missing", "learn_transfer", "warn_of_transfer"]
 
 # Maximum number of spots to learn from.
 _MOST_ROWS = 10_000
@@ -81,6 +80,20 @@ class LabelTransfer:
 
     def _score(self, rows):
         return (rows - self.center_) @ self.weights_ + self.bias_
+
+
+def find_missing(spots, features):
+    """Return the block of the fit that Spots don't have: coords, graph, image_features or None."""
+    if features.with_coords_ and spots.coords is None:
+        return "coords"
+    if (
+        features.graphs_
+        and not features.with_coords_
+        and not any(graph is not None for graph in spots.graphs or [])
+    ):
+        return "graph"
+    used = features.image_ is not None and features.image_.prior_ > 0
+    return "image_features" if used and spots.image is None else None
 
 
 def learn_transfer(features, spots, own, labels, embedding):

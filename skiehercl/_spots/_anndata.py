@@ -1,5 +1,6 @@
 """AnnData -> arrays: parts by key, genes by name, rows by label. anndata itself isn't imported."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ from ._rows import RowBlocks, is_large, load
 __all__ = [
     "Parts",
     "align_rows",
+    "digest_names",
+    "digest_places",
     "find_kept_genes",
     "find_labels",
     "find_log_base",
@@ -23,6 +26,10 @@ __all__ = [
     "take_coords",
     "unpack_anndata",
 ]
+
+
+# Parts that have a column for each of an AnnData's genes.
+_BY_GENE = ("adata.X", "adata.layers")
 
 
 def is_anndata(X):
@@ -58,11 +65,23 @@ def load_part(adata, find, name, by_blocks=False):
         whole = find(origin)  # of which a view cuts its part by compiled code
         if sp.issparse(whole):
             check_sparse(whole, name)
+    if origin is not None and by_blocks and is_large(whole := find(origin)):
+        return _view_blocks(adata, whole, name)
     part = find(adata)
     if by_blocks and is_large(part):
         return RowBlocks(part)
     part = load(part)
     return part if part is None else check_block(part, name)
+
+
+def _view_blocks(adata, whole, name):
+    """Return a view's rows and genes of a part that isn't in memory, where anndata would load them.
+
+    ``whole`` is that part of the AnnData viewed.
+    """
+    rows, columns = adata._oidx, adata._vidx
+    blocks = RowBlocks(whole).take_rows(rows)
+    return blocks.take_columns(columns) if name.startswith(_BY_GENE) else blocks
 
 
 def unpack_anndata(adata, layout, *, by_blocks=False):
@@ -238,6 +257,18 @@ def _take_columns(X, columns):
         empty = np.zeros((X.shape[0], 1), dtype=X.dtype)
         X = sp.hstack([X, empty], "csr") if sp.issparse(X) else np.hstack([X, empty])
     return X[:, columns]
+
+
+def digest_names(names):
+    """Return a digest of the names of spots, by which an AnnData is recognised."""
+    return hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest()
+
+
+def digest_places(coords):
+    """Return a digest of the coordinates (n, 2 or 3) of spots, or None if there are none."""
+    if coords is None:
+        return None
+    return hashlib.sha256(np.asarray(coords, dtype=np.float32).tobytes()).hexdigest()
 
 
 def find_labels(X):

@@ -15,6 +15,8 @@ __all__ = [
     "check_sections",
     "encode_labels",
     "find_first",
+    "is_constant",
+    "warn_of_duplicates",
     "warn_of_empty",
     "warn_of_zeros",
 ]
@@ -132,6 +134,31 @@ def warn_of_zeros(totals, name, *, columns=None):
             f"{'row' if name == 'spots' else 'column'} {first}: they are kept, but hold no "
             "information; better filter them out beforehand"
         )
+
+
+def warn_of_duplicates(coords, sections):
+    """Warn of spots that lie where another one of their section lies."""
+    keys = [*coords.T] if sections is None else [*coords.T, sections]
+    order = np.lexsort(keys)
+    same = np.logical_and.reduce([key[order][1:] == key[order][:-1] for key in keys])
+    if same.any():
+        warn_user(
+            f"{int(same.sum())} of {len(coords)} spots lie exactly where another spot of their "
+            "section lies, and count as its neighbours: if these are several sections, name each "
+            "spot's (sections)"
+        )
+
+
+def is_constant(X):
+    """Whether all rows of X are alike."""
+    X = RowBlocks(X)
+    first = X[:1].max(axis=0)
+    # Two spots nearly always suffice, without a pass over X.
+    for rows in (np.arange(min(2, len(X))), None):
+        for *_, block in X.blocks(rows):
+            if any((edge != first).sum() for edge in (block.max(axis=0), block.min(axis=0))):
+                return False
+    return True
 
 
 def encode_labels(labels, name, ignore=()):

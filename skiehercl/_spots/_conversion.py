@@ -10,7 +10,7 @@ from .._utils._warnings import warn_user
 from ._anndata import load_part
 from ._checks import are_whole, check_counts, check_sections, warn_of_empty
 from ._kind import RESTORED, infer_depth, infer_input, infer_stage, restore_counts
-from ._rows import RowBlocks, load
+from ._rows import RowBlocks
 
 __all__ = [
     "STAGES",
@@ -82,8 +82,7 @@ def convert_spots(spots, estimator, base, *, reset):
     found = convert_counts(
         spots.genes, asked, spots.sections, spots.section_names, base, fitted, depth
     )
-    # Ready features have few columns.
-    spots.genes = load(found.genes) if found.kind == "features" else found.genes
+    spots.genes = found.genes
     if reset:
         estimator.input_, estimator._stage, estimator._depth = found.kind, found.stage, found.depth
 
@@ -159,6 +158,9 @@ def convert_abundances(X, preprocessor, sections, base, *, reset):
         preprocessor._stage, preprocessor._depth = found.stage, found.depth
     if found.genes is X:
         return X
+    if isinstance(X, RowBlocks):
+        is_sparse = sp.issparse(X[:1])
+        return found.genes.apply(lambda block, _: block if is_sparse else block.toarray())
     counts = found.genes if sp.issparse(X) else found.genes.toarray()
     return counts.astype(X.dtype, copy=False)
 
@@ -237,7 +239,7 @@ def check_placed(genes, kind, placed):
         scikit-learn's checks leave no other choice: they ask whoever takes those, and has
         ``predict_proba``, for the probabilities of a classifier.
     """
-    if kind == "features" and sp.issparse(genes) and not placed:
+    if kind == "features" and not placed and sp.issparse(genes[:1]):
         raise TypeError(
             "X is a sparse matrix of ready features without coordinates: pass coords= (or an "
             "AnnData, or name their columns), or X.toarray() to do without neighbours"
@@ -298,14 +300,12 @@ def warn_of_better_source(adata, layout, genes, kind):
 
 def _is_scaled(genes):
     """Whether the columns have mean 0 or, but for clipping, variance 1, and aren't components."""
-    if sp.issparse(genes):
-        mean = np.asarray(genes.mean(axis=0)).ravel()
-        squares = np.asarray(genes.multiply(genes).mean(axis=0)).ravel()
-        spread = np.sqrt(np.maximum(squares - mean**2, 0))
-    else:
-        mean = genes.mean(axis=0, dtype=np.float64)
-        spread = genes.std(axis=0, dtype=np.float64)
-    mean, spread = mean[spread > 0], spread[spread > 0]
+    genes = RowBlocks(genes)
+    squares = genes.apply(lambda block, _: abs(block).power(2) if sp.issparse(block) else block**2)
+    mean, squares = (one.totals()[1] / len(genes) for one in (genes, squares))
+    variance = squares - mean**2
+    varies = variance > 1e-12 * squares  # what is left of a constant column is rounding noise
+    mean, spread = mean[varies], np.sqrt(variance[varies])
     if not len(spread):
         return False
     if np.mean(np.abs(spread - 1) < 0.3) > 0.9:

@@ -7,6 +7,8 @@ from sklearn.utils.validation import check_array, validate_data
 from .._utils._warnings import warn_user
 from ._anndata import (
     align_rows,
+    digest_names,
+    digest_places,
     find_kept_genes,
     find_labels,
     find_log_base,
@@ -17,14 +19,20 @@ from ._anndata import (
     unpack_anndata,
 )
 from ._arrays import check_block, check_present, refuse_container, validate_numbers
-from ._checks import check_all_finite, check_sections, find_first
+from ._checks import (
+    check_all_finite,
+    check_sections,
+    find_first,
+    is_constant,
+    warn_of_duplicates,
+)
 from ._conversion import convert_spots, get_input, warn_of_better_source
 from ._graphs import check_graphs, gather_adjacencies, refuse_graph, refuse_sliced_graph
 from ._layout import IMAGE_KEY, PARAMETERS, SpotLayout, find_blocks, take_block
-from ._rows import RowBlocks, Spots, digest_names, digest_places
+from ._rows import RowBlocks, Spots, is_large
 from ._sections import find_places, warn_of_space
 
-__all__ = ["check_spots", "gather_counts", "gather_spots", "split_second"]
+__all__ = ["check_rows", "check_spots", "gather_counts", "gather_spots", "lay_out", "split_second"]
 
 # Squares of larger values, and their sums over the spots, overflow in single precision.
 _LARGEST_VALUE = 1e15
@@ -55,7 +63,7 @@ def gather_spots(estimator, layout, X, coords, image_features, sections, *, rese
         kind than in ``fit``.
     """
     given = {"coords": coords, "image_features": image_features, "sections": sections}
-    X = X if is_anndata(X) else check_block(X, "X")
+    X = X if is_anndata(X) else _open(X)
     for name, block in given.items():
         refuse_container(block, name)
     labels, columns = find_labels(X), getattr(X, "columns", ())
@@ -99,6 +107,11 @@ def gather_spots(estimator, layout, X, coords, image_features, sections, *, rese
     if reset and "coords" not in selections:
         _warn_of_places(spots, layout, find_places(columns))
     return spots
+
+
+def _open(X):
+    """Return X as checked by `check_block`, or as RowBlocks if it isn't in memory and large."""
+    return RowBlocks(X) if is_large(X) else check_block(X, "X")
 
 
 def _warn_of_places(spots, layout, found):
@@ -193,16 +206,7 @@ def check_spots(estimator, X, coords, image_features, sections, *, reset, packed
         coords = check_block(coords, "coords")
     if image_features is not None:
         image_features = check_block(image_features, "image_features")
-    by_blocks = isinstance(X, RowBlocks)  # the first rows have the names and dtypes
-    checked = validate_numbers(
-        X[:2] if by_blocks else X,
-        estimator,
-        reset=None if packed else reset,
-        accept_sparse="csr",
-        dtype=[np.float64, np.float32],
-        ensure_min_samples=2 if reset else 1,
-    )
-    X = X if by_blocks else checked
+    X = check_rows(X, estimator, reset=reset, packed=packed, dtype=[np.float64, np.float32])
     if reset:
         refuse_graph(X)
     _check_values(X, "X")
@@ -225,28 +229,41 @@ def check_spots(estimator, X, coords, image_features, sections, *, reset, packed
         names = [str(name) for name in found]
     if reset:
         if coords is not None:
-            _warn_of_duplicates(coords, sections)
-        if _is_constant(X):
+            warn_of_duplicates(coords, sections)
+        if is_constant(X):
             warn_user(
                 "all spots are alike in X, so no domains can be found: check that it holds the "
                 "expression"
             )
     # One layout: rounding and the keys of a cache depend on it.
-    if by_blocks:
-        X = X.apply(lambda block, _: _lay_out(block), dtype=np.float32)
+    if isinstance(X, RowBlocks):
+        X = X.apply(lambda block, _: lay_out(block), dtype=np.float32)
     else:
-        X = _lay_out(X)
+        X = lay_out(X)
     return Spots(X, coords, image_features, sections, names)
 
 
-def _lay_out(X):
-    """Return X in float32, a CSR matrix with sorted entries, each of them once."""
+def check_rows(X, estimator, *, reset, dtype, packed=False):
+    """Return X as `validate_numbers` checks it; of RowBlocks that sees the first rows."""
+    checked = validate_numbers(
+        X[:2] if isinstance(X, RowBlocks) else X,
+        estimator,
+        reset=None if packed else reset,
+        accept_sparse="csr",
+        dtype=dtype,
+        ensure_min_samples=2 if reset else 1,
+    )
+    return X if isinstance(X, RowBlocks) else checked
+
+
+def lay_out(X, dtype=np.float32):
+    """Return X in a dtype, a CSR matrix with sorted entries, each of them once."""
     if not sp.issparse(X):
-        return np.ascontiguousarray(X, np.float32)
+        return np.ascontiguousarray(X, dtype)
     if not X.has_canonical_format:
         X = X.copy()
         X.sum_duplicates()
-    return X.astype(np.float32, copy=False)
+    return X.astype(dtype, copy=False)
 
 
 def _check_rows(block, name, n_spots, dtype):
@@ -289,29 +306,6 @@ def _check_values(X, name):
         )
 
 
-def _warn_of_duplicates(coords, sections):
-    keys = [*coords.T] if sections is None else [*coords.T, sections]
-    order = np.lexsort(keys)
-    same = np.logical_and.reduce([key[order][1:] == key[order][:-1] for key in keys])
-    if same.any():
-        warn_user(
-            f"{int(same.sum())} of {len(coords)} spots lie exactly where another spot of their "
-            "section lies, and count as its neighbours: if these are several sections, name each "
-            "spot's (sections)"
-        )
-
-
-def _is_constant(X):
-    X = RowBlocks(X)
-    first = X[:1].max(axis=0)
-    # Two spots nearly always suffice, without a pass over X.
-    for rows in (np.arange(min(2, len(X))), None):
-        for *_, block in X.blocks(rows):
-            if any((edge != first).sum() for edge in (block.max(axis=0), block.min(axis=0))):
-                return False
-    return True
-
-
 def gather_counts(preprocessor, X, coords, sections, *, reset):
     """Return X, coordinates, sections and the logarithm's base for the ExpressionPreprocessor.
 
@@ -327,11 +321,11 @@ def gather_counts(preprocessor, X, coords, sections, *, reset):
     searches = pool is not None and not sp.issparse(pool) and pool != 0
     if adata is not None:
         layout = SpotLayout(layer=preprocessor.layer, coords_key=None, image_key=None)
-        X, names, *_ = unpack_anndata(adata, layout)
+        X, names, *_ = unpack_anndata(adata, layout, by_blocks=True)
         if coords is None and searches:
             coords = take_coords(adata, f"pool={pool!r}")
     else:
-        X = check_block(X, "X")
+        X = _open(X)
     cure = "pass sections=adata.obs[{column!r}]"
     warn_of_space(coords if searches else None, sections, cure, adata)
     if reset:

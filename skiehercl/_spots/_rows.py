@@ -1,21 +1,18 @@
 """Spots, and the rows of X: read in blocks, and recognised by keys."""
 
-import hashlib
 from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
 from scipy.spatial import cKDTree
 
+from .._storage._spool import Spooled, spool_columns
 from ._arrays import check_block
 
 __all__ = [
     "KnownSpots",
     "RowBlocks",
     "Spots",
-    "digest_names",
-    "digest_places",
-    "find_missing",
     "is_large",
     "load",
     "make_keys",
@@ -35,6 +32,8 @@ _EXACT = 1e-12
 _BLOCK_ENTRIES = 2**24
 # Entries of a block that is converted to double precision.
 _KEY_ENTRIES = 2**22
+# Times as many may they be where a file's chunks have so many rows.
+_MOST_CHUNKED = 4
 # Rows of a file that are read along rather than left out by another call.
 _GAP = 64
 
@@ -45,10 +44,10 @@ _MOST_LOADED = 2**28
 
 def is_large(X):
     """Whether X (n, d) is not in memory and too large to load."""
-    in_memory = X is None or isinstance(X, np.ndarray) or sp.issparse(X)
-    # Of a matrix that is stored by columns no rows can be read alone.
-    by_rows = getattr(X, "format", "csr") == "csr" and not hasattr(X, "columns")
-    return not in_memory and by_rows and X.shape[0] * X.shape[1] >= _MOST_LOADED
+    if isinstance(X, np.ndarray) or sp.issparse(X) or hasattr(X, "columns"):
+        return False
+    shape = getattr(X, "shape", ())
+    return hasattr(X, "dtype") and len(shape) == 2 and shape[0] * shape[1] >= _MOST_LOADED
 
 
 def load(X):
@@ -67,7 +66,8 @@ class RowBlocks:
     Parameters
     ----------
     X : ndarray, sparse matrix, RowBlocks, or what has a shape and is cut by slices of rows
-        An array in a file (h5py, Zarr, a backed AnnData) or of Dask is never read as a whole.
+        An array in a file (h5py, Zarr, a backed AnnData) or of Dask is never read as a whole; a
+        sparse one that is stored by columns is copied to a temporary file by rows.
     """
 
     def __init__(self, X):
@@ -75,9 +75,12 @@ class RowBlocks:
             self.__dict__.update(vars(X))
             return
         X = X if hasattr(X, "dtype") else np.asarray(X)
+        self.in_memory = isinstance(X, np.ndarray) or sp.issparse(X)
+        if not self.in_memory and getattr(X, "format", "csr") == "csc":
+            X = spool_columns(X)
         self._X, self._steps = X, ()
         self.shape, self.dtype = tuple(X.shape), X.dtype
-        self.in_memory = isinstance(X, np.ndarray) or sp.issparse(X)
+        self.is_spooled = isinstance(X, Spooled)
 
     def __len__(self):
         return self.shape[0]
@@ -90,10 +93,14 @@ class RowBlocks:
         changed.shape = self.shape[0], n_columns or self.shape[1]
         return changed
 
-    def take_columns(self, mask):
-        """Return the columns in a mask (d,) of bool, as RowBlocks."""
-        columns = np.flatnonzero(mask)
+    def take_columns(self, columns):
+        """Return columns, by a mask or positions, as RowBlocks."""
+        columns = np.arange(self.shape[1])[columns]
         return self.apply(lambda block, _: block[:, columns], n_columns=len(columns))
+
+    def take_rows(self, rows):
+        """Return rows, by a slice, a mask or positions, as RowBlocks."""
+        return RowBlocks(_TakenRows(self, np.arange(len(self))[rows]))
 
     def blocks(self, rows=None, *, entries=_BLOCK_ENTRIES, dense=True):
         """Yield (start, stop, block) for all rows, or for those at sorted positions (m,).
@@ -127,7 +134,8 @@ class RowBlocks:
 
     def __getitem__(self, rows):
         """Return some rows, by a slice, a mask or positions, as an array or CSR matrix."""
-        block = self._X[rows] if self.in_memory else self._read(rows)
+        by_positions = self.in_memory or isinstance(self._X, Spooled | _TakenRows)
+        block = self._X[rows] if by_positions else self._read(rows)
         if self._steps:
             positions = np.arange(self.shape[0])[rows]
             for function in self._steps:
@@ -135,14 +143,14 @@ class RowBlocks:
         return block
 
     def _count_rows(self, entries, dense):
-        """Return the rows of a block: whole chunks of what is stored in chunks."""
+        """Return the rows of a block: whole chunks of what is stored in such, if they are small."""
         width = max(1, self._X.shape[1])
         if not dense and sp.issparse(self._X):
             width = max(1, self._X.nnz // max(1, self.shape[0]))
         step, chunk = max(1, entries // width), 1
         if not self.in_memory and getattr(self._X, "chunks", None):
             chunk = int(np.max(self._X.chunks[0]))
-        return max(chunk, step // chunk * chunk)
+        return max(min(chunk, _MOST_CHUNKED * step), step // chunk * chunk)
 
     def _read(self, rows):
         if isinstance(rows, slice):
@@ -162,6 +170,17 @@ class RowBlocks:
     def __getstate__(self):
         # Caches are keyed on this: on the rows, wherever they are.
         return {"shape": self.shape, "dtype": self.dtype, "keys": make_keys(self)}
+
+
+class _TakenRows:
+    """Some rows of RowBlocks, as what RowBlocks are made of."""
+
+    def __init__(self, X, rows):
+        self._X, self._rows = X, rows
+        self.shape, self.dtype = (len(rows), X.shape[1]), X.dtype
+
+    def __getitem__(self, rows):
+        return self._X[self._rows[rows]]
 
 
 @dataclass
@@ -206,13 +225,13 @@ class Spots:
         return self.genes.shape[0]
 
     def take(self, rows):
-        """Return the genes and sections of some of the spots, by their positions."""
+        """Return the genes and sections of some of the spots, by their positions, in memory."""
         sections = None if self.sections is None else self.sections[rows]
         kept = {"section_names": self.section_names, "section_size": self.section_size}
         return Spots(self.genes[rows], None, None, sections, **kept)
 
     def cut(self, rows):
-        """Return some of the spots with all blocks but the adjacencies."""
+        """Return some of the spots with all blocks but the adjacencies, in memory."""
         coords, image = (None if a is None else a[rows] for a in (self.coords, self.image))
         return replace(self.take(rows), coords=coords, image=image)
 
@@ -228,18 +247,6 @@ def _strip_notes(X):
     if not sp.issparse(X):
         return X
     return type(X)((X.data, X.indices, X.indptr), shape=X.shape)
-
-
-def digest_names(names):
-    """Return a digest of the names of spots, by which an AnnData is recognised."""
-    return hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest()
-
-
-def digest_places(coords):
-    """Return a digest of the coordinates (n, 2 or 3) of spots, or None if there are none."""
-    if coords is None:
-        return None
-    return hashlib.sha256(np.asarray(coords, dtype=np.float32).tobytes()).hexdigest()
 
 
 def make_keys(X):
@@ -260,20 +267,6 @@ def match_keys(keys, others):
     apart = np.linalg.norm(keys * other - others * length, axis=1)
     empty = (length == 0) == (other == 0)
     return bool(empty.all() and (apart <= _ALIKE * (length * other)[:, 0]).all())
-
-
-def find_missing(spots, features):
-    """Return the block of the fit that Spots don't have: coords, graph, image_features or None."""
-    if features.with_coords_ and spots.coords is None:
-        return "coords"
-    if (
-        features.graphs_
-        and not features.with_coords_
-        and not any(graph is not None for graph in spots.graphs or [])
-    ):
-        return "graph"
-    used = features.image_ is not None and features.image_.prior_ > 0
-    return "image_features" if used and spots.image is None else None
 
 
 class KnownSpots:

@@ -14,7 +14,8 @@ from scipy.sparse import csr_matrix
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from .._spots._rows import digest_names, digest_places, make_keys, match_keys
+from .._spots._anndata import digest_names, digest_places
+from .._spots._rows import make_keys, match_keys
 from .._utils._version import __version__
 from ..plotting._colours import name_colours, sort_labels
 from ._h5ad import check_key

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy import sparse
@@ -36,7 +36,10 @@ _SECTION_KEY, _UNIT = ("metadata", "section_key"), ("scalefactors", "microns_per
 
 
 def read_section(
-    path: PathLike, *, spatial_key: str | None = "spatial", backed: bool = False
+    path: PathLike,
+    *,
+    spatial_key: str | None = "spatial",
+    backed: bool | Literal["auto"] = False,
 ) -> AnnData:
     """Read a section: ``.h5ad``, ``.zarr`` of AnnData or SpatialData, or a platform's folder.
 
@@ -50,9 +53,10 @@ def read_section(
         An AnnData's ``.zarr`` may be packed as a zip file.
     spatial_key : str or None, default="spatial"
         Entry of ``obsm`` that must hold the coordinates; None: none needed.
-    backed : bool, default=False
-        Whether X and the layers of an .h5ad or an AnnData's .zarr folder stay there: they are read
-        by rows when they are asked for.
+    backed : bool or "auto", default=False
+        Whether X, raw and the layers of an .h5ad or an AnnData's .zarr folder stay there: they are
+        read by rows when they are asked for. "auto": where one would take more than 1 GB as a
+        dense array.
 
     Returns
     -------
@@ -224,7 +228,7 @@ def describe_section(path: PathLike) -> tuple[dict[str, Any], AnnData]:
         library: "library", "shape" or "file", "pixels_per_unit", "pixels_across_spot" and
         "micrometres_per_pixel", or "problem").
     adata : AnnData
-        The section itself.
+        The section itself; X, raw and layers stay in their file if they are large.
 
     Raises
     ------
@@ -243,9 +247,10 @@ def describe_section(path: PathLike) -> tuple[dict[str, Any], AnnData]:
     >>> description["format"], description["n_spots"], description["n_genes"]
     ('AnnData, .h5ad', 200, 60)
     """
-    adata = read_section(path, spatial_key=None)
+    adata = read_section(path, spatial_key=None, backed="auto")
     X, coords = adata.X, adata.obsm.get("spatial")
-    stored = sparse.issparse(X) and X.nnz / max(1, X.shape[0] * X.shape[1])
+    n_stored = X.group["data"].shape[0] if hasattr(X, "group") else getattr(X, "nnz", 0)
+    stored = n_stored / max(1, adata.n_obs * adata.n_vars)
     entries = adata.uns.get("spatial")
     libraries = list(entries) if isinstance(entries, Mapping) else []
     keys, units = ({_look_up(entries[k], *p) for k in libraries} for p in (_SECTION_KEY, _UNIT))

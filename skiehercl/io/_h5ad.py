@@ -6,6 +6,7 @@ afterwards. It does so in a thread of its own, as signals raise in the main thre
 """
 
 import io
+import os
 import shutil
 import threading
 import uuid
@@ -16,7 +17,9 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-__all__ = ["check_h5ad", "check_key", "measure_h5ad", "write_h5ad"]
+from .._spots._rows import RowBlocks, is_large
+
+__all__ = ["check_h5ad", "check_key", "measure_h5ad", "read_anndata", "write_h5ad"]
 
 _PARTS = ("obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns")
 _NO_ARRAYS = (pd.Series, pd.Index, np.matrix)  # which anndata can't write, whatever they hold
@@ -39,22 +42,47 @@ def write_h5ad(adata, path):
             stopped.set()
 
 
-def open_zarr(path):
-    """Return the AnnData of a .zarr folder whose X and layers stay there."""
-    import anndata
-    import zarr
+def read_anndata(path, read, backed):
+    """Return the AnnData of an .h5ad file or a .zarr folder, by ``read(path)`` into memory.
 
-    root = zarr.open_group(path, mode="r")
-    backed = ("X", "layers")
-    parts = {key: anndata.io.read_elem(root[key]) for key in root if key not in (*backed, "raw")}
+    ``backed``: its matrices of genes stay there instead; "auto": if one is too large to load.
+    """
+    from anndata import AnnData
+    from anndata.io import read_elem
+
+    if not backed:
+        return read(path)
+    root = _open(path)
+    if "encoding-type" not in root.attrs:  # of an old version
+        return read(path) if backed == "auto" else read(path, backed="r")
+    X = _open_matrix(root["X"]) if "X" in root else None
     layers = {key: _open_matrix(root["layers"][key]) for key in root.get("layers", ())}
-    return anndata.AnnData(_open_matrix(root["X"]) if "X" in root else None, layers=layers, **parts)
+    raw = None
+    if "raw" in root:
+        parts = (key for key in ("var", "varm") if key in root["raw"])
+        raw = {key: read_elem(root["raw"][key]) for key in parts}
+        raw["X"] = _open_matrix(root["raw/X"])
+    held = [X, *layers.values(), *([] if raw is None else [raw["X"]])]
+    if backed == "auto" and not any(map(is_large, held)):
+        return read(path)
+    parts = {key: read_elem(root[key]) for key in root if key not in ("X", "layers", "raw")}
+    return AnnData(X, layers=layers, raw=raw, **parts)
+
+
+def _open(path):
+    if os.path.isdir(path):
+        import zarr
+
+        return zarr.open_group(path, mode="r")
+    import h5py
+
+    return h5py.File(path, "r")
 
 
 def _open_matrix(element):
-    import anndata
+    from anndata.io import sparse_dataset
 
-    return anndata.io.sparse_dataset(element) if hasattr(element, "keys") else element
+    return sparse_dataset(element) if hasattr(element, "keys") else element
 
 
 def check_h5ad(adata):
@@ -91,12 +119,15 @@ def _measure(value):
         return value.data.nbytes + value.indices.nbytes + value.indptr.nbytes
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return value.nbytes
+    if _is_elsewhere(value) and not hasattr(value, "compute"):
+        group = getattr(value, "group", None)
+        parts = [value] if group is None else [group["data"], group["indices"], group["indptr"]]
+        return sum(int(np.prod(part.shape)) * part.dtype.itemsize for part in parts)
     return 0
 
 
 def _write(adata, path, stopped):
     import h5py
-    from anndata.io import write_elem
 
     adata.strings_to_categoricals()
     with open(path, "rb+", buffering=0) as raw, h5py.File(file := _PatientFile(raw), "w") as store:
@@ -105,11 +136,50 @@ def _write(adata, path, stopped):
         for key, value in _list_parts(adata):
             if stopped.is_set() or file.error is not None:
                 break
-            write_elem(store, key, value)
+            _write_part(store, key, value)
             if key == "raw":
                 store["raw"].attrs.update({"encoding-type": "raw", "encoding-version": "0.1.0"})
     if file.error is not None:
         raise file.error
+
+
+def _write_part(store, key, value):
+    """Write a part, the matrices in it that aren't in memory by blocks."""
+    from anndata.io import write_elem
+
+    if _is_elsewhere(value):
+        return _write_blocks(store, key, RowBlocks(value))
+    blocks = {}
+    if isinstance(value, Mapping):
+        blocks = {name: entry for name, entry in value.items() if _is_elsewhere(entry)}
+        value = {name: entry for name, entry in value.items() if name not in blocks}
+    write_elem(store, key, value)
+    for name, entry in blocks.items():
+        _write_blocks(store[key], name, RowBlocks(entry))
+
+
+def _is_elsewhere(value):
+    """Whether a value is a matrix of numbers in a file, or of Dask."""
+    if isinstance(value, np.ndarray | pd.DataFrame) or sparse.issparse(value):
+        return False
+    return len(getattr(value, "shape", ())) == 2 and _holds_numbers(value)
+
+
+def _write_blocks(store, key, X):
+    from anndata.io import sparse_dataset, write_elem
+
+    first = X[:0]
+    if sparse.issparse(first):
+        first.indptr = first.indptr.astype(np.int64)  # of any number of entries
+        write_elem(store, key, first)
+        written = sparse_dataset(store[key])
+        for *_, block in X.blocks():
+            written.append(block)
+        return
+    written = store.create_dataset(key, X.shape, X.dtype)
+    written.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    for start, stop, block in X.blocks():
+        written[start:stop] = block
 
 
 def _list_parts(adata):

@@ -15,7 +15,7 @@ from .._spots._arrays import check_sparse
 from .._storage._untrusted import check_store
 from .._utils._warnings import warn_user
 from ..image._region_image import is_zarr
-from ._h5ad import open_zarr
+from ._h5ad import read_anndata
 from ._hdf5 import check_hdf5
 
 __all__ = ["is_store", "read_h5ad", "read_zarr"]
@@ -57,7 +57,7 @@ def read_h5ad(name, backed=False):
             )
         _check_encoding(file, name)
 
-    read = partial(anndata.read_h5ad, backed="r" if backed else None)
+    read = partial(read_anndata, read=anndata.read_h5ad, backed=backed)
     return _read(name, lambda: h5py.File(name, "r"), check, read, name)
 
 
@@ -99,7 +99,7 @@ def read_zarr(name, read_spatialdata, backed=False):
 
     def read(path):
         if os.path.isdir(path):
-            return open_zarr(path) if backed else anndata.read_zarr(path)
+            return read_anndata(path, anndata.read_zarr, backed)
         with contextlib.closing(zarr.storage.ZipStore(path, mode="r")) as store:
             return anndata.read_zarr(store)
 

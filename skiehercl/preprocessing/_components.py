@@ -33,12 +33,15 @@ def sample_features(X, graph, factors, coords, sections, transformation):
     there are thousands of genes. Counts X (n, d) are pooled over a graph (n, n) or None, then
     multiplied by the spots' factors (n,).
     """
-    if X.shape[1] > _MOST_DENSE_GENES:
+    is_wide = X.shape[1] > _MOST_DENSE_GENES
+    if is_wide and not isinstance(X, RowBlocks):
         return normalise_rows(X, graph, factors, transformation)
     tiles = cut_tiles(X, coords, sections)
     order = np.random.RandomState(0).permutation(len(tiles))
     n_tiles = 1 + np.searchsorted(np.cumsum([len(tiles[i]) for i in order]), _LEARNED_SPOTS)
     tiles = [tiles[i] for i in np.sort(order[:n_tiles])]
+    if is_wide:
+        return normalise_rows(X, graph, factors, transformation, np.sort(np.concatenate(tiles)))
     ends = np.cumsum([len(rows) for rows in tiles])
     features = np.empty((ends[-1], X.shape[1]), X.dtype)
 

@@ -14,7 +14,7 @@ from sklearn.utils.sparsefuncs import incr_mean_variance_axis
 
 from .._spots._arrays import check_block
 from .._spots._checks import are_whole
-from .._spots._rows import RowBlocks, load
+from .._spots._rows import RowBlocks
 from ..graph._means import neighbor_sum
 
 if TYPE_CHECKING:
@@ -172,10 +172,9 @@ def stabilise(X, transformation):
 
 def normalise_rows(X, graph, factors, transformation, rows=slice(None)):
     """Return rows of counts X pooled, times their factors and transformed, always a new matrix."""
-    X = load(X)
     own = X[rows]
-    X = own if graph is None else add_neighbors(own, graph[rows], X)
-    X = multiply_rows(X, factors[rows], copy=X is own)
+    total = own if graph is None else own + _sum_neighbors(graph[rows].astype(own.dtype), X)
+    X = multiply_rows(total, factors[rows], copy=total is own)
     if sp.issparse(X):
         X.sort_indices()
     return stabilise(X, transformation)

@@ -51,7 +51,11 @@ def select_genes(preprocessor, X, graph, library, coords, sections):
             graph = link_spots(nearest, X.shape[0], coords, sections, purpose)
         tiles = cut_tiles(X, coords, sections) if isinstance(X, RowBlocks) else None
         return choose_spatial_genes(X, graph, n_top, tiles)
-    mean, variance = gene_moments(X, graph, scale_factors(library, p.target_sum_))
+    factors = scale_factors(library, p.target_sum_)
+    if isinstance(X, RowBlocks) and graph is not None:  # neighbours are read together
+        order = np.concatenate(cut_tiles(X, coords, sections))
+        X, graph, factors = X.take_rows(order), graph[order][:, order], factors[order]
+    mean, variance = gene_moments(X, graph, factors)
     return choose_genes(mean, variance, n_top)
 
 

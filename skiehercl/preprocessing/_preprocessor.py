@@ -11,15 +11,14 @@ from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
-from .._spots._arrays import validate_numbers
 from .._spots._checks import check_all_finite, warn_of_zeros
 from .._spots._conversion import convert_abundances
-from .._spots._gather import gather_counts
+from .._spots._gather import check_rows, gather_counts, lay_out
 from .._spots._rows import RowBlocks, make_keys, match_keys
 from .._utils._display import DocumentedEstimator
 from ._counts import keep_columns, normalise_rows, scale_factors
 from ._learning import describe_counts, finish, learn_counts, pool_library
-from ._pooling import build_pool
+from ._pooling import build_pool, cut_tiles
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -280,15 +279,24 @@ class ExpressionPreprocessor(DocumentedEstimator, TransformerMixin, BaseEstimato
             return describe_counts(self, X, [graph], [self.target_sum_], coords, sections)[0]
         factors = scale_factors(pool_library(RowBlocks(X).totals()[0], graph), self.target_sum_)
         X = keep_columns(X, self.highly_variable_)
-        return finish(self, normalise_rows(X, graph, factors, self.transformation))
+        if not isinstance(X, RowBlocks):
+            return finish(self, normalise_rows(X, graph, factors, self.transformation))
+        tiles = cut_tiles(X, coords, sections)
+        parts = [
+            finish(self, normalise_rows(X, graph, factors, self.transformation, rows))
+            for rows in tiles
+        ]
+        joined = sp.vstack(parts, "csr") if sp.issparse(parts[0]) else np.concatenate(parts)
+        return joined[np.argsort(np.concatenate(tiles), kind="stable")]
 
     def _check_counts(self, X, sections, base, reset):
         # Integers become the first dtype: float32 holds counts up to 2^24 exactly.
-        check = {"accept_sparse": "csr", "dtype": [np.float32, np.float64]}
-        X = validate_numbers(X, self, reset=reset, ensure_min_samples=2 if reset else 1, **check)
-        if sp.issparse(X) and not X.has_canonical_format:
-            X = X.copy()
-            X.sum_duplicates()
+        X = check_rows(X, self, reset=reset, dtype=[np.float32, np.float64])
+        dtype = np.float64 if X.dtype == np.float64 else np.float32
+        if isinstance(X, RowBlocks):
+            X = X.apply(lambda block, _: lay_out(block, dtype), dtype=dtype)
+        elif sp.issparse(X):
+            X = lay_out(X, dtype)
         check_all_finite(X, "X")
         return convert_abundances(X, self, sections, base, reset=reset)
 

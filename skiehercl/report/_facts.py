@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from .._spots._rows import RowBlocks
 from .._spots._sections import warn_of_space
 from ..plotting._colours import count_contacts
 
@@ -32,17 +33,21 @@ def measure_borders(coords, codes, n_domains, sections=None):
 
 
 def take_logs(adata, layer, kind):
-    """Return the logarithms of normalised counts (n, genes), or None where X has no genes."""
+    """Return the logarithms of normalised counts (n, genes), RowBlocks, or None without genes."""
     X = adata.X if layer is None else adata.layers[layer]
     if kind == "features" or X is None:
         return None
-    X = sp.csr_matrix(X, dtype=np.float32)
-    if kind == "log1p":
-        return X
-    totals = np.asarray(X.sum(axis=1)).ravel()
-    X = sp.diags(_TARGET / np.maximum(totals, 1)).astype(np.float32) @ X
-    X.data = np.log1p(X.data)
-    return sp.csr_matrix(X)
+
+    def take_log(block, _):
+        block = sp.csr_matrix(block, dtype=np.float32)
+        if kind == "log1p":
+            return block
+        totals = np.asarray(block.sum(axis=1)).ravel()
+        block = sp.diags(_TARGET / np.maximum(totals, 1)).astype(np.float32) @ block
+        block.data = np.log1p(block.data)
+        return sp.csr_matrix(block)
+
+    return RowBlocks(X).apply(take_log, dtype=np.float32)
 
 
 def rank_genes(logs, codes, n_domains):
@@ -50,14 +55,15 @@ def rank_genes(logs, codes, n_domains):
 
     The numbers of ``scanpy.tl.rank_genes_groups(method="t-test")``.
     """
-    known = codes >= 0
-    member = sp.csr_matrix(
-        (np.ones(known.sum()), (codes[known], np.flatnonzero(known))), (n_domains, len(codes))
-    )
-    sizes = np.asarray(member.sum(axis=1))
-    squares, present = logs.copy(), logs.copy()
-    squares.data, present.data = np.square(logs.data), (logs.data > 0).astype(np.float32)
-    sums = [(member @ part).toarray() for part in (logs, squares, present)]
+    sizes = np.bincount(codes[codes >= 0], minlength=n_domains)[:, None]
+    sums = np.zeros((3, n_domains, logs.shape[1]))
+    for start, stop, block in logs.blocks():
+        own, squares, present = codes[start:stop], block.copy(), block.copy()
+        known = np.flatnonzero(own >= 0)
+        member = (np.ones(len(known)), (own[known], known))
+        member = sp.csr_matrix(member, shape=(n_domains, len(own)))
+        squares.data, present.data = np.square(block.data), (block.data > 0).astype(np.float32)
+        sums += [(member @ part).toarray() for part in (block, squares, present)]
     here = _average(sums, sizes)
     rest = _average([part.sum(axis=0) - part for part in sums], sizes.sum() - sizes)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -97,14 +103,15 @@ def digest_data(adata, layer):
     digest = hashlib.sha256("\n".join(map(str, [*adata.obs_names, *adata.var_names])).encode())
     digest.update(np.ascontiguousarray(adata.obsm["spatial"], dtype=np.float64).tobytes())
     if X is not None:
-        X = sp.csr_matrix(X)
-        X.sort_indices()
-        for part in (
-            X.indptr.astype(np.int64),
-            X.indices.astype(np.int32),
-            X.data.astype(np.float32),
-        ):
-            digest.update(np.ascontiguousarray(part).tobytes())
+        X = RowBlocks(X).apply(lambda block, _: sp.csr_matrix(block).sorted_indices())
+        digest.update(np.int64(0).tobytes())
+        end = 0
+        for *_, block in X.blocks():
+            digest.update((block.indptr[1:] + np.int64(end)).tobytes())
+            end += block.nnz
+        for name, dtype in (("indices", np.int32), ("data", np.float32)):
+            for *_, block in X.blocks():
+                digest.update(getattr(block, name).astype(dtype).tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -149,10 +149,9 @@ def _choose_genes(facts):
     tables = [table["index"].tolist() for table in markers.values()]
     for rank in range(max(map(len, tables), default=0)):
         first += [table[rank] for table in tables if rank < len(table)]
-    mean = np.asarray(logs.mean(axis=0)).ravel()
-    squares = logs.copy()
-    squares.data = np.square(squares.data)
-    variance = np.asarray(squares.mean(axis=0)).ravel() - mean**2
+    squares = logs.apply(lambda block, _: block.power(2))
+    mean, square = (one.totals()[1] / max(1, len(logs)) for one in (logs, squares))
+    variance = square - mean**2
     order = dict.fromkeys([*first, *np.argsort(-variance, kind="stable").tolist()])
     # Of genes that share a name the first is kept.
     named = {}

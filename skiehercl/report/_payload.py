@@ -5,12 +5,14 @@ import gzip
 import io
 
 import numpy as np
+import scipy.sparse as sp
 
 from ..image._files import drop_opacity, pixel_ceiling
 from ..plotting._drawing import as_rgb
 
 _MOST_PIXELS = 2000  # of the longer side of an image
 _MOST_GENES = 2000
+_GENE_ENTRIES = 2**26  # of the genes that are read at once, zeros included
 # Bytes for genes: of 4,000 spots a file of less than 5 MB, of 200,000 less than 25.
 _GENE_BYTES, _GENE_BYTES_PER_SPOT = 2.2e6, 60
 
@@ -47,11 +49,9 @@ def encode_codes(codes, n_names):
 
 def pack_genes(logs, order, symbols):
     """Return layers of genes in this order, as many as there is room for."""
-    columns = logs.tocsc()
     budget = _GENE_BYTES + _GENE_BYTES_PER_SPOT * max(0, logs.shape[0] - 4000)
     layers = []
-    for gene in order[:_MOST_GENES]:
-        values = np.asarray(columns[:, [gene]].todense()).ravel()
+    for gene, values in _read_genes(logs, order[:_MOST_GENES]):
         present = values[values > 0]
         # A few spots don't decide over the colours of all others.
         most = float(np.quantile(present, 0.995)) if len(present) else 1.0
@@ -61,6 +61,16 @@ def pack_genes(logs, order, symbols):
             break
         layers.append({"name": symbols[gene], "data": data, "low": 0.0, "high": most})
     return layers
+
+
+def _read_genes(logs, genes):
+    """Yield genes and their values (n,), several of them by each pass over the logarithms."""
+    step = max(1, _GENE_ENTRIES // max(1, len(logs)))
+    for start in range(0, len(genes), step):
+        some = genes[start : start + step]
+        columns = sp.vstack([block for *_, block in logs.take_columns(some).blocks()], "csc")
+        for place, gene in enumerate(some):
+            yield gene, columns[:, [place]].toarray().ravel()
 
 
 def pack_picture(picture, corners, n_sections):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from .._spots._rows import RowBlocks
 from .._utils._atomic import replace_file
 from ..plotting._colours import find_palette, match_panels, pick_colours, sort_labels
 from ..plotting._section import (
@@ -160,7 +161,7 @@ def _gather_facts(adata, key, truth, sections, layer, image, microns, comparison
     logs = _facts.take_logs(adata, layer, kind)
     totals = None
     if kind == "counts":
-        totals = np.asarray(X.sum(axis=1)).ravel()
+        totals = RowBlocks(X).totals()[0]
     truth_labels = take_column(adata, truth, "truth") if isinstance(truth, str) else truth
     colours = pick_colours(names, find_palette(adata, key))
     symbols = _facts.find_symbols(adata)
@@ -191,7 +192,7 @@ def _judge_kind(X):
     """Return what X holds: "counts", "log1p", or "features" where it has no genes."""
     if X is None:
         return "features"
-    values = (X.data if hasattr(X, "indptr") else np.asarray(X).ravel())[:_LOOKED_AT]
+    values = next(RowBlocks(X).values(), np.zeros(0)).ravel()[:_LOOKED_AT]
     if not len(values) or values.dtype.kind not in "iufb" or not (values >= 0).all():
         return "features"
     if (values == np.rint(values)).all() or values.max() > _MOST_LOG:

@@ -10,8 +10,9 @@ from sklearn.metrics import adjusted_rand_score
 
 from skiehercl import IEHERCLClusterer, MixtureHead, SmoothedMixture
 from skiehercl._features import _tiling
-from skiehercl._features._tiling import spool
 from skiehercl._spots._rows import RowBlocks
+from skiehercl._storage import _spool
+from skiehercl._storage._spool import spool_rows
 from skiehercl.datasets import make_tissue
 from skiehercl.graph import SpatialDelaunayGraph, SpatialRadiusGraph
 from skiehercl.graph._tiles import cut_tiles, draw_tiles, surround
@@ -121,12 +122,12 @@ def test_surrounding_of_a_tile():
 
 @pytest.mark.parametrize("is_sparse", [True, False])
 def test_spooled_rows_are_the_rows(is_sparse, monkeypatch):
-    monkeypatch.setattr("skiehercl._features._tiling._BLOCK_ENTRIES", 100)
+    monkeypatch.setattr(_spool, "_BLOCK_ENTRIES", 100)
     rng = np.random.RandomState(0)
     X = rng.poisson(0.5, (57, 20)).astype(np.float32)
     X[5] = 0
     X = sp.csr_matrix(X) if is_sparse else X
-    spooled = spool(RowBlocks(X), rng.permutation(57))
+    spooled = spool_rows(RowBlocks(X), rng.permutation(57))
     dense = X.toarray() if is_sparse else X
     for rows in (slice(3, 9), np.array([50, 2, 5]), np.arange(57) % 2 == 0, slice(0)):
         found = spooled[rows]
@@ -137,7 +138,7 @@ def test_spooled_rows_are_the_rows(is_sparse, monkeypatch):
 
 def test_the_temporary_file_goes(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    spooled = spool(RowBlocks(np.ones((4, 2), np.float32)), np.arange(4))
+    spooled = spool_rows(RowBlocks(np.ones((4, 2), np.float32)), np.arange(4))
     assert list(tmp_path.iterdir())
     del spooled
     gc.collect()
@@ -153,7 +154,7 @@ def test_a_large_file_is_fitted_from_a_spool(is_sparse, tissue, small_tiles, tmp
     X = tissue.X if is_sparse else tissue.X.toarray()
     anndata.AnnData(X, obsm={"spatial": tissue.coords}).write_h5ad(tmp_path / "large.h5ad")
     spooled = []
-    monkeypatch.setattr(_tiling, "spool", lambda *a: spooled.append(1) or spool(*a))
+    monkeypatch.setattr(_tiling, "spool_rows", lambda *a: spooled.append(1) or spool_rows(*a))
     adata = anndata.read_h5ad(tmp_path / "large.h5ad", backed="r")
     model = SmoothedMixture(3, random_state=0).fit(adata)
     assert spooled == [1]
