@@ -58,7 +58,7 @@ def read_anndata(path, read, backed):
     X = _open_matrix(root["X"]) if "X" in root else None
     layers = {key: _open_matrix(root["layers"][key]) for key in root.get("layers", ())}
     raw = None
-    if "raw" in root:
+    if "raw/X" in root:  # a Zarr store may say that there is none
         parts = (key for key in ("var", "varm") if key in root["raw"])
         raw = {key: read_elem(root["raw"][key]) for key in parts}
         raw["X"] = _open_matrix(root["raw/X"])
