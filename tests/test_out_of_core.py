@@ -3,7 +3,6 @@
 import anndata
 import h5py
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.sparse as sp
 from sklearn.base import clone
@@ -306,7 +305,7 @@ def test_what_stays_in_its_file_is_written_by_blocks(suffix, asked, tmp_path, mo
     for X in read_matrices(written).values():
         np.testing.assert_array_equal(to_dense(X), SECTION.X.toarray())
         assert X.dtype == SECTION.X.dtype
-    pd.testing.assert_frame_equal(written.raw.var, SECTION.var)
+    assert list(written.raw.var_names) == list(SECTION.var_names)
 
 
 def test_a_small_file_is_read_into_memory(tmp_path):
