@@ -36,6 +36,7 @@ _LESS = {
     "features__n_components": 15,
     "graph": SpatialKNNGraph(6),
 }
+_SAMPLED = 100  # rows of a file that tell its density
 _LIBRARIES = 8 * 2**20  # measured, at their first large product
 
 
@@ -43,13 +44,18 @@ def estimate_fit(estimator, data):
     """Return the peak additional memory of a fit of an estimator to a DataSize, bytes by phase."""
     if not _tiling.is_tiled(data.n_spots, data.is_linked):
         return _estimate_whole(estimator, data)
+    # Of X, of a file too, the sample is a copy, and so is each tile.
+    row = data.n_features * (4 if data.density is None else 8 * data.density)
     phases = _estimate_whole(estimator, data._replace(n_spots=_tiling.MOST_LEARNED))
+    phases = {name: int(n_bytes + _tiling.MOST_LEARNED * row) for name, n_bytes in phases.items()}
     tile = max(_estimate_whole(estimator, data._replace(n_spots=_tiling.MOST_IN_TILE)).values())
+    tile += _tiling.MOST_IN_TILE * row
     size, network = FitSizes(estimator, data), getattr(estimator, "network", None)
     latent = (network or HybridEncoder()).latent_size if size.is_network else size.d
     # Probabilities, also in their last order, embedding, neighbour mean, keys.
     each = 16 * size.n_clusters + 8 * latent + 12 * (size.neighbors[0] + 1) + 64
-    return phases | {"tiles": int(data.n_spots * each + count_threads() * tile)}
+    held = data.n_spots * each + _tiling.LEARNED_SPOTS * row
+    return phases | {"tiles": int(held + count_threads() * tile)}
 
 
 def _estimate_whole(estimator, data):
@@ -77,8 +83,8 @@ def _estimate_whole(estimator, data):
 def warn_if_memory_short(estimator, spots, is_counts):
     """Return what a fit to Spots needs and what is free, in words; warn where it is too much."""
     genes, image = spots.genes, spots.image
-    density = genes.nnz / max(1, genes.shape[0] * genes.shape[1]) if sp.issparse(genes) else None
-    density = 0.0 if isinstance(genes, _rows.RowBlocks) else density  # held nowhere
+    some = genes[:_SAMPLED] if isinstance(genes, _rows.RowBlocks) else genes
+    density = some.nnz / max(1, some.shape[0] * some.shape[1]) if sp.issparse(some) else None
     n_image = 0 if image is None else image.shape[1]
     n_sections = 1 if spots.sections is None else len(spots.section_names)
     is_linked = any(graph is not None for graph in spots.graphs or ())
