@@ -7,6 +7,7 @@ import io
 import numpy as np
 import scipy.sparse as sp
 
+from .._spots._rows import RowBlocks
 from ..image._files import drop_opacity, pixel_ceiling
 from ..plotting._drawing import as_rgb
 
@@ -65,6 +66,7 @@ def pack_genes(logs, order, symbols):
 
 def _read_genes(logs, genes):
     """Yield genes and their values (n,), several of them by each pass over the logarithms."""
+    logs = RowBlocks(logs)
     step = max(1, _GENE_ENTRIES // max(1, len(logs)))
     for start in range(0, len(genes), step):
         some = genes[start : start + step]
