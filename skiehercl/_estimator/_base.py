@@ -6,7 +6,6 @@ import copy
 import warnings
 from typing import TYPE_CHECKING
 
-import numpy as np
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -14,19 +13,13 @@ from sklearn.base import (
     TransformerMixin,
     clone,
 )
-from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted
 
 from .._domains._consensus import renumber
 from .._domains._n_clusters import list_candidates
+from .._features import _transfer
 from .._features._options import SpotFeatures
 from .._features._tiling import fetch
-from .._features._transfer import (
-    LabelTransfer,
-    find_missing,
-    learn_transfer,
-    warn_of_transfer,
-)
 from .._spots._checks import warn_of_empty
 from .._spots._conversion import check_placed
 from .._spots._gather import gather_spots, split_second
@@ -47,8 +40,6 @@ if TYPE_CHECKING:
     from .._typing import ArrayLike, FloatArray, IntArray, Labels, SpotsLike
 
 __all__ = ["LaidOutClusterer", "SpatialClusterer"]
-
-_TRANSFERRED = 16_384  # spots that are described at once by their expression alone
 
 
 class LaidOutClusterer(
@@ -202,7 +193,7 @@ class SpatialClusterer(DomainClusterer, LaidOutClusterer):
             section = fitted._learn(spots, candidates, parts)
             found = (values[section.rows] for values in (fitted.labels_, fitted.embedding_))
             found = section.inputs["gene"][0], *found
-            fitted._transfer = learn_transfer(fitted._fitted_features, spots, *found)
+            fitted._transfer = _transfer.learn_transfer(fitted._fitted_features, spots, *found)
         self.__dict__ = fitted.__dict__
         return self
 
@@ -287,7 +278,9 @@ class SpatialClusterer(DomainClusterer, LaidOutClusterer):
         """
         spots, missing = self._gather_new(X, coords, image_features, sections)
         if missing:
-            return self._lookup_known(spots, missing, self.embedding_, LabelTransfer.transform)
+            return self._lookup_known(
+                spots, missing, self.embedding_, _transfer.LabelTransfer.transform
+            )
         with standard_settings():
             return self._embed(spots)
 
@@ -314,7 +307,7 @@ class SpatialClusterer(DomainClusterer, LaidOutClusterer):
         check_is_fitted(self)
         spots = self._gather(X, coords, image_features, sections, reset=False)
         features = self._fitted_features
-        if missing := find_missing(spots, features):
+        if missing := _transfer.find_missing(spots, features):
             return spots, missing
         image = features.image_
         for name, given, used in (
@@ -341,13 +334,10 @@ class SpatialClusterer(DomainClusterer, LaidOutClusterer):
         """Return the fitted values (n, k) of training spots, and of others by expression alone."""
 
         def describe_others(new):
-            warn_of_transfer(missing, new)
-            rows, parts = np.flatnonzero(new), []
-            self._warn_of_empty(RowBlocks(spots.genes).take_rows(rows))
-            for some in gen_batches(len(rows), _TRANSFERRED):
-                own = self._fitted_features.describe_own(spots.take(rows[some]))
-                parts.append(describe(self._transfer, own))
-            return np.concatenate(parts)
+            _transfer.warn_of_transfer(missing, new)
+            self._warn_of_empty(RowBlocks(spots.genes).take_rows(new))
+            learned = self._fitted_features, self._transfer
+            return _transfer.describe_rows(*learned, spots, new, describe)
 
         known = KnownSpots(getattr(self, "_spot_keys", None), self.labels_)
         with standard_settings():

@@ -7,11 +7,12 @@ from .._storage._fields import array
 from .._storage._registry import stored
 from .._utils._warnings import warn_user
 
-__all__ = ["LabelTransfer", "find_missing", "learn_transfer", "warn_of_transfer"]
+__all__ = ["LabelTransfer", "describe_rows", "find_missing", "learn_transfer", "warn_of_transfer"]
 
 # Maximum number of spots to learn from.
 _MOST_ROWS = 10_000
 _MOST_DIRECTIONS = 50
+_BATCH = 16_384  # spots that are described at once
 # Blocks that may be missing, and how to pass them in a search.
 _CURES = {
     "coords": "coordinates in X (layout=SpotLayout(coords_columns=...)) or an AnnData",
@@ -105,6 +106,14 @@ def learn_transfer(features, spots, own, labels, embedding):
         return None
     rows = np.random.RandomState(0).permutation(len(own))[:_MOST_ROWS]
     return LabelTransfer().fit(own[rows], labels[rows], embedding[rows])
+
+
+def describe_rows(features, transfer, spots, mask, describe):
+    """Return ``describe(transfer, components)`` of some spots' own genes, so many at a time."""
+    rows = np.flatnonzero(mask)
+    batches = np.array_split(rows, 1 + len(rows) // _BATCH)
+    described = (features.describe_own(spots.take(some)) for some in batches)
+    return np.concatenate([describe(transfer, components) for components in described])
 
 
 def warn_of_transfer(missing, new):
