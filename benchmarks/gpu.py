@@ -111,7 +111,7 @@ def main(arguments=None):
     parser = harness.make_parser(__name__, __doc__, seeds=1)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--spots", type=int, default=100_000)
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1024, 16384])
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[512, 1024, 16384])
     args = parser.parse_args(arguments)
     rows = harness.read_rows(args.out, TABLE)
     if not args.report:

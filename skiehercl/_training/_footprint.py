@@ -30,7 +30,7 @@ def count_training(size, estimator):
     weights = 4 * (d * (4 * hidden + 2 * latent + (scales + 1) * latent + 2 * latent))
     b = min(trainer.batch_size or n, n)
     batch = 4 * b * (d * (1 + scales) * (b < n) + modalities * (4 * hidden + 30 * latent))
-    batch += 24 * b * d + 32 * min(b, _PAIR_LIMIT) ** 2 + 4 * weights
+    batch += 24 * b * d + 32 * min(b // 2 if b < n else b, _PAIR_LIMIT) ** 2 + 4 * weights
     batch *= estimator.max_iter > 0
     chunk = d * (1 + scales) + modalities * (hidden + 6 * latent)
     encode = 8 * min(n, CHUNK) * chunk + 2 * weights

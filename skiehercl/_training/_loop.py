@@ -164,7 +164,9 @@ class Training:
         tiles = draw_tiles(len(section), section.coords, section.sections, size, self.random_state_)
         # The size of a section must not decide how far the network goes: steps count, not epochs.
         tiles = tiles[: until - self.n_iter_]
-        batches = cut_batches(tiles, section.neighbor_mean, self.random_state_)
+        # Of a batch that is a part of the section anyway, half: enough, at a quarter of the time.
+        n_paired = max(2, size // 2) if size < len(section) else _PAIR_LIMIT
+        batches = cut_batches(tiles, section.neighbor_mean, self.random_state_, n_paired)
         self.network_.train()
         steps = [self._take_step(batch, terms) for batch in self.placed_.place(batches)]
         for term in terms:
@@ -260,12 +262,13 @@ def _start_network(section, plan, seed):
     return network
 
 
-def cut_batches(batches, neighbor_mean, rng):
+def cut_batches(batches, neighbor_mean, rng, n_paired=_PAIR_LIMIT):
     """Yield each batch of spots as a Batch, and those of them that the pairwise losses see."""
+    n_paired = min(n_paired, _PAIR_LIMIT)
     for spots in batches:
         pairs = None
-        if len(spots) > _PAIR_LIMIT:
-            pairs = np.sort(rng.choice(len(spots), _PAIR_LIMIT, replace=False))
+        if len(spots) > n_paired:
+            pairs = np.sort(rng.choice(len(spots), n_paired, replace=False))
         yield cut_batch(spots, neighbor_mean), pairs
 
 

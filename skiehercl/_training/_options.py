@@ -148,8 +148,9 @@ class Trainer(Options):
         Adam's learning rate.
     weight_decay : float, default=1e-4
         Adam's weight decay.
-    batch_size : int or None, default=1024
-        Maximum number of spots in a batch of random tissue tiles; None: the full section.
+    batch_size : int or None, default=512
+        Maximum number of spots in a batch of random tissue tiles; None: the full section. The
+        contrast and the transport compare half of them with one another, at most 512.
     tol : float, default=1e-3
         Minimum relative improvement of the loss.
     n_iter_no_change : int, default=10
@@ -175,7 +176,7 @@ class Trainer(Options):
         learning_rate: float = 1e-3,
         *,
         weight_decay: float = 1e-4,
-        batch_size: int | None = 1024,
+        batch_size: int | None = 512,
         tol: float = 1e-3,
         n_iter_no_change: int = 10,
         precision: Literal["auto", "float32", "bfloat16"] = "auto",
