@@ -221,7 +221,9 @@ def test_every_batch_gets_its_own_block_of_the_walk(monkeypatch):
     monkeypatch.setattr("skiehercl._training._terms.ExactWalk", lambda *_: Walk())
     monkeypatch.setattr("skiehercl._training._terms.contrastive_loss", contrast)
     fit(batch_size=40, max_iter=-(-N // 40))
-    np.testing.assert_array_equal(np.sort(np.concatenate(asked)), np.arange(N))
+    assert len(asked) == -(-N // 40)
+    seen = np.concatenate(asked)
+    assert len(np.unique(seen)) == len(seen) == 20 * len(asked)  # half of each batch
     for index, (n_rows, n_view_rows, shape) in zip(asked, given, strict=True):
         assert (n_rows, n_view_rows, shape) == (len(index), {len(index)}, (len(index),) * 2)
 
