@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from itertools import cycle, islice
+from itertools import cycle
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -193,25 +193,26 @@ class MixtureVote:
         n_sampled = min(int(_WARD_SHARE * n_spots), _WARD_ROWS) if self.n_starts > 1 else None
         rng = np.random.RandomState(seed)
         options = {"covariance_type": self.covariance_type, "n_sampled": n_sampled}
-        # One after the other: Ward's trees hold the lock of the interpreter, EM hardly does.
-        starts = [
-            [
-                pair
-                for depth in depths
-                for _ in range(self.n_starts)
-                for pair in start_mixtures(
-                    z, depth, sizes, random_state=rng.randint(2**31 - 1), **options
-                )
-            ]
+        draws = [
+            (z, depth, rng.randint(2**31 - 1))
             for z in voters
+            for depth in depths
+            for _ in range(self.n_starts)
         ]
+
+        def start(z, depth, seed):
+            return start_mixtures(z, depth, sizes, random_state=seed, **options)
+
+        # One after the other: Ward's trees hold the lock of the interpreter, EM hardly does.
+        started = map_small(start, *zip(*draws, strict=True), most_threads=1)
 
         def fit(z, mixture, labels):
             return mixture.fit(z, labels, self.n_clusters_, self.tol)
 
-        runs = [(z, *pair) for z, pairs in zip(voters, starts, strict=True) for pair in pairs]
-        fitted = iter(map_small(fit, *zip(*runs, strict=True)))
-        return [list(islice(fitted, len(pairs))) for pairs in starts]
+        runs = [(z, *pair) for (z, *_), pairs in zip(draws, started, strict=True) for pair in pairs]
+        fitted = map_small(fit, *zip(*runs, strict=True))
+        share = len(fitted) // len(voters)
+        return [fitted[first : first + share] for first in range(0, len(fitted), share)]
 
     def _list_posteriors(self, voters):
         pairs = [(m, z) for z, some in zip(voters, self.mixtures_, strict=True) for m in some]

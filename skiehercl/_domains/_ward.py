@@ -4,7 +4,6 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.cluster.hierarchy import linkage
 from scipy.sparse.csgraph import connected_components
-from sklearn.metrics import pairwise_distances_argmin
 from sklearn.utils import check_random_state
 
 __all__ = ["ward_labels"]
@@ -26,7 +25,7 @@ def ward_labels(Z, numbers, random_state=None, *, n_sampled=None):
     found = []
     for number, sampled in zip(numbers, _cut_tree(Z[sample], numbers), strict=True):
         means = np.stack([Z[sample[sampled == u]].mean(axis=0) for u in range(number)])
-        labels = pairwise_distances_argmin(Z, means)
+        labels = (0.5 * (means**2).sum(axis=1) - Z @ means.T).argmin(axis=1)  # nearest
         labels[sample] = sampled
         found.append(labels)
     return found
