@@ -4,9 +4,11 @@ import warnings
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from skiehercl import IEHERCLClusterer, MixtureHead, SmoothedMixture
 from skiehercl._estimator import _footprint
+from skiehercl._spots._rows import Spots
 from skiehercl._utils import _free_memory
 from skiehercl.datasets import make_tissue
 from skiehercl.graph import SpatialKNNGraph
@@ -137,6 +139,17 @@ def test_the_warning_names_a_setting_that_would_fit(monkeypatch):
     with pytest.warns(UserWarning, match=r"are free: n_init=1 needs \d+ MiB; or keep fewer genes"):
         model.fit(TISSUE.X, TISSUE.coords)
     assert model.n_init == 6
+
+
+def test_the_warning_of_a_large_section_names_a_setting_that_would_fit(monkeypatch):
+    spots = Spots(sp.csr_matrix((3_000_000, 500), dtype=np.float32), None, None, None)
+    model = IEHERCLClusterer(20)
+    needed = estimate_memory(*spots.genes.shape, density=1e-9, estimator=model)
+    monkeypatch.setattr(_footprint, "free_memory", lambda: int(0.8 * needed))
+    with pytest.warns(
+        UserWarning, match=r"are free: network__latent_size=16 needs .* GiB; or keep"
+    ):
+        _footprint.warn_if_memory_short(model, spots, is_counts=True)
 
 
 @pytest.mark.parametrize("free", [None, 2**60])

@@ -34,6 +34,7 @@ _LESS = {
     "head__n_starts": 1,
     "features__image_prior": 0.0,
     "features__n_components": 15,
+    "network__latent_size": 16,
     "graph": SpatialKNNGraph(6),
 }
 _SAMPLED = 100  # rows of a file that tell its density
