@@ -2,11 +2,13 @@
 
     python -m benchmarks search            # 24 candidates with the default trainings
     python -m benchmarks search --quick    # the same with one short training each
+    python -m benchmarks search --small    # the two grids of 8 candidates only
 
 On one section, scored by the ARI on the whole section: the big grid with ``memory`` on two jobs,
 beside it some of its candidates without memory, two at a time on one core each as in the search;
-then K-means through the same function, and 8 candidates on one and on two jobs. Nothing else should
-run on the machine. Leave OMP_NUM_THREADS unset: joblib divides the cores by the jobs.
+then K-means through the same function; and two grids of 8 candidates, of the losses, whose
+trainings differ, and of the head, on one and on two jobs, beside fits without memory. Nothing else
+should run on the machine. Leave OMP_NUM_THREADS unset: joblib divides the cores by the jobs.
 """
 
 import argparse
@@ -36,7 +38,18 @@ BIG = {
     "lambda_ot": [0.0, 0.1],
     "walk_length": [1, 5, 9],
 }
-SMALL = {"lambda_rec": [1.0, 10.0], "lambda_contrast": [0.1, 1.0], "walk_length": [1, 5]}
+SMALL = {
+    "lambdas and walk": {
+        "lambda_rec": [1.0, 10.0],
+        "lambda_contrast": [0.1, 1.0],
+        "walk_length": [1, 5],
+    },
+    "domains and head": {
+        "n_clusters": [5, 7],
+        "head__n_starts": [2, 4],
+        "head__refine_neighbors": [None, "auto"],
+    },
+}
 QUICK = {"n_init": 1, "max_iter": 3}
 COORDS = [-2, -1]  # the last columns of the packed section
 
@@ -82,6 +95,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser("python -m benchmarks search", description=__doc__)
     parser.add_argument("--section", default="dlpfc_151673", choices=harness.SECTIONS)
     parser.add_argument("--quick", action="store_true", help="one training of 3 epochs each")
+    parser.add_argument("--small", action="store_true", help="the grids of 8 candidates only")
     parser.add_argument("--alone", type=int, default=4, help="candidates to run without memory")
     args = parser.parse_args(arguments)
     # Workers are told through the environment.
@@ -98,14 +112,40 @@ def main(arguments=None):
 
     # The workers start and import before anything is measured.
     search(clone(model).set_params(**QUICK), {"walk_length": [1, 5]}, X[:300], y[:300])
+    if not args.small:
+        _run_big(model, X, y, args.alone)
+    for name, grid in SMALL.items():
+        _run_small(name, model, grid, X, y)
+
+
+def _run_small(name, model, grid, X, y):
+    """Run 8 candidates on one and on two jobs, and the first and last without memory."""
+    ends = [{key: [values[i]] for key, values in grid.items()} for i in (0, -1)]
+    alone, seconds = search(clone(model).set_params(memory=None), ends, X, y, 1, refit=False)
+    report(f"{name}: two candidates, no memory", alone, seconds, 1)
+    walls = {}
+    for n_jobs in (2, 1):
+        with tempfile.TemporaryDirectory() as memory:
+            some, walls[n_jobs] = search(
+                clone(model).set_params(memory=memory), grid, X, y, n_jobs, refit=False
+            )
+            report(f"{name}: 8, memory", some, walls[n_jobs], n_jobs)
+    ratio = list_costs(some).mean() / list_costs(alone).mean()
+    print(f"\n{name}: candidate with memory / without, one job: {ratio:.2f}; ", end="")
+    print(f"1 job / 2 jobs: {walls[1] / walls[2]:.2f} times as long\n", flush=True)
+
+
+def _run_big(model, X, y, n_alone):
+    """Run the big grid, some of its candidates without memory, and K-means."""
+    n_clusters = model.n_clusters
     with tempfile.TemporaryDirectory() as memory:
-        big, seconds = search(model.set_params(memory=memory), BIG, X, y)
+        big, seconds = search(clone(model).set_params(memory=memory), BIG, X, y)
         report("grid, memory, refit", big, seconds, 2)
     candidates = list(ParameterGrid(BIG))
     # Evenly spread, and not the first ones, which fill the memory.
-    chosen = ((np.arange(args.alone) + 0.5) * len(candidates) / args.alone).astype(int)
+    chosen = ((np.arange(n_alone) + 0.5) * len(candidates) / n_alone).astype(int)
     grid = [{name: [value] for name, value in candidates[i].items()} for i in chosen]
-    alone, seconds = search(model.set_params(memory=None), grid, X, y, refit=False)
+    alone, seconds = search(clone(model).set_params(memory=None), grid, X, y, refit=False)
     report("some candidates of it, no memory", alone, seconds, 2)
 
     genes = make_column_transformer((ExpressionPreprocessor(n_components=30), slice(0, COORDS[0])))
@@ -113,18 +153,10 @@ def main(arguments=None):
     kmeans, seconds = search(baseline, {"kmeans__n_init": [1, 10]}, X, y)
     report("K-means on 30 components, refit", kmeans, seconds, 2)
 
-    walls = {}
-    for n_jobs in (2, 1):
-        with tempfile.TemporaryDirectory() as memory:
-            model.set_params(memory=memory)
-            small, walls[n_jobs] = search(model, SMALL, X, y, n_jobs, refit=False)
-            report("small grid, memory", small, walls[n_jobs], n_jobs)
-
     ratio = np.mean(list_costs(big)[chosen] / list_costs(alone))
     per_candidate = list_costs(big).mean() / list_costs(alone).mean()
     print(f"\nMean candidate of the grid / mean lone fit: {per_candidate:.2f}")
     print(f"The same candidate with memory / without, mean of {len(chosen)}: {ratio:.2f}")
-    print(f"Small grid on 1 job / on 2: {walls[1] / walls[2]:.2f} times as long")
     print(f"Best of the grid: {big.best_params_}")
     complete = np.isfinite(big.cv_results_["mean_test_score"]).all()
     refitted = np.array_equal(big.best_estimator_.labels_, big.predict(X))
