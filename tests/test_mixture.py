@@ -133,7 +133,7 @@ def test_domains_are_numbered_by_size(coords):
     new = make_tissue(400, 4, random_state=0, section=1, **OPTIONS)
     given = (new.X,) if coords is None else (new.X, new.coords)
     probabilities = model.predict_proba(*given)
-    raw = model._describe(
+    raw, _ = model._describe(
         model._gather(*given[:1], *(given[1:] or (None,)), None, None, reset=False)
     )
     np.testing.assert_array_equal(raw[:, model._domain_order], probabilities)

@@ -173,7 +173,9 @@ class MixtureVote:
         """
         if len(voters[0]) < _SPOTS_PER_DIMENSION * self.n_clusters_:
             return self
-        learned = [sample_rows(z, seed) for z in voters]
+        # Sorted, so that what is drawn of them doesn't depend on the order of the spots.
+        order = np.lexsort(voters[0].T)
+        learned = [sample_rows(z[order], seed) for z in voters]
         labels = self._vote(learned).argmax(axis=1)
         adapted, consensus = copy.copy(self), copy.copy(self.consensus_)
         adapted.mixtures_ = self._fit_mixtures(learned, seed)

@@ -532,7 +532,7 @@ def test_a_full_stdout_costs_the_scores_only(fit, tmp_path, monkeypatch, capsys)
     ],
 )
 def test_errors_become_a_line_and_a_status(error, status, told, fit, monkeypatch, capsys):
-    def fail(path):
+    def fail(path, **_options):
         raise error
 
     monkeypatch.setattr("skiehercl.io.read_section", fail)
