@@ -46,12 +46,14 @@ def map_small(function, *sequences, most_threads=None):
     """
     blas = _select_blas()  # takes 8 ms
     n_threads = count_threads(most_threads, blas)
-    config = get_config()
+    config, contexts = get_config(), iter(copy_context, None)
 
     def run(context, *elements):
         with config_context(**config):
             return context.run(function, *elements)
 
-    contexts = iter(copy_context, None)
-    with blas.limit(limits=1), ThreadPoolExecutor(n_threads) as pool:
-        return list(pool.map(run, contexts, *sequences))
+    with blas.limit(limits=1):
+        if n_threads == 1:  # not in a thread of its own, which would keep memory for itself
+            return list(map(function, *sequences))
+        with ThreadPoolExecutor(n_threads) as pool:
+            return list(pool.map(run, contexts, *sequences))
