@@ -48,7 +48,8 @@ class Trained:
 def train(section, plan, seed, device, memory=NO_MEMORY, callbacks=()):
     """Return the Trained of a section, from the cache if the same was trained before.
 
-    Not where the trainer has callbacks, which may do more than watch; ``callbacks`` only watch.
+    A trainer with callbacks of the user's, which may change the training, always trains anew;
+    ``callbacks``, such as a progress bar, only watch.
     """
 
     def run():
@@ -63,9 +64,10 @@ def train(section, plan, seed, device, memory=NO_MEMORY, callbacks=()):
         weights = {name: weight.numpy() for name, weight in weights.items()}
         return arguments, weights, trained.loss_history, trained.n_iter
 
-    is_free = plan.lambda_ot == 0  # of the number of clusters
-    settings = replace(plan, verbose=False, n_clusters=1 if is_free else plan.n_clusters)
-    mean = section.neighbor_mean  # notes on itself, once it is used, that its entries are sorted
+    # Only the transport asks for the number of clusters.
+    settings = replace(plan, verbose=False, n_clusters=plan.n_clusters if plan.lambda_ot else 1)
+    # Arrays: a sparse matrix that was used notes on itself that it is sorted, and hashes otherwise.
+    mean = section.neighbor_mean
     arrays = replace(section, neighbor_mean=(mean.data, mean.indices, mean.indptr))
     key = "training", arrays, settings, seed, str(device), list_versions()
     arguments, weights, *rest = cache_call(memory, key, take)

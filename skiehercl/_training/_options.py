@@ -149,8 +149,9 @@ class Trainer(Options):
     weight_decay : float, default=1e-4
         Adam's weight decay.
     batch_size : int or None, default=512
-        Maximum number of spots in a batch of random tissue tiles; None: the full section. The
-        contrast and the transport compare half of them with one another, at most 512.
+        Maximum number of spots in a batch of random tissue tiles; None: the full section. Where
+        there are several batches, contrast and transport compare ``batch_size // 2`` spots of each
+        with one another; never more than 512.
     tol : float, default=1e-3
         Minimum relative improvement of the loss.
     n_iter_no_change : int, default=10
